@@ -1,0 +1,38 @@
+# `make demo` and `make test` set themselves up: a virtual environment in .venv, made again when pyproject.toml changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: help demo test check clean
+help:
+	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 4 minutes)"
+	@echo "make test   run the tests (about 6 minutes on 2 cores)"
+	@echo "make check  ruff and mypy (under a minute)"
+	@echo "make clean  remove the virtual environment and caches"
+
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"Python 3.11 or newer is needed, {sys.executable} is {v.major}.{v.minor}; say make PYTHON=python3.13 ..")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	@touch $@
+
+demo: $(VENV)/.run
+	$(BIN)/gpu-tomoclass demo --output demo --overwrite
+
+# OMP_NUM_THREADS: each of the parallel test processes would otherwise start one BLAS thread per core.
+test: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

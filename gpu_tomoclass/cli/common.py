@@ -1,0 +1,184 @@
+"""What several commands share: parameter types, options, progress and notes on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from gpu_tomoclass.features import FeatureBank
+
+F = TypeVar("F", bound=Callable[..., Any])
+PLAIN_INTERVAL = 10.0  # seconds between plain progress lines, where stderr is a log file
+
+
+class PlaneRange(click.ParamType):
+    """``a:b``, planes a to b - 1; either may be left out."""
+
+    name = "a:b"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        first, colon, last = value.partition(":")
+        try:
+            start = int(first) if first else 0
+            if not colon:
+                return start, start + 1
+            return start, int(last) if last else None
+        except ValueError:
+            self.fail(f"{value!r} is not a range of planes such as 100:200", param, ctx)
+
+
+class SigmaList(click.ParamType):
+    """``family=1,2,4``."""
+
+    name = "FAMILY=S,S,.."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        family, equals, numbers = str(value).partition("=")
+        try:
+            if not equals:
+                raise ValueError
+            return family.strip(), tuple(float(n) for n in numbers.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not of the form gaussian_blur=1,2,4", param, ctx)
+
+
+def volume_options(command: F) -> F:
+    """How to read an ambiguous or damaged volume."""
+    for option in (
+        click.option("--allow-missing-planes", is_flag=True, help="Read planes that are damaged or absent as zeros."),
+        click.option("--channel", type=click.IntRange(0), help="Channel of a multi-channel file."),
+        click.option("--series", type=click.IntRange(0), help="Series of a multi-series TIFF."),
+        click.option("--axes", metavar="ORDER", help="Read the stored axes in this order, e.g. xyz."),
+    ):
+        command = option(command)
+    return command
+
+
+def bank_options(command: F) -> F:
+    """Which features."""
+    for option in (
+        click.option("--membrane-patch", type=int, default=19, show_default=True, help="Membrane and Kuwahara patch."),
+        click.option("--membrane-thickness", type=int, default=1, show_default=True, help="Membrane thickness."),
+        click.option(
+            "--sigmas", multiple=True, type=SigmaList(), help="Sigmas of one family instead of the range; repeatable."
+        ),
+        click.option("--sigma-max", type=float, default=16.0, show_default=True, help="Largest sigma."),
+        click.option("--sigma-min", type=float, default=1.0, show_default=True, help="Smallest sigma; each next doubles."),
+        click.option(
+            "--features",
+            default="paper",
+            show_default=True,
+            metavar="SET|FAMILY,..",
+            help="weka-default, paper (252 channels), all (272), or families separated by commas.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def make_bank(
+    features: str,
+    sigma_min: float,
+    sigma_max: float,
+    sigmas: Iterable[tuple[str, tuple[float, ...]]],
+    membrane_thickness: int,
+    membrane_patch: int,
+) -> FeatureBank:
+    """The bank that the options of :func:`bank_options` ask for."""
+    from gpu_tomoclass.features import FEATURE_SETS, FeatureBank
+
+    chosen = features if features in FEATURE_SETS else [name.strip() for name in features.split(",")]
+    return FeatureBank.create(
+        chosen,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        sigmas=dict(sigmas),
+        membrane_thickness=membrane_thickness,
+        membrane_patch=membrane_patch,
+    )
+
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+nan_option = click.option(
+    "--nan",
+    type=click.Choice(["error", "fill", "mask"]),
+    default="error",
+    show_default=True,
+    help="Non-finite voxels: refuse; take the nearest value; or also leave their surroundings unlabelled.",
+)
+workers_option = click.option("--workers", type=click.IntRange(1), help="Threads; default one per usable core.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
+
+
+def show_notes(notes: Iterable[str], *, quiet: bool = False) -> None:
+    """Sentences for the user, on stderr."""
+    if not quiet:
+        for note in notes:
+            click.echo(f"note: {note}", err=True)
+
+
+@contextmanager
+def progress(label: str, *, quiet: bool = False, unit: str = "planes") -> Iterator[Callable[[int, int], None] | None]:
+    """A callback (done, total): a bar with rate and time left on a terminal, a plain ASCII line now and then elsewhere."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _bar(label, unit) as advance:
+            yield advance
+    else:
+        yield _plain_lines(label, unit)
+
+
+@contextmanager
+def _bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None, rate="")
+        started = time.perf_counter()
+
+        def advance(done: int, total: int) -> None:
+            rate = done / max(time.perf_counter() - started, 1e-9)
+            bar.update(task, completed=done, total=total, rate=f"{rate:.2f} {unit}/s")
+
+        yield advance
+
+
+def _plain_lines(label: str, unit: str) -> Callable[[int, int], None]:
+    started = last = time.perf_counter()
+
+    def advance(done: int, total: int) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if done == total or now - last >= PLAIN_INTERVAL:
+            last = now
+            rate = done / max(now - started, 1e-9)
+            left = (total - done) / max(rate, 1e-9)
+            click.echo(f"{label}: {done} of {total} {unit}, {rate:.2f} {unit}/s, {left:.0f} s left", err=True)
+
+    return advance
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Left-aligned columns of text."""
+    cells = [tuple(map(str, row)) for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)

@@ -1,0 +1,324 @@
+"""Commands that teach and apply: train, preview, classify, evaluate, demo."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_tomoclass.cli.common import (
+    PlaneRange,
+    bank_options,
+    make_bank,
+    nan_option,
+    overwrite_option,
+    progress,
+    quiet_option,
+    show_notes,
+    table,
+    volume_options,
+    workers_option,
+)
+from gpu_tomoclass.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpu_tomoclass.cache import FeatureCache
+    from gpu_tomoclass.training import TrainingResult
+
+
+def cache_options(command: Any) -> Any:
+    """Where computed features are kept between runs."""
+    command = click.option("--no-cache", is_flag=True, help="Neither read nor write computed features.")(command)
+    return click.option("--cache", metavar="FOLDER", help="Computed features; default in the user's cache folder.")(command)
+
+
+def _open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
+    if no_cache and cache is not None:
+        raise UsageError("--cache and --no-cache contradict each other")
+    if no_cache:
+        return None
+    from gpu_tomoclass.cache import FeatureCache, default_cache_folder
+
+    return FeatureCache(cache if cache is not None else default_cache_folder())
+
+
+@click.command()
+@click.argument("volume", required=False)
+@click.argument("annotations", nargs=-1)
+@click.option("-o", "--output", required=True, metavar="MODEL.tcm", help="The model file.")
+@click.option("--from", "table_path", metavar="DATA.arff", help="Train from rows saved by Fiji instead of a volume.")
+@click.option("--every", type=click.IntRange(1), help="The annotation's planes are every n-th plane of the volume..")
+@click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2.")
+@click.option("--class-names", metavar="NAME,..", help="Names of the classes 1, 2, ..")
+@click.option("--skip-bad-rois", is_flag=True, help="Leave out ROIs that cannot be used instead of refusing the file.")
+@bank_options
+@click.option("--intensity", type=click.Choice(["auto", "none"]), default="auto", show_default=True, help="Scale of floats.")
+@nan_option
+@click.option("--trees", "n_trees", type=click.IntRange(1), default=200, show_default=True, help="Trees.")
+@click.option("--max-features", type=click.IntRange(1), default=2, show_default=True, help="Features tried per split.")
+@click.option("--max-depth", type=click.IntRange(1), help="Depth of a tree; default unlimited.")
+@click.option("--min-samples-leaf", type=click.IntRange(1), default=1, show_default=True, help="Pixels per leaf.")
+@click.option("--balance", is_flag=True, help="Give every class the same weight.")
+@click.option("--seed", type=click.IntRange(0), default=42, show_default=True, help="Of the forest.")
+@volume_options
+@cache_options
+@workers_option
+@overwrite_option
+@quiet_option
+def train(
+    volume: str | None,
+    annotations: tuple[str, ...],
+    output: str,
+    table_path: str | None,
+    every: int | None,
+    start: int | None,
+    class_names: str | None,
+    skip_bad_rois: bool,
+    features: str,
+    sigma_min: float,
+    sigma_max: float,
+    sigmas: Any,
+    membrane_thickness: int,
+    membrane_patch: int,
+    intensity: str,
+    nan: str,
+    cache: str | None,
+    no_cache: bool,
+    workers: int | None,
+    overwrite: bool,
+    quiet: bool,
+    axes: str | None,
+    series: int | None,
+    channel: int | None,
+    allow_missing_planes: bool,
+    **forest: Any,
+) -> None:
+    """Train MODEL from a volume and strokes on some of its planes.
+
+    ANNOTATIONS are label images (TIFF, OME-Zarr, MRC, HDF5; 0 = unlabelled) or ImageJ ROI zips; several are merged.
+    After looking at the result, add strokes and run the same command with --overwrite: planes computed before
+    come from the cache.
+    """
+    from gpu_tomoclass.model import check_model_target, save_model
+
+    check_model_target(output, overwrite=overwrite)
+    if table_path is not None:
+        if volume is not None:
+            raise UsageError("give either a volume with annotations or --from DATA.arff, not both")
+        from gpu_tomoclass.arff import load_arff
+        from gpu_tomoclass.training import train_from_table
+
+        result = train_from_table(load_arff(table_path), workers=workers, **forest)
+    else:
+        if volume is None or not annotations:
+            raise UsageError("train needs a volume and at least one annotation", do="see gpu-tomoclass train --help")
+        from gpu_tomoclass.annotations import load_annotation, merge_annotations
+        from gpu_tomoclass.training import train as run
+        from gpu_tomoclass.volume import open_volume
+
+        bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch)
+        reading: dict[str, Any] = {
+            "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
+        }  # fmt: skip
+        with open_volume(volume, **reading) as source:
+            show_notes(source.notes, quiet=quiet)
+            strokes = [
+                load_annotation(
+                    path,
+                    volume_shape=source.shape,
+                    every=every,
+                    start=start,
+                    class_names=class_names.split(",") if class_names else None,
+                    skip_bad_rois=skip_bad_rois,
+                )
+                for path in annotations
+            ]
+            annotation = merge_annotations(strokes)
+            with progress("features", quiet=quiet) as advance:
+                result = run(
+                    source,
+                    annotation,
+                    bank=bank,
+                    intensity=intensity,
+                    nan=nan,
+                    cache=_open_cache(cache, no_cache),
+                    workers=workers,
+                    progress=advance,
+                    **forest,
+                )
+    save_model(result.model, output, overwrite=overwrite)
+    show_notes(result.notes, quiet=quiet)
+    _show_training(result)
+    click.echo(f"model: {output}")
+
+
+def _show_training(result: TrainingResult) -> None:
+    forest = result.model.forest
+    click.echo(f"out-of-bag error: {100 * result.oob_error:.2f} %")
+    click.echo(f"forest: {forest.n_trees} trees, {forest.n_nodes} nodes, depth {forest.depth}")
+    click.echo(table([("class", "pixels"), *((name, str(n)) for name, n in result.counts.items())]))
+    rows = [("family", "importance", "s/plane")]
+    for name, share in result.importance.items():
+        seconds = result.seconds_per_plane.get(name)
+        rows.append((name, f"{100 * share:.1f} %", "cached" if seconds is None else f"{seconds:.2f}"))
+    click.echo(table(rows))
+    if result.cached_blocks:
+        click.echo(f"{result.cached_blocks} feature blocks came from the cache")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("volume")
+@click.option("--plane", type=int, required=True, help="The plane, counted from 0.")
+@click.option("-o", "--output", required=True, metavar="PICTURE.png")
+@click.option("--alpha", type=click.FloatRange(0, 1), default=0.4, show_default=True, help="Strength of the colours.")
+@click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
+@nan_option
+@volume_options
+@cache_options
+@overwrite_option
+@quiet_option
+def preview(
+    model: str,
+    volume: str,
+    plane: int,
+    output: str,
+    alpha: float,
+    force: bool,
+    nan: str,
+    cache: str | None,
+    no_cache: bool,
+    overwrite: bool,
+    quiet: bool,
+    **reading: Any,
+) -> None:
+    """Classify one plane and write it as a picture: grey values, overlay, confidence."""
+    from gpu_tomoclass.model import load_model
+    from gpu_tomoclass.preview import preview as run
+    from gpu_tomoclass.report import save_preview
+    from gpu_tomoclass.volume import open_volume
+
+    loaded = load_model(model)
+    with open_volume(volume, **reading) as source:
+        result = run(loaded, source, plane=plane, nan=nan, force=force, cache=_open_cache(cache, no_cache))
+    save_preview(result, output, classes=loaded.classes, title=f"plane {plane}", alpha=alpha, overwrite=overwrite)
+    show_notes(result.notes, quiet=quiet)
+    click.echo(table([("class", "pixels"), *((name, str(n)) for name, n in result.counts.items())]))
+    click.echo(f"picture: {output}")
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("model")
+@click.option("-o", "--output", required=True, metavar="LABELS", help=".ome.zarr, .tif or .mrc")
+@click.option("--probabilities", is_flag=True, help="Also write LABELS_probabilities, one channel per class.")
+@click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
+@click.option(
+    "--intensity",
+    type=click.Choice(["model", "auto", "none"]),
+    default="model",
+    show_default=True,
+    help="The scale recorded in the model, one measured on this volume, or none.",
+)
+@click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
+@click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), help="Of OME-Zarr output; default 0.4.")
+@nan_option
+@volume_options
+@workers_option
+@overwrite_option
+@quiet_option
+def classify(
+    volume: str,
+    model: str,
+    output: str,
+    probabilities: bool,
+    planes: tuple[int, int | None] | None,
+    intensity: str,
+    force: bool,
+    ome_version: str | None,
+    nan: str,
+    workers: int | None,
+    overwrite: bool,
+    quiet: bool,
+    **reading: Any,
+) -> None:
+    """Classify VOLUME with MODEL into a label volume."""
+    from gpu_tomoclass.model import load_model
+    from gpu_tomoclass.stream import classify as run
+    from gpu_tomoclass.volume import open_volume
+
+    loaded = load_model(model)
+    format_options = {} if ome_version is None else {"ome_version": ome_version}
+    with open_volume(volume, **reading) as source, progress("classify", quiet=quiet) as advance:
+        chosen = None
+        if planes is not None:
+            chosen = (planes[0], source.shape[0] if planes[1] is None else planes[1])
+        result = run(
+            source,
+            loaded,
+            output=output,
+            probabilities=probabilities,
+            planes=chosen,
+            intensity=intensity,
+            nan=nan,
+            force=force,
+            workers=workers,
+            overwrite=overwrite,
+            progress=advance,
+            **format_options,
+        )
+    show_notes(result.notes, quiet=quiet)
+    total = sum(result.counts.values())
+    rows = [("class", "voxels", "share"), *((n, str(v), f"{100 * v / total:.2f} %") for n, v in result.counts.items())]
+    click.echo(table(rows))
+    rate = result.n_planes / max(result.seconds, 1e-9)
+    click.echo(f"{result.n_planes} planes in {result.seconds:.1f} s ({rate:.2f} planes/s)")
+    click.echo(f"labels: {result.path}")
+    if result.probabilities_path is not None:
+        click.echo(f"probabilities: {result.probabilities_path}")
+
+
+@click.command()
+@click.argument("labels")
+@click.argument("truth")
+@click.option("--truth-offset", type=int, default=0, show_default=True, help="Added to the truth's values first.")
+@click.option("--ignore", type=click.IntRange(0, 255), multiple=True, help="Truth values that do not count; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@quiet_option
+def evaluate(
+    labels: str, truth: str, truth_offset: int, ignore: tuple[int, ...], as_json: bool, quiet: bool
+) -> None:
+    """Compare a label volume with the truth: accuracy, IoU and Dice per class."""
+    from gpu_tomoclass.evaluate import compare_volumes
+    from gpu_tomoclass.volume import open_volume
+
+    with open_volume(labels) as ours, open_volume(truth) as theirs, progress("compare", quiet=quiet) as advance:
+        result = compare_volumes(ours, theirs, truth_offset=truth_offset, ignore=ignore, progress=advance)
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    click.echo(f"accuracy: {100 * result.accuracy:.2f} %   mean IoU: {result.mean_iou:.3f}   mean Dice: {result.mean_dice:.3f}")
+    rows = [("class", "IoU", "Dice", "precision", "recall")]
+    for row in result.per_class():
+        rows.append((row.name, *(f"{v:.3f}" for v in (row.iou, row.dice, row.precision, row.recall))))
+    click.echo(table(rows))
+
+
+@click.command()
+@click.option("-o", "--output", default="demo", show_default=True, metavar="FOLDER", help="Where everything is written.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulation and the strokes.")
+@workers_option
+@overwrite_option
+@quiet_option
+def demo(output: str, seed: int, workers: int | None, overwrite: bool, quiet: bool) -> None:
+    """Make a sample tomogram, train, classify, compare with the truth, write a report."""
+    from gpu_tomoclass.demo import run_demo
+
+    def say(message: str) -> None:
+        if not quiet:
+            click.echo(message, err=True)
+
+    with progress("classify", quiet=quiet) as advance:
+        report = run_demo(output, seed=seed, workers=workers, overwrite=overwrite, say=say, progress=advance)
+    click.echo(f"report: {report}")

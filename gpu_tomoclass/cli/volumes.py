@@ -1,0 +1,135 @@
+"""Commands about volumes: info, reslice, substack, features."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from gpu_tomoclass.cli.common import (
+    bank_options,
+    make_bank,
+    nan_option,
+    overwrite_option,
+    progress,
+    quiet_option,
+    show_notes,
+    table,
+    volume_options,
+)
+
+
+@click.command()
+@click.argument("path", metavar="VOLUME|MODEL")
+@volume_options
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def info(path: str, as_json: bool, **reading: Any) -> None:
+    """Say what was understood of a volume or a model file."""
+    from gpu_tomoclass.model import MODEL_SUFFIX, describe_model, load_model
+
+    if path.lower().endswith(MODEL_SUFFIX):
+        description = describe_model(load_model(path))
+    else:
+        from gpu_tomoclass.convert import describe_volume
+        from gpu_tomoclass.volume import open_volume
+
+        with open_volume(path, **reading) as volume:
+            description = describe_volume(volume)
+    if as_json:
+        click.echo(json.dumps(description, indent=2))
+        return
+    click.echo(table((name, _text(value)) for name, value in description.items() if value not in (None, [], {})))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("output")
+@click.option("--tilt-axis", type=click.Choice(["x", "y", "z"]), required=True, help="Where the tilt axis lies now.")
+@volume_options
+@overwrite_option
+@quiet_option
+def reslice(volume: str, output: str, tilt_axis: str, overwrite: bool, quiet: bool, **reading: Any) -> None:
+    """Turn a volume so that the tilt axis lies along z (planes then show the missing wedge)."""
+    from gpu_tomoclass.convert import reslice as run
+    from gpu_tomoclass.volume import open_volume
+
+    with open_volume(volume, **reading) as source, progress("reslice", quiet=quiet) as advance:
+        show_notes(source.notes, quiet=quiet)
+        run(source, output, tilt_axis=tilt_axis, overwrite=overwrite, progress=advance)
+
+
+@click.command()
+@click.argument("volume")
+@click.argument("output")
+@click.option("--every", type=click.IntRange(1), default=15, show_default=True, help="Keep one plane of so many.")
+@click.option("--start", type=click.IntRange(0), help="The first plane kept; default every // 2.")
+@volume_options
+@overwrite_option
+@quiet_option
+def substack(
+    volume: str, output: str, every: int, start: int | None, overwrite: bool, quiet: bool, **reading: Any
+) -> None:
+    """Write every n-th plane: the stack that a person marks strokes on."""
+    from gpu_tomoclass.convert import substack as run
+    from gpu_tomoclass.volume import open_volume
+
+    with open_volume(volume, **reading) as source, progress("substack", quiet=quiet) as advance:
+        show_notes(source.notes, quiet=quiet)
+        run(source, output, every=every, start=start, overwrite=overwrite, progress=advance)
+
+
+@click.command()
+@click.argument("volume")
+@click.option("--plane", type=int, required=True, help="The plane, counted from 0.")
+@click.option("-o", "--output", required=True, help="A .tif (channels named for Fiji and napari) or .ome.zarr.")
+@bank_options
+@click.option("--intensity", type=click.Choice(["auto", "none"]), default="auto", show_default=True, help="Scale of floats.")
+@nan_option
+@volume_options
+@overwrite_option
+@quiet_option
+def features(
+    volume: str,
+    plane: int,
+    output: str,
+    features: str,
+    sigma_min: float,
+    sigma_max: float,
+    sigmas: Any,
+    membrane_thickness: int,
+    membrane_patch: int,
+    intensity: str,
+    nan: str,
+    overwrite: bool,
+    quiet: bool,
+    **reading: Any,
+) -> None:
+    """Compute the features of one plane and write them as named channels."""
+    bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch)
+    from gpu_tomoclass.inspection import write_features
+    from gpu_tomoclass.volume import open_volume
+
+    with open_volume(volume, **reading) as source, progress("features", quiet=quiet, unit="channels") as advance:
+        show_notes(source.notes, quiet=quiet)
+        result = write_features(
+            source,
+            bank,
+            plane=plane,
+            output=output,
+            intensity=intensity,
+            nan=nan,
+            overwrite=overwrite,
+            progress=advance,
+        )
+    show_notes(result.notes, quiet=quiet)
+    click.echo(table([("family", "seconds"), *((f, f"{s:.2f}") for f, s in result.seconds.items())]))
+    click.echo(f"{bank.n_channels} channels of plane {plane}: {output}")

@@ -1,0 +1,272 @@
+"""From annotated planes to a model: features where there are strokes, cached, then the forest."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from gpu_tomoclass import __version__
+from gpu_tomoclass.annotations import Annotation
+from gpu_tomoclass.arff import TrainingTable
+from gpu_tomoclass.cache import FeatureCache, block_values
+from gpu_tomoclass.classes import LabelClass, default_classes
+from gpu_tomoclass.errors import DataError, ModelError
+from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.forest.train import TrainedForest, train_forest
+from gpu_tomoclass.intensity import IntensityScale, PreparedPlane, prepare_plane
+from gpu_tomoclass.model import Model
+from gpu_tomoclass.planes import Progress, map_in_order, worker_count
+from gpu_tomoclass.volume import Volume, VoxelSize
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A model and what the person who trained it wants to know.
+
+    Attributes
+    ----------
+    model : Model
+    oob_error : float
+        Share of training pixels that the trees which had not seen them get wrong.
+    counts : dict
+        Training pixels per class name.
+    importance : dict
+        Share of the forest's impurity decrease per family, largest first, summing to 1.
+    seconds_per_plane : dict
+        Seconds of computing per family and plane (one thread), for families computed in this run.
+    cached_blocks : int
+        Feature blocks (one family at one sigma on one plane) that came from the cache.
+    notes : list of str
+    seconds : dict
+        Wall seconds of the steps ``features`` and ``forest``.
+    """
+
+    model: Model
+    oob_error: float
+    counts: Mapping[str, int]
+    importance: Mapping[str, float]
+    seconds_per_plane: Mapping[str, float] = field(default_factory=dict)
+    cached_blocks: int = 0
+    notes: Sequence[str] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def train(
+    volume: Volume,
+    annotation: Annotation,
+    *,
+    bank: FeatureBank,
+    intensity: str = "auto",
+    nan: str = "error",
+    cache: FeatureCache | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    **forest_options: Any,
+) -> TrainingResult:
+    """Train a model from strokes on some planes of a volume.
+
+    Only annotated planes are read and computed. With a cache, planes that were computed before cost a disk read.
+
+    Parameters
+    ----------
+    volume : Volume
+    annotation : Annotation
+        Of the same shape.
+    bank : FeatureBank
+    intensity : {"auto", "none"}
+        See :class:`gpu_tomoclass.intensity.IntensityScale`.
+    nan : {"error", "fill", "mask"}
+        Non-finite voxels; for ``"mask"`` strokes on them are left out.
+    cache : FeatureCache, optional
+    workers : int, optional
+        Threads; default one per usable core.
+    progress : callable, optional
+        Called with (planes done, planes in all).
+    **forest_options
+        Of :func:`gpu_tomoclass.forest.train.train_forest`: n_trees, max_features, max_depth, min_samples_leaf,
+        balance, seed.
+
+    Raises
+    ------
+    ModelError
+        If the annotation belongs to another shape.
+    DataError
+        If a plane cannot be used or fewer than two classes are marked.
+    """
+    if annotation.shape != volume.shape:
+        raise ModelError(f"the annotation belongs to a volume of {annotation.shape}, not {volume.shape}", where=volume.path)
+    started = time.perf_counter()
+    scale = IntensityScale.for_volume(volume, mode=intensity)
+    n_workers = worker_count(workers)
+    timings: dict[str, list[float]] = defaultdict(list)
+    notes: list[str] = []
+    hits_before = cache.hits if cache is not None else 0
+    zs = [int(z) for z in annotation.planes()]
+
+    def prepared() -> Iterator[tuple[int, PreparedPlane]]:
+        for z in zs:
+            yield z, prepare_plane(volume, z, scale=scale, nan=nan)
+
+    def rows(item: tuple[int, PreparedPlane]) -> _PlaneRows:
+        z, plane = item
+        y, x, label = annotation.on_plane(z)
+        if nan == "mask" and plane.filled is not None:
+            keep = ~plane.filled[y, x]
+            y, x, label = y[keep], x[keep], label[keep]
+        return _plane_rows(plane, y, x, label, bank=bank, cache=cache)
+
+    values, labels = [], []
+    for done, part in enumerate(map_in_order(rows, prepared(), workers=n_workers), start=1):
+        values.append(part.values)
+        labels.append(part.labels)
+        for family, seconds in part.timings.items():
+            timings[family].append(seconds)
+        notes.extend(part.notes)
+        if progress is not None:
+            progress(done, len(zs))
+    volume.check_unchanged()
+    if cache is not None:
+        cache.trim()
+        notes.extend(cache.notes)
+    feature_seconds = time.perf_counter() - started
+    return _finish(
+        np.concatenate(values),
+        np.concatenate(labels),
+        bank=bank,
+        classes=annotation.classes,
+        scale=scale,
+        voxel_size=volume.voxel_size,
+        source={"volume": volume.fingerprint(), "dtype": volume.dtype.name, "planes": zs, "nan": nan},
+        forest_options={"n_jobs": n_workers, **forest_options},
+        seconds_per_plane={family: float(np.median(s)) for family, s in timings.items()},
+        cached_blocks=cache.hits - hits_before if cache is not None else 0,
+        notes=[*annotation.notes, *notes],
+        feature_seconds=feature_seconds,
+    )
+
+
+def train_from_table(table: TrainingTable, *, workers: int | None = None, **forest_options: Any) -> TrainingResult:
+    """Train a model from training rows that Fiji saved (ARFF).
+
+    The bank (sigmas, membrane settings) is read from the channel names; values enter as Fiji computed them, so the
+    model takes voxel values as stored (signed 16 bit: +32768, see :mod:`gpu_tomoclass.intensity`).
+
+    Raises
+    ------
+    ModelError
+        If a channel is not one of ours; it is named.
+    DataError
+        If fewer than two classes have rows.
+    """
+    bank, order = FeatureBank.from_channels(table.channels)
+    return _finish(
+        table.values[:, order],
+        table.label,
+        bank=bank,
+        classes=default_classes(table.class_names),
+        scale=IntensityScale(),
+        voxel_size=None,
+        source={"table": table.relation},
+        forest_options={"n_jobs": worker_count(workers), **forest_options},
+        notes=list(table.notes),
+    )
+
+
+@dataclass(frozen=True)
+class _PlaneRows:
+    values: np.ndarray  # (n, n_channels) float32
+    labels: np.ndarray  # (n,) uint8
+    timings: Mapping[str, float]
+    notes: tuple[str, ...]
+
+
+def _plane_rows(
+    plane: PreparedPlane, y: np.ndarray, x: np.ndarray, label: np.ndarray, *, bank: FeatureBank, cache: FeatureCache | None
+) -> _PlaneRows:
+    """Features of the marked pixels of one plane; one block at a time, so memory is one block, not the bank."""
+    values = np.empty((y.size, bank.n_channels), dtype=np.float32)
+    timings: dict[str, float] = {}
+    for block, channels in block_values(bank, plane.image, blocks=bank.blocks, cache=cache, timings=timings):
+        values[:, block.start : block.stop] = channels[:, y, x].T
+    return _PlaneRows(values, label, timings, plane.notes)
+
+
+def _finish(
+    values: np.ndarray,
+    labels: np.ndarray,
+    *,
+    bank: FeatureBank,
+    classes: Sequence[LabelClass],
+    scale: IntensityScale,
+    voxel_size: VoxelSize | None,
+    source: Mapping[str, Any],
+    forest_options: Mapping[str, Any],
+    seconds_per_plane: Mapping[str, float] | None = None,
+    cached_blocks: int = 0,
+    notes: Sequence[str] = (),
+    feature_seconds: float = 0.0,
+) -> TrainingResult:
+    marked = np.unique(labels)
+    used = tuple(c for c in classes if c.value in marked)
+    if len(used) < 2:
+        raise DataError(f"training needs two classes, only {[c.name for c in used]} have usable pixels")
+    started = time.perf_counter()
+    trained = train_forest(values, labels, **forest_options)
+    forest_seconds = time.perf_counter() - started
+    counts = {c.name: int((labels == c.value).sum()) for c in used}
+    importance = _importance_per_family(trained, bank)
+    model = Model(
+        forest=trained.forest,
+        bank=bank,
+        classes=used,
+        intensity=scale,
+        voxel_size=voxel_size,
+        training={
+            "settings": dict(trained.settings),
+            "counts": counts,
+            "oob_error": trained.oob_error,
+            "importance": importance,
+            "data_hash": _data_hash(values, labels, bank.channels),
+            **source,
+        },
+        versions={
+            "gpu_tomoclass": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
+        },
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return TrainingResult(
+        model=model,
+        oob_error=trained.oob_error,
+        counts=counts,
+        importance=importance,
+        seconds_per_plane=dict(seconds_per_plane or {}),
+        cached_blocks=cached_blocks,
+        notes=list(dict.fromkeys([*notes, *trained.notes])),
+        seconds={"features": feature_seconds, "forest": forest_seconds},
+    )
+
+
+def _importance_per_family(trained: TrainedForest, bank: FeatureBank) -> dict[str, float]:
+    total: dict[str, float] = defaultdict(float)
+    for block in bank.blocks:
+        total[block.family] += float(trained.feature_importance[block.start : block.stop].sum())
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
+def _data_hash(values: np.ndarray, labels: np.ndarray, channels: Sequence[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update("\n".join(channels).encode())
+    digest.update(np.ascontiguousarray(values))
+    digest.update(np.ascontiguousarray(labels))
+    return digest.hexdigest()
