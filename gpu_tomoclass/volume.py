@@ -7,7 +7,13 @@ file and plane. Inputs are opened read-only. Opening reads headers only, so a 10
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import errno
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, Self
@@ -16,8 +22,13 @@ import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError, UsageError
+from gpu_tomoclass.io import TIFF_SUFFIXES, detect_format, refuse_options
 
 VoxelSize = tuple[float, float, float]  # (z, y, x) in nm
+
+# A network file system may answer these for a moment; anything else will not get better by waiting.
+_TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ECONNRESET, errno.EHOSTDOWN, errno.ENOTCONN}
+_RETRY_PAUSES = (0.1, 0.5, 2.0)  # seconds
 
 
 class Volume(abc.ABC):
@@ -45,6 +56,10 @@ class Volume(abc.ABC):
         Class names and colours that the file carries; empty if none.
     metadata : dict
         Anything else worth keeping (provenance of a file we wrote).
+
+    A format's reader passes these, with ``files`` (those whose size and time tell whether the volume changed; by
+    default the file at ``path``) and ``allow_missing_planes`` (fill what cannot be read with zeros), and implements
+    :meth:`_read_plane`; new attempts after network errors and the checks are done here.
     """
 
     def __init__(
@@ -59,7 +74,11 @@ class Volume(abc.ABC):
         notes: Sequence[str] = (),
         classes: Sequence[LabelClass] = (),
         metadata: Mapping[str, Any] | None = None,
+        files: Sequence[str | PathLike[str]] | None = None,
+        allow_missing_planes: bool = False,
     ) -> None:
+        if min(shape) < 1:
+            raise DataError(f"holds no voxels: its shape (z, y, x) is {shape}", where=path)
         self.path = fspath(path)
         self.shape = shape
         self.dtype = np.dtype(dtype).newbyteorder("=")
@@ -70,10 +89,20 @@ class Volume(abc.ABC):
         self.missing_planes: set[int] = set()
         self.classes = tuple(classes)
         self.metadata = dict(metadata or {})
+        self.allow_missing_planes = allow_missing_planes
+        self._lock = threading.RLock()
+        self._missing_note = ""
+        if files is None:  # the file of file.h5::/path; none for a volume that lives in memory
+            file = self.path if os.path.exists(self.path) else self.path.partition("::")[0]
+            files = (file,) if os.path.exists(file) else ()
+        self._stamps = {fspath(name): _stamp(fspath(name)) for name in files}
 
     @abc.abstractmethod
     def _read_plane(self, z: int) -> np.ndarray:
-        """Plane z as stored, shape (ny, nx); any failure is a DataError that names the plane."""
+        """Plane z as stored, shape (ny, nx); a failure is a DataError that names the plane, or an OSError."""
+
+    def _reopen(self) -> None:  # noqa: B027  (not every format holds a file open)
+        """Open the file again after a network error; called before each new attempt."""
 
     def plane(self, z: int) -> np.ndarray:
         """Plane ``z``: (ny, nx), ``dtype``, C-contiguous.
@@ -87,17 +116,93 @@ class Volume(abc.ABC):
         """
         if not 0 <= z < self.shape[0]:
             raise UsageError(f"there is no plane {z}, only 0 to {self.shape[0] - 1}", where=self.path)
-        plane = np.ascontiguousarray(self._read_plane(z), dtype=self.dtype)
-        if plane.shape != self.shape[1:]:
-            raise DataError(f"plane {z} is {plane.shape}, not {self.shape[1:]} as declared", where=self.path)
-        return plane
+        return self._guarded(z, lambda: self._read_plane(z), shape=self.shape[1:])
+
+    def rows(self, z: int, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of plane ``z``; formats that can read less than a plane do so."""
+        return self.plane(z)[start:stop]
 
     def planes(self, start: int = 0, stop: int | None = None, step: int = 1) -> Iterator[tuple[int, np.ndarray]]:
         """(z, plane) for z in range(start, stop, step)."""
         for z in range(start, self.shape[0] if stop is None else stop, step):
             yield z, self.plane(z)
 
-    def close(self) -> None:
+    def files(self) -> list[str]:
+        """The files whose size and time tell whether the volume has changed."""
+        return list(self._stamps)
+
+    def check_unchanged(self) -> None:
+        """Raise DataError if a file of the volume has another size or modification time than at opening."""
+        for name, stamp in self._stamps.items():
+            try:
+                now = _stamp(name)
+            except DataError as error:
+                raise DataError("disappeared during the run", where=name) from error
+            if now != stamp:
+                raise DataError(
+                    f"changed during the run: {stamp[0]} bytes at opening, {now[0]} now, modified {_time_text(now[1])}",
+                    where=name,
+                    do="repeat the run when the file is complete",
+                )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this volume from another, ready for JSON.
+
+        Name (without folder), size in bytes and newest modification time of its files at opening, shape, dtype, and
+        the CRC-32 of the first, middle and last plane (little-endian, so the same on every machine). Three planes
+        are read.
+        """
+        nz = self.shape[0]
+        little = self.dtype.newbyteorder("<")
+        return {
+            "name": os.path.basename(self.path.rstrip("/\\")),
+            "size": sum(size for size, _ in self._stamps.values()),
+            "mtime_ns": max((mtime for _, mtime in self._stamps.values()), default=0),
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "crc32": [zlib.crc32(self.plane(z).astype(little, copy=False).tobytes()) for z in (0, nz // 2, nz - 1)],
+        }
+
+    def _guarded(self, z: int, read: Callable[[], np.ndarray], *, shape: tuple[int, ...]) -> np.ndarray:
+        """``read()`` with new attempts after network errors, checked, or zeros where missing planes are allowed."""
+        try:
+            stored = self._attempt(z, read)
+            if stored.shape != shape or stored.dtype.newbyteorder("=") != self.dtype:
+                found, declared = f"{stored.dtype} {stored.shape}", f"{self.dtype} {shape}"
+                raise DataError(f"plane {z} is {found}, not {declared} as declared", where=self.path)
+            return np.ascontiguousarray(stored, dtype=self.dtype)
+        except DataError:
+            if not self.allow_missing_planes:
+                raise
+            self._mark_missing([z])
+            return np.zeros(shape, self.dtype)
+
+    def _attempt(self, z: int, read: Callable[[], np.ndarray]) -> np.ndarray:
+        for pause in (*_RETRY_PAUSES, None):
+            try:
+                return read()
+            except OSError as error:
+                if pause is None or error.errno not in _TRANSIENT:
+                    tries = f" after {len(_RETRY_PAUSES) + 1} attempts" if error.errno in _TRANSIENT else ""
+                    reason = error.strerror or str(error)
+                    raise DataError(f"plane {z} cannot be read{tries}: {reason}", where=self.path) from error
+            time.sleep(pause)
+            with contextlib.suppress(OSError):  # the next attempt reports it
+                self._reopen()
+        raise AssertionError("the last attempt returns or raises")
+
+    def _mark_missing(self, planes: Iterable[int]) -> None:
+        """Record planes that are filled with zeros, and keep the one note about them up to date."""
+        with self._lock:
+            self.missing_planes.update(planes)
+            if self._missing_note in self.notes:
+                self.notes.remove(self._missing_note)
+            if self.missing_planes:
+                n, which = len(self.missing_planes), ranges_text(self.missing_planes)
+                self._missing_note = f"{n} of {self.shape[0]} planes cannot be read and are filled with zeros: {which}"
+                self.notes.append(self._missing_note)
+
+    def close(self) -> None:  # noqa: B027  (not every format holds a file open)
         """Release the file; the volume cannot be read afterwards."""
 
     def __enter__(self) -> Self:
@@ -138,3 +243,163 @@ class VolumeWriter(abc.ABC):
             self.finish()
         else:
             self.discard()
+
+
+def open_volume(
+    path: str | PathLike[str],
+    *,
+    axes: str | None = None,
+    series: int | None = None,
+    channel: int | None = None,
+    allow_missing_planes: bool = False,
+) -> Volume:
+    """Open a volume of any format that can be read; only headers are read.
+
+    Parameters
+    ----------
+    path : str or path
+        A TIFF file, a folder of single-plane TIFF files, an MRC file, a Zarr store or a path inside one, or
+        ``file.h5::/path/to/dataset``. The content decides, then the suffix.
+    axes : str, optional
+        What the stored axes are, slowest first, where the file is wrong or does not say: ``"xyz"`` says that the first
+        stored axis is x and the last z.
+    series : int, optional
+        Which image of a TIFF with several, from 0.
+    channel : int, optional
+        Which channel (or colour, or time point) of an image with four axes, from 0; TIFF and Zarr.
+    allow_missing_planes : bool
+        Fill planes that cannot be read with zeros and list them in ``missing_planes``, instead of refusing the volume.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file, or an option was set that the format does not know.
+    DataError
+        If the file cannot be read, is damaged, or does not say which of several images is meant.
+    """
+    kind = detect_format(path)
+    if kind == "tiff":
+        from gpu_tomoclass.io.tiff import open_tiff
+
+        return open_tiff(path, axes=axes, series=series, channel=channel, allow_missing_planes=allow_missing_planes)
+    if kind == "folder":
+        from gpu_tomoclass.io.folder import open_folder
+
+        refuse_options(path, format="a folder of TIFF planes", options={"series": series})
+        return open_folder(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes)
+    if kind == "zarr":
+        from gpu_tomoclass.io.ome_zarr import open_zarr
+
+        refuse_options(path, format="Zarr", options={"series": series})
+        return open_zarr(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes)
+    refuse_options(path, format=kind.upper(), options={"series": series, "channel": channel})
+    if kind == "mrc":
+        from gpu_tomoclass.io.mrc import open_mrc
+
+        return open_mrc(path, axes=axes, allow_missing_planes=allow_missing_planes)
+    from gpu_tomoclass.io.hdf5 import open_hdf5
+
+    return open_hdf5(path, axes=axes, allow_missing_planes=allow_missing_planes)
+
+
+def create_volume(
+    path: str | PathLike[str],
+    *,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any] | type[Any] | str,
+    voxel_size: VoxelSize | None = None,
+    classes: Sequence[LabelClass] = (),
+    channels: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> VolumeWriter:
+    """Start a new volume; the suffix of ``path`` chooses the format.
+
+    ``.tif`` and ``.tiff`` are ImageJ TIFF (``.ome.tif``, ``.btf`` and anything too large or of a type that ImageJ does
+    not know are OME-TIFF), ``.mrc``, ``.rec`` and ``.map`` MRC, ``.zarr`` and ``.ome.zarr`` OME-Zarr.
+
+    Parameters
+    ----------
+    path : str or path
+        A missing parent folder is created.
+    shape : tuple of int
+        (nz, ny, nx).
+    dtype : numpy.dtype
+    voxel_size : tuple of float, optional
+        (z, y, x) in nm.
+    classes : sequence of LabelClass
+        For uint8 label volumes: names and colours, shown by viewers where the format can say it.
+    channels : sequence of str
+        Names; planes are then (n_channels, ny, nx).
+    metadata : mapping, optional
+        Kept with the volume; must be JSON.
+    overwrite : bool
+        Whether an existing file may be replaced, once the new one is complete.
+    **options
+        Of the format: ``ome_version="0.4"`` or ``"0.5"`` for Zarr.
+
+    Raises
+    ------
+    UsageError
+        If the suffix, an option or the kind of data is not one of the format.
+    DataError
+        If the file exists and ``overwrite`` is not set.
+    ResourceError
+        If the disk is full or the folder cannot be written to.
+    """
+    common: dict[str, Any] = {
+        "shape": tuple(int(n) for n in shape),
+        "dtype": np.dtype(dtype),
+        "voxel_size": voxel_size,
+        "classes": tuple(classes),
+        "channels": tuple(channels),
+        "metadata": dict(metadata or {}),
+        "overwrite": overwrite,
+    }
+    if len(common["shape"]) != 3 or min(common["shape"]) < 1:
+        raise UsageError(f"shape {shape} is not three positive numbers (z, y, x)", where=path)
+    if classes and (common["dtype"] != np.uint8 or channels):
+        raise UsageError("classes belong to uint8 label volumes without channels", where=path)
+    suffix = os.path.splitext(fspath(path).rstrip("/\\"))[1].lower()
+    if suffix == ".zarr":
+        from gpu_tomoclass.io.ome_zarr import ZarrWriter
+
+        return ZarrWriter(path, **common, **options)
+    if suffix in TIFF_SUFFIXES:
+        from gpu_tomoclass.io.tiff_writer import TiffWriter
+
+        refuse_options(path, format="TIFF", options=options)
+        return TiffWriter(path, **common)
+    if suffix in (".mrc", ".rec", ".map"):
+        from gpu_tomoclass.io.mrc import MrcWriter
+
+        refuse_options(path, format="MRC", options=options)
+        return MrcWriter(path, **common)
+    raise UsageError(
+        f"the suffix {suffix!r} names no format that can be written", where=path, do="use .ome.zarr, .tif or .mrc"
+    )
+
+
+def ranges_text(numbers: Iterable[int]) -> str:
+    """``"1, 3 to 7, 9"``; long lists are cut after ten runs."""
+    runs: list[list[int]] = []
+    for n in sorted(numbers):
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    words = [str(a) if a == b else f"{a} and {b}" if b == a + 1 else f"{a} to {b}" for a, b in runs[:10]]
+    return ", ".join(words) + (", ..." if len(runs) > 10 else "")
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", where=path) from error
+    return status.st_size, status.st_mtime_ns
+
+
+def _time_text(mtime_ns: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(mtime_ns / 1e9))
