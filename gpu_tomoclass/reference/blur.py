@@ -34,7 +34,7 @@ def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
     ndarray
         (ny, nx) float32, a new array.
     """
-    std = STD_PER_SIGMA * float(np.float32(sigma))
+    std = STD_PER_SIGMA * sigma
     along_x = blur_columns(np.ascontiguousarray(image.T), std)
     return blur_columns(np.ascontiguousarray(along_x.T), std)
 
@@ -100,7 +100,7 @@ def kernel_radius(sigma: float) -> int:
 
     For the reduced lines of large sigmas it includes reducing (1.5 reduced samples) and enlarging (2).
     """
-    std = STD_PER_SIGMA * float(np.float32(sigma))
+    std = STD_PER_SIGMA * sigma
     if std <= 0:
         return 0
     reach = math.sqrt(-2.0 * math.log(ACCURACY))

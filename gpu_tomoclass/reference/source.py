@@ -74,8 +74,7 @@ class FeatureSource:
                 raise UsageError(f"a display range needs two finite values, low < high, not {low:g} and {high:g}")
             # ImageJ keeps the range of a float image as float32.
             display_range = float(np.float32(low)), float(np.float32(high))
-        image = np.ascontiguousarray(plane, dtype=np.float32)
-        self.image = image.view() if image.base is not None or image is plane else image
+        self.image = np.ascontiguousarray(plane, dtype=np.float32).view()  # the caller's array stays writeable
         self.image.flags.writeable = False
         self.display_range = display_range
         self._gaussians: dict[float, np.ndarray] = {}
@@ -118,3 +117,8 @@ class FeatureSource:
             self._bytes_display = stretch_to_bytes(self.image, low=low, high=high)
             self._bytes_display.flags.writeable = False
         return self._bytes_display
+
+
+def original(source: FeatureSource) -> np.ndarray:
+    """``original``: the plane itself; (1, ny, nx) float32, read-only."""
+    return source.image[np.newaxis]

@@ -1,0 +1,108 @@
+"""Variance, Mean, Minimum, Maximum and Median over the disk D(r) of ImageJ's rank filters; edges repeat.
+
+Source: ``ij.plugin.filter.RankFilters`` of ImageJ 1.54. TWS passes its sigma as the radius.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from gpu_tomoclass.reference.source import FeatureSource
+
+
+def disk_half_widths(radius: float) -> list[int]:
+    """Half-length of each row of the disk, from the top row to the bottom row; rows are 2 h + 1 pixels long.
+
+    Radius 1 is the whole 3 x 3 square: 9 pixels; 2: 21, 4: 57, 8: 213, 16: 805.
+    """
+    # ImageJ keeps the sizes that an older version gave at these radii.
+    if 1.5 <= radius < 1.75:
+        radius = 1.75
+    elif 2.5 <= radius < 2.85:
+        radius = 2.85
+    square = int(radius * radius) + 1
+    height = int(math.sqrt(square + 1e-10))
+    return [int(math.sqrt(square - y * y + 1e-10)) for y in range(-height, height + 1)]
+
+
+def disk_footprint(radius: float) -> np.ndarray:
+    """The disk as a boolean (2 H + 1, 2 H + 1) array."""
+    widths = np.array(disk_half_widths(radius))
+    column = np.abs(np.arange(len(widths)) - len(widths) // 2)
+    return column[np.newaxis, :] <= widths[:, np.newaxis]
+
+
+def variance(source: FeatureSource, *, radius: float) -> np.ndarray:
+    """``Variance``: population variance (S2 - S1^2 / n) / n, not below 0; (1, ny, nx) float32."""
+    total, total_of_squares, n = _disk_sums(source.image, radius, squares=True)
+    result = ((total_of_squares - total * total / n) / n).astype(np.float32)
+    return np.maximum(result, np.float32(0))[np.newaxis]
+
+
+def mean(source: FeatureSource, *, radius: float) -> np.ndarray:
+    """``Mean``: S1 / n; (1, ny, nx) float32."""
+    total, _, n = _disk_sums(source.image, radius, squares=False)
+    return (total / n).astype(np.float32)[np.newaxis]
+
+
+def minimum(source: FeatureSource, *, radius: float) -> np.ndarray:
+    """``Minimum``; (1, ny, nx) float32."""
+    return -_disk_maximum(-source.image, radius)[np.newaxis]
+
+
+def maximum(source: FeatureSource, *, radius: float) -> np.ndarray:
+    """``Maximum``; (1, ny, nx) float32."""
+    return _disk_maximum(source.image, radius)[np.newaxis]
+
+
+def median(source: FeatureSource, *, radius: float) -> np.ndarray:
+    """``Median``: the middle one of the sorted values (their number is odd); (1, ny, nx) float32."""
+    return ndimage.median_filter(source.image, footprint=disk_footprint(radius), mode="nearest")[np.newaxis]
+
+
+def _disk_sums(image: np.ndarray, radius: float, *, squares: bool) -> tuple[np.ndarray, np.ndarray, int]:
+    """Sums of the values and (if asked) of their squares over the disk, float64 (ny, nx), and its number of pixels.
+
+    ImageJ sums a 3 x 3 disk afresh at every pixel. For larger disks it does so in the first column, and from there on
+    adds what enters at the right and subtracts what leaves at the left: the same up to rounding, which is copied too.
+    """
+    ny, nx = image.shape
+    widths = disk_half_widths(radius)
+    half = len(widths) // 2
+    padded = np.pad(image.astype(np.float64), half, mode="edge")
+    n_full = nx if half < 2 else 1  # columns that are summed afresh
+    sums = np.zeros((2 if squares else 1, ny, nx))
+    for y, width in enumerate(widths):
+        for x in range(half - width, half + width + 1):
+            value = padded[y : y + ny, x : x + n_full]
+            sums[0, :, :n_full] += value
+            if squares:
+                sums[1, :, :n_full] += value * value
+    if n_full < nx:
+        for y, width in enumerate(widths):
+            leaving = padded[y : y + ny, half - width : half - width + nx - 1]
+            entering = padded[y : y + ny, half + width + 1 : half + width + nx]
+            sums[0, :, 1:] -= leaving
+            sums[0, :, 1:] += entering
+            if squares:
+                sums[1, :, 1:] -= leaving * leaving
+                sums[1, :, 1:] += entering * entering
+        np.cumsum(sums, axis=2, out=sums)
+    return sums[0], sums[-1], sum(2 * width + 1 for width in widths)
+
+
+def _disk_maximum(image: np.ndarray, radius: float) -> np.ndarray:
+    """Maximum over the disk: a running maximum of each row's width, then over the rows."""
+    ny = len(image)
+    widths = disk_half_widths(radius)
+    half = len(widths) // 2
+    result = np.full_like(image, -np.inf)
+    for width in set(widths):
+        rows = ndimage.maximum_filter1d(image, 2 * width + 1, axis=1, mode="nearest")
+        padded = np.pad(rows, ((half, half), (0, 0)), mode="edge")
+        for y in (y for y, w in enumerate(widths) if w == width):
+            np.maximum(result, padded[y : y + ny], out=result)
+    return result
