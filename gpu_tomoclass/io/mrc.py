@@ -1,0 +1,314 @@
+"""Volumes in MRC files (.mrc, .rec, .map, .st, .ali), read and written plane by plane."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass.errors import DataError, UsageError
+from gpu_tomoclass.io import mrc_header
+from gpu_tomoclass.io.partial import check_overwrite, check_space, commit, discard, prepare_target, writing
+from gpu_tomoclass.io.stored import order_notes, stored_order
+from gpu_tomoclass.volume import Volume, VolumeWriter, VoxelSize
+
+
+def open_mrc(path: str | PathLike[str], *, axes: str | None = None, allow_missing_planes: bool = False) -> Volume:
+    """Open an MRC file, reading its header only.
+
+    Parameters
+    ----------
+    path : str or path
+    axes : str, optional
+        Order in which the stored axes (slowest first) are to be read, a permutation of ``"zyx"``; by default what
+        the header's ``mapc``, ``mapr``, ``maps`` say.
+    allow_missing_planes : bool
+        Read planes behind the end of a truncated file as zeros and list them in ``missing_planes``.
+
+    Raises
+    ------
+    UsageError
+        If the file does not exist or ``axes`` is no permutation of ``"zyx"``.
+    DataError
+        If the file is truncated, compressed, not MRC, or of a mode that is not a grey-value image.
+    """
+    return MrcVolume(fspath(path), axes=axes, allow_missing_planes=allow_missing_planes)
+
+
+class MrcVolume(Volume):
+    """A volume in an MRC file; made by :func:`open_mrc`."""
+
+    def __init__(self, path: str, *, axes: str | None, allow_missing_planes: bool) -> None:
+        n_bytes = os.path.getsize(path)
+        header, swap = mrc_header.read_header(path, n_bytes)
+        self._stored = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
+        mode, self._offset = int(header["mode"]), mrc_header.HEADER_BYTES + int(header["nsymbt"])
+        ours = mrc_header.read_own_header(path, header)
+        dtype, notes = mrc_header.plane_dtype(header, swap, ours)
+        self._packed, self._file_dtype = mode == 101, np.dtype(dtype).newbyteorder(swap)
+        row_bytes = (self._stored[2] + 1) // 2 if self._packed else self._stored[2] * self._file_dtype.itemsize
+        self._plane_bytes = self._stored[1] * row_bytes
+
+        declared, more = mrc_header.declared_order(header, path)
+        order = stored_order(axes, declared, where=path)
+        self._positions = tuple(order.index(letter) for letter in "zyx")
+        if self._packed and self._positions[0] != 0:
+            raise DataError(f"axes {order} cannot be read from 4-bit values (mode 101)", where=path)
+        sizes, size_notes = mrc_header.stored_voxel_size(header, declared)
+        super().__init__(
+            path,
+            shape=tuple(self._stored[p] for p in self._positions),  # type: ignore[arg-type]
+            dtype=np.dtype(dtype),
+            format=f"MRC mode {mode} ({np.dtype(dtype)})",
+            axes=order.upper(),
+            voxel_size=None if sizes is None else tuple(sizes[p] for p in self._positions),  # type: ignore[arg-type]
+            notes=[*notes, *more, *order_notes(axes, declared, order), *size_notes],
+            classes=tuple(LabelClass.from_dict(c) for c in ours.get("classes", ())),
+            metadata=ours.get("metadata"),
+            allow_missing_planes=allow_missing_planes,
+        )
+        self._check_length(n_bytes)
+
+    def _check_length(self, n_bytes: int) -> None:
+        n_planes = self._stored[0]
+        expected = self._offset + n_planes * self._plane_bytes
+        if n_bytes > expected:
+            self.notes.append(
+                f"the file has {n_bytes - expected} bytes behind the image ({n_bytes} instead of {expected}), ignored"
+            )
+        if n_bytes >= expected:
+            return
+        complete = max(0, n_bytes - self._offset) // self._plane_bytes
+        found = (
+            f"is truncated: expected {expected} bytes, found {n_bytes} ({complete} of {n_planes} planes are complete)"
+        )
+        # With less than a thousandth of the planes it is the header that is wrong.
+        usable = complete * 1000 >= n_planes and self._positions[0] == 0
+        if self.allow_missing_planes and usable:
+            self.notes.append(f"the file {found}")
+            self._mark_missing(range(complete, n_planes))
+            return
+        if self._positions[0] != 0:
+            raise DataError(f"{found}, and z is not the slowest of its axes ({self.axes})", where=self.path)
+        more = ", or fill the missing planes with zeros: --allow-missing-planes" if usable else ""
+        raise DataError(found, where=self.path, do=f"copy it again{more}")
+
+    def rows(self, z: int, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of plane ``z``; only these are read where they lie together in the file."""
+        if self._positions != (0, 1, 2) or self._packed or not 0 <= start <= stop <= self.shape[1]:
+            return super().rows(z, start, stop)
+        shape = (stop - start, self.shape[2])
+        return self._guarded(z, lambda: self._read_bytes(z, start, stop).reshape(shape), shape=shape)
+
+    def _read_plane(self, z: int) -> np.ndarray:
+        if self._positions[0] == 0:
+            return self._read_section(z).transpose([p - 1 for p in self._positions[1:]])
+        # z runs along rows or columns: gather it through a read-only map, which touches only the pages it needs.
+        stored = np.memmap(self.path, self._file_dtype, "r", self._offset, self._stored)
+        return np.array(stored.transpose(self._positions)[z])
+
+    def _read_section(self, z: int) -> np.ndarray:
+        _, ny, nx = self._stored
+        values = self._read_bytes(z, 0, ny)
+        if not self._packed:
+            return values.reshape(ny, nx)
+        pairs = values.reshape(ny, -1, 1)  # the low four bits come first; each row starts in a new byte
+        return np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(ny, -1)[:, :nx]
+
+    def _read_bytes(self, z: int, start: int, stop: int) -> np.ndarray:
+        """Rows ``start`` to ``stop`` of stored section z, 1-D."""
+        row_bytes = self._plane_bytes // self._stored[1]
+        offset = self._offset + z * self._plane_bytes + start * row_bytes
+        raw = np.fromfile(self.path, np.uint8, (stop - start) * row_bytes, offset=offset)
+        if raw.size != (stop - start) * row_bytes:
+            raise DataError(f"plane {z} ends after {raw.size} of {(stop - start) * row_bytes} bytes", where=self.path)
+        return raw if self._packed else raw.view(self._file_dtype)
+
+
+class MrcWriter(VolumeWriter):
+    """Writes a volume as MRC, or one MRC file per channel.
+
+    Parameters
+    ----------
+    path : str or path
+        With channels, ``out.mrc`` becomes ``out_<channel>.mrc`` for each; see ``paths``.
+    shape : tuple of int
+        (nz, ny, nx).
+    dtype : dtype
+        int8 (mode 0), int16 (1), float32 (2), uint16 (6), float16 (12), or uint8: mode 0 for labels (``classes`` given,
+        values up to 127, which are the same signed and unsigned), else mode 6, because readers disagree about the sign.
+    voxel_size : tuple of float or None
+        (z, y, x) in nm.
+    classes : sequence of LabelClass
+    channels : sequence of str
+        Names, or none; with channels, planes are (n_channels, ny, nx).
+    metadata : mapping
+        Kept as JSON in the extended header.
+    overwrite : bool
+
+    Raises
+    ------
+    UsageError
+        If MRC cannot hold ``dtype``.
+    DataError, ResourceError
+        As :func:`~gpu_tomoclass.io.partial.prepare_target`.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any] | type | str,
+        voxel_size: VoxelSize | None = None,
+        classes: Sequence[LabelClass] = (),
+        channels: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.path, self.shape = fspath(path), shape
+        self.paths = [Path(path)] if not channels else channel_paths(path, channels)
+        self._has_channels = bool(channels)
+        mode = _mode_for(np.dtype(dtype), classes, self.path)
+        for target in self.paths:  # all of them, before anything is written
+            check_overwrite(target, overwrite=overwrite)
+        file_dtype = np.dtype(mrc_header.MODE_DTYPES[mode])
+        n_bytes = mrc_header.HEADER_BYTES + int(np.prod(shape, dtype=object)) * file_dtype.itemsize
+        check_space(self.path, n_bytes * len(self.paths))
+        self._files: list[_MrcFile] = []
+        try:
+            names: Sequence[str | None] = channels or [None]
+            for target, channel in zip(self.paths, names, strict=True):
+                content: dict[str, Any] | None = None
+                if classes or metadata or channel is not None:
+                    content = {"dtype": str(np.dtype(dtype)), "classes": [c.to_dict() for c in classes]}
+                    content |= {"metadata": dict(metadata or {}), "channel": channel}
+                header, extended = mrc_header.make_header(
+                    shape=shape, mode=mode, voxel_size=voxel_size, classes=tuple(classes), content=content
+                )
+                if np.dtype(dtype) == np.int8:
+                    mrc_header.stamp_signed_bytes(header)
+                self._files.append(_MrcFile(target, header, extended, dtype=np.dtype(dtype), overwrite=overwrite))
+        except BaseException:
+            self.discard()
+            raise
+
+    def write_plane(self, z: int, plane: np.ndarray) -> None:
+        """Write plane z: (ny, nx), or (n_channels, ny, nx) with channels."""
+        planes = plane if self._has_channels else plane[np.newaxis]
+        expected = (len(self._files), *self.shape[1:])
+        if planes.shape != expected:
+            found = f"plane {z} has shape {plane.shape}"
+            raise UsageError(f"{found}, not {expected if self._has_channels else expected[1:]}", where=self.path)
+        if not 0 <= z < self.shape[0]:
+            raise UsageError(f"there is no plane {z}, only 0 to {self.shape[0] - 1}", where=self.path)
+        for file, channel_plane in zip(self._files, planes, strict=True):
+            file.write_plane(z, channel_plane)
+
+    def finish(self) -> None:
+        """Write the header statistics, check that every plane was written, and rename all files."""
+        done: list[Path] = []
+        try:
+            for file in self._files:
+                file.complete()
+            for file in self._files:
+                commit(file.temporary, file.target)
+                done.append(file.target)
+        except BaseException:
+            for target in done:  # some channels without the others would look like a finished output
+                discard(target)
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        for file in self._files:
+            with contextlib.suppress(OSError):  # of data still in the buffer, on a full disk
+                file.file.close()
+            discard(file.temporary)
+
+
+class _MrcFile:
+    """One MRC file under its temporary name."""
+
+    def __init__(
+        self, target: Path, header: np.ndarray, extended: bytes, *, dtype: np.dtype[Any], overwrite: bool
+    ) -> None:
+        self.target, self.header, self.dtype = target, header, dtype
+        self.file_dtype = np.dtype(mrc_header.MODE_DTYPES[int(header["mode"])]).newbyteorder("<")
+        self.offset = mrc_header.HEADER_BYTES + len(extended)
+        # Per plane: count, minimum, maximum, mean and sum of squared deviations of the finite values.
+        self.statistics = np.full((int(header["nz"]), 5), np.nan)
+        self.temporary = prepare_target(target, overwrite=overwrite)
+        with writing(target):
+            self.file = open(self.temporary, "r+b")  # noqa: SIM115 - closed by complete or discard
+            self.file.write(header.tobytes() + extended)
+
+    def write_plane(self, z: int, plane: np.ndarray) -> None:
+        if plane.dtype.newbyteorder("=") != self.dtype:
+            raise UsageError(f"plane {z} is {plane.dtype}, the file was created as {self.dtype}", where=self.target)
+        if self.file_dtype == np.int8 and self.dtype == np.uint8 and plane.max() > 127:
+            raise UsageError(f"label {plane.max()} in plane {z} is not one of the classes", where=self.target)
+        data = np.ascontiguousarray(plane, dtype=self.file_dtype)
+        with writing(self.target):
+            self.file.seek(self.offset + z * data.nbytes)
+            self.file.write(data.data)
+        finite = data[np.isfinite(data)].astype(np.float64)
+        if finite.size:
+            mean = finite.mean()
+            self.statistics[z] = finite.size, finite.min(), finite.max(), mean, np.square(finite - mean).sum()
+        else:
+            self.statistics[z] = 0, np.inf, -np.inf, 0, 0
+
+    def complete(self) -> None:
+        missing = np.flatnonzero(np.isnan(self.statistics[:, 0]))
+        if missing.size:
+            raise UsageError(
+                f"{missing.size} of {len(self.statistics)} planes were not written, the first is {missing[0]}",
+                where=self.target,
+            )
+        count, low, high, mean, squares = self.statistics.T
+        if count.any():
+            total = np.average(mean, weights=count)
+            variance = (squares.sum() + (count * np.square(mean - total)).sum()) / count.sum()
+            self.header["dmin"], self.header["dmax"], self.header["dmean"] = low.min(), high.max(), total
+            self.header["rms"] = np.sqrt(variance)
+        else:  # MRC2014: not determined
+            self.header["dmin"], self.header["dmax"], self.header["dmean"], self.header["rms"] = 0, -1, -2, -1
+        with writing(self.target):
+            self.file.seek(0)
+            self.file.write(self.header.tobytes())
+            self.file.close()
+
+
+def channel_paths(path: str | PathLike[str], channels: Sequence[str]) -> list[Path]:
+    """``out_<channel>.mrc`` beside ``out.mrc`` for each channel, with characters unfit for file names replaced by _."""
+    target, paths = Path(path), []
+    for i, channel in enumerate(channels):
+        name = re.sub(r"[^\w.+-]+", "_", channel).strip("_.") or str(i)
+        candidate = target.with_name(f"{target.stem}_{name}{target.suffix}")
+        if candidate in paths:
+            candidate = target.with_name(f"{target.stem}_{name}_{i}{target.suffix}")
+        paths.append(candidate)
+    return paths
+
+
+def _mode_for(dtype: np.dtype[Any], classes: Sequence[LabelClass], path: str) -> int:
+    if dtype == np.uint8:
+        return 0 if classes and max(c.value for c in classes) <= 127 else 6
+    modes = {np.dtype(name): mode for mode, name in mrc_header.MODE_DTYPES.items() if mode != 101}
+    mode = modes.get(dtype.newbyteorder("="))
+    if mode is None:
+        raise UsageError(
+            f"MRC cannot hold {dtype}, only int8, uint8, int16, uint16, float16 and float32",
+            where=path,
+            do="write .ome.zarr or .tif instead",
+        )
+    return mode
