@@ -147,13 +147,16 @@ class PreparedPlane:
         (ny, nx) float32, finite.
     filled : numpy.ndarray or None
         (ny, nx) bool, True where a non-finite voxel was replaced; None if there was none.
+    missing : bool
+        The plane could not be read and holds zeros (``allow_missing_planes``): neither train on it nor label it.
     notes : tuple of str
         Sentences for the user.
     """
 
     image: np.ndarray
-    filled: np.ndarray | None
-    notes: tuple[str, ...]
+    filled: np.ndarray | None = None
+    missing: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def prepare_plane(volume: Volume, z: int, *, scale: IntensityScale, nan: str = "error") -> PreparedPlane:
@@ -178,6 +181,8 @@ def prepare_plane(volume: Volume, z: int, *, scale: IntensityScale, nan: str = "
     if nan not in NAN_POLICIES:
         raise UsageError(f"the policy for NaN {nan!r} is unknown", do=f"choose one of {', '.join(NAN_POLICIES)}")
     plane = volume.plane(z)
+    if z in volume.missing_planes:
+        return PreparedPlane(np.zeros(plane.shape, np.float32), missing=True)
     notes = []
     filled = None
     if plane.dtype.kind == "f":
@@ -200,7 +205,7 @@ def prepare_plane(volume: Volume, z: int, *, scale: IntensityScale, nan: str = "
         raise DataError(
             f"plane {z} has values beyond float32 ({low:g}..{high:g})", where=volume.path, do="use --intensity auto"
         )
-    return PreparedPlane(image, filled, tuple(notes))
+    return PreparedPlane(image, filled, notes=tuple(notes))
 
 
 def _fill(plane: np.ndarray, bad: np.ndarray) -> np.ndarray:
@@ -213,7 +218,7 @@ def _fill(plane: np.ndarray, bad: np.ndarray) -> np.ndarray:
 def _non_finite_error(volume: Volume, z: int, bad: np.ndarray) -> DataError:
     """Counts the whole volume first: the reader needs to know whether it is one voxel or a third of the planes."""
     y, x = (int(i[0]) for i in np.nonzero(bad))
-    per_plane = {i: int((~np.isfinite(plane)).sum()) for i, plane in volume.planes()}
+    per_plane = {i: int((~np.isfinite(other)).sum()) for i, other in volume.planes()}
     affected = [i for i, n in per_plane.items() if n]
     listed = ", ".join(map(str, affected[:10])) + (", .." if len(affected) > 10 else "")
     return DataError(

@@ -116,7 +116,8 @@ def classify(
 ) -> ClassifyResult:
     """Classify a volume plane by plane into a label volume.
 
-    Labels are the class values of the model (1..255); 0 is "not classified" and occurs only with ``nan="mask"``.
+    Labels are the class values of the model (1..255); 0 is "not classified": masked voxels
+    (``nan="mask"``) and planes that could not be read (``allow_missing_planes``).
 
     Parameters
     ----------
@@ -172,6 +173,9 @@ def classify(
 
     def classified(plane: PreparedPlane) -> tuple[np.ndarray, np.ndarray, dict[str, float], tuple[str, ...]]:
         seconds: dict[str, float] = {}
+        if plane.missing:
+            unknown = np.zeros((len(names), *plane.image.shape), np.float32)
+            return np.full(plane.image.shape, UNLABELLED, np.uint8), unknown, seconds, plane.notes
         p = classifier.probabilities(plane.image, timings=seconds)
         labels = classifier.labels(p)
         if nan == "mask" and plane.filled is not None:
@@ -202,6 +206,7 @@ def classify(
             if progress is not None:
                 progress(done + 1, stop - start)
         volume.check_unchanged()
+    notes.extend(note for note in volume.notes if note not in notes)  # planes found missing on the way
     counts = {c.name: int(n_voxels[c.value]) for c in model.classes}
     if n_voxels[UNLABELLED]:
         counts["unlabelled"] = int(n_voxels[UNLABELLED])

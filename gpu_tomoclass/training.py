@@ -119,6 +119,8 @@ def train(
     def rows(item: tuple[int, PreparedPlane]) -> _PlaneRows:
         z, plane = item
         y, x, label = annotation.on_plane(z)
+        if plane.missing:
+            return _PlaneRows(np.empty((0, bank.n_channels), np.float32), label[:0], {}, ())
         if nan == "mask" and plane.filled is not None:
             keep = ~plane.filled[y, x]
             y, x, label = y[keep], x[keep], label[keep]
