@@ -40,7 +40,7 @@ def gaussian_derivative(image: np.ndarray, sigma: float, *, dx: int, dy: int) ->
     return _convolve_columns(np.ascontiguousarray(along_x.T), sigma, dy)
 
 
-def reach(sigma: float, order: int) -> int:
+def derivative_reach(sigma: float, order: int) -> int:
     """Half-width of the kernel in pixels: 3 sigma for order 0, 4 for 1 and 2, 5 from 3 on."""
     return int(sigma * (3.0 if order == 0 else 4.0 if order <= 2 else 5.0))
 
@@ -52,7 +52,7 @@ def derivative_kernel(sigma: float, order: int, *, length: int) -> np.ndarray:
     Gaussian of unit area, (-1)^d He_d(k / sigma) exp(-k^2 / 2 sigma^2) / (sqrt(2 pi) sigma^(d+1)) with the Hermite
     polynomial He_d, sampled, not normalised. A kernel that is cut down to its centre has no derivative: 0.
     """
-    size = min(reach(sigma, order) + 1, length)
+    size = min(derivative_reach(sigma, order) + 1, length)
     if size == 1:
         return np.array([1.0 if order == 0 else 0.0])
     i2 = 1.0 / (sigma * sigma)
