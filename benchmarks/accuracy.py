@@ -40,8 +40,8 @@ def annotation_of(strokes: dict[int, np.ndarray], *, shape, classes) -> Annotati
         y.append(rows)
         x.append(columns)
         label.append(painted[rows, columns])
-    z, y, x = (np.concatenate(part).astype(np.int32) for part in (z, y, x))
-    return Annotation(z=z, y=y, x=x, label=np.concatenate(label).astype(np.uint8), classes=classes, shape=shape, notes=[])
+    z, y, x, label = (np.concatenate(part) for part in (z, y, x, label))
+    return Annotation.from_voxels(z, y, x, label, shape=shape, classes=classes)
 
 
 def score(classifier, volume, truth, planes, *, scale, cache=None, workers=None):
@@ -79,9 +79,11 @@ def main() -> None:
     parser.add_argument("--cache", help="folder for computed features; default a temporary one")
     options = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as scratch, open_volume(options.volume) as volume, open_volume(
-        options.truth
-    ) as truth:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_volume(options.volume) as volume,
+        open_volume(options.truth) as truth,
+    ):
         first, last = 0, volume.shape[0]
         if options.planes:
             first, last = map(int, options.planes.split(":"))
@@ -103,9 +105,7 @@ def main() -> None:
         rounds = []
         for i in range(options.rounds + 1):
             annotation = annotation_of(strokes, shape=volume.shape, classes=classes)
-            result = train(
-                volume, annotation, bank=bank, cache=cache, workers=options.workers, seed=42, progress=None
-            )
+            result = train(volume, annotation, bank=bank, cache=cache, workers=options.workers, seed=42, progress=None)
             classifier = Classifier(result.model)
             scale = result.model.intensity
             confusion, predicted = score(
@@ -119,7 +119,7 @@ def main() -> None:
                 held, _ = score(classifier, volume, truth, held_out, scale=scale, workers=options.workers)
                 rounds[-1]["held_out"] = held.to_dict()
                 print(f"  held out ({len(held_out)} planes): {100 * held.accuracy:.2f} %, mean IoU {held.mean_iou:.3f}",
-                      [round(row.iou, 3) for row in held.per_class()], flush=True)  # fmt: skip
+                      [round(float(v), 3) for v in held.iou], flush=True)  # fmt: skip
             if i < options.rounds:
                 for z in marked:
                     added = correction_strokes(

@@ -1,7 +1,8 @@
 """Computed features on disk, so that retraining with more strokes costs seconds.
 
 The key is the content: a hash of the prepared plane, the definition version and the block's own key. A changed file,
-scale or parameter is another key, so nothing can go stale; the least recently used entries leave when the folder is full.
+scale or parameter is another key, so nothing can go stale; the least recently used entries leave when the folder is
+full.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class FeatureCache:
         """Key of a prepared plane (ny, nx) float32, to be given to :meth:`get` and :meth:`put`."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{__version__}/{DEFINITION_VERSION}/{image.shape}".encode())
-        digest.update(np.ascontiguousarray(image))
+        digest.update(image.tobytes())
         return digest.hexdigest()
 
     def _path(self, plane_key: str, block: FeatureBlock) -> Path:

@@ -31,9 +31,7 @@ def worker_count(workers: int | None) -> int:
     return workers
 
 
-def map_in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int
-) -> Iterator[Result]:
+def map_in_order(work: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:
     """``work(item)`` for each item, results in the order of the items.
 
     At most ``workers + 1`` items are in flight, so memory does not grow with their number; ``items`` is iterated in

@@ -19,7 +19,7 @@ import numpy as np
 from gpu_tomoclass import __version__
 from gpu_tomoclass.cache import FeatureCache, block_values
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.features import FeatureBank, FeatureBlock
+from gpu_tomoclass.features import FeatureBlock
 from gpu_tomoclass.forest.predict import predict_classes, predict_probabilities
 from gpu_tomoclass.intensity import IntensityScale, PreparedPlane, prepare_plane
 from gpu_tomoclass.model import Model, check_fits
@@ -132,8 +132,8 @@ def classify(
     intensity : {"model", "auto", "none"}
         The scale recorded in the model, one measured on this volume, or none.
     nan : {"error", "fill", "mask"}
-        See :func:`gpu_tomoclass.intensity.prepare_plane`. ``"mask"`` unlabels every pixel whose finite-support
-        features saw a filled voxel.
+        See :func:`gpu_tomoclass.intensity.prepare_plane`. ``"mask"`` also unlabels every pixel whose
+        filters looked at a filled voxel.
     force : bool
         Go on although the voxel size differs from that of the training.
     workers : int, optional
@@ -162,7 +162,13 @@ def classify(
     metadata = provenance(volume, model, planes=(start, stop), scale=scale, nan=nan)
     names = [c.name for c in model.classes]
     shape = (stop - start, *volume.shape[1:])
-    common: dict[str, Any] = {"shape": shape, "voxel_size": volume.voxel_size, "metadata": metadata, "overwrite": overwrite}
+    common: dict[str, Any] = {
+        "shape": shape,
+        "voxel_size": volume.voxel_size,
+        "metadata": metadata,
+        "overwrite": overwrite,
+        **format_options,
+    }
     n_voxels = np.zeros(256, dtype=np.int64)
     timings: dict[str, float] = defaultdict(float)
     started = time.perf_counter()
@@ -179,20 +185,18 @@ def classify(
         p = classifier.probabilities(plane.image, timings=seconds)
         labels = classifier.labels(p)
         if nan == "mask" and plane.filled is not None:
-            labels[influenced(plane.filled, model.bank, classifier.blocks)] = UNLABELLED
+            labels[influenced(plane.filled, classifier.blocks)] = UNLABELLED
         return labels, p, seconds, plane.notes
 
     probabilities_path = probabilities_name(output) if probabilities else None
     with ExitStack() as stack:
         label_writer = stack.enter_context(
-            create_volume(output, dtype=np.dtype(np.uint8), classes=model.classes, **common, **format_options)
+            create_volume(output, dtype=np.dtype(np.uint8), classes=model.classes, **common)
         )
         probability_writer = None
         if probabilities_path is not None:
             probability_writer = stack.enter_context(
-                create_volume(
-                    probabilities_path, dtype=np.dtype(np.float32), channels=names, **common, **format_options
-                )
+                create_volume(probabilities_path, dtype=np.dtype(np.float32), channels=names, **common)
             )
         results = map_in_order(classified, prepared(), workers=worker_count(workers))
         for done, (labels, p, seconds, plane_notes) in enumerate(results):
@@ -231,7 +235,7 @@ def plane_range(volume: Volume, planes: tuple[int, int] | None) -> tuple[int, in
     """
     start, stop = planes if planes is not None else (0, volume.shape[0])
     if not 0 <= start < stop <= volume.shape[0]:
-        raise UsageError(f"planes {start}:{stop} are not in the volume, which has planes 0:{volume.shape[0]}", where=volume.path)
+        raise UsageError(f"planes {start}:{stop} are not among its planes 0:{volume.shape[0]}", where=volume.path)
     return start, stop
 
 
@@ -246,12 +250,14 @@ def probabilities_name(output: str | PathLike[str]) -> str:
     return f"{stem}_probabilities{dot}{suffix}" if dot else f"{path}_probabilities"
 
 
-def influenced(filled: np.ndarray, bank: FeatureBank, blocks: Sequence[FeatureBlock]) -> np.ndarray:
-    """Pixels (ny, nx) bool within the support radius of a filled voxel, by the largest finite radius of the blocks."""
+def influenced(filled: np.ndarray, blocks: Sequence[FeatureBlock]) -> np.ndarray:
+    """Pixels (ny, nx) bool whose features look at a filled voxel, by the largest reach of the blocks' filters.
+
+    What spreads over the whole plane besides (the normalisation of Gabor, say) is not counted: it would unlabel all.
+    """
     from scipy import ndimage
 
-    radius = max((r for r in (bank.block_radius(b) for b in blocks) if r is not None), default=0)
-    square = 2 * radius + 1
+    square = 2 * max(block.reach for block in blocks) + 1
     return ndimage.maximum_filter(filled, size=square, mode="constant", cval=False)
 
 

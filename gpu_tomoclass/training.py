@@ -35,8 +35,8 @@ class TrainingResult:
     Attributes
     ----------
     model : Model
-    oob_error : float
-        Share of training pixels that the trees which had not seen them get wrong.
+    oob_error : float or None
+        Share of training pixels that the trees which had not seen them get wrong; None if every tree had seen all.
     counts : dict
         Training pixels per class name.
     importance : dict
@@ -51,7 +51,7 @@ class TrainingResult:
     """
 
     model: Model
-    oob_error: float
+    oob_error: float | None
     counts: Mapping[str, int]
     importance: Mapping[str, float]
     seconds_per_plane: Mapping[str, float] = field(default_factory=dict)
@@ -103,7 +103,7 @@ def train(
         If a plane cannot be used or fewer than two classes are marked.
     """
     if annotation.shape != volume.shape:
-        raise ModelError(f"the annotation belongs to a volume of {annotation.shape}, not {volume.shape}", where=volume.path)
+        raise ModelError(f"is {volume.shape}, the annotation belongs to {annotation.shape}", where=volume.path)
     started = time.perf_counter()
     scale = IntensityScale.for_volume(volume, mode=intensity)
     n_workers = worker_count(workers)
@@ -192,7 +192,13 @@ class _PlaneRows:
 
 
 def _plane_rows(
-    plane: PreparedPlane, y: np.ndarray, x: np.ndarray, label: np.ndarray, *, bank: FeatureBank, cache: FeatureCache | None
+    plane: PreparedPlane,
+    y: np.ndarray,
+    x: np.ndarray,
+    label: np.ndarray,
+    *,
+    bank: FeatureBank,
+    cache: FeatureCache | None,
 ) -> _PlaneRows:
     """Features of the marked pixels of one plane; one block at a time, so memory is one block, not the bank."""
     values = np.empty((y.size, bank.n_channels), dtype=np.float32)
@@ -222,7 +228,7 @@ def _finish(
     if len(used) < 2:
         raise DataError(f"training needs two classes, only {[c.name for c in used]} have usable pixels")
     started = time.perf_counter()
-    trained = train_forest(values, labels, **forest_options)
+    trained = train_forest(values, labels, channels=bank.channels, **forest_options)
     forest_seconds = time.perf_counter() - started
     counts = {c.name: int((labels == c.value).sum()) for c in used}
     importance = _importance_per_family(trained, bank)
@@ -269,6 +275,6 @@ def _importance_per_family(trained: TrainedForest, bank: FeatureBank) -> dict[st
 def _data_hash(values: np.ndarray, labels: np.ndarray, channels: Sequence[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     digest.update("\n".join(channels).encode())
-    digest.update(np.ascontiguousarray(values))
-    digest.update(np.ascontiguousarray(labels))
+    digest.update(np.ascontiguousarray(values).tobytes())
+    digest.update(np.ascontiguousarray(labels).tobytes())
     return digest.hexdigest()

@@ -80,7 +80,9 @@ def test_non_finite_voxels_are_counted_and_refused():
     source = volume(np.float32)
     source.array[1, 2, 3] = np.nan
     source.array[2, 0, 0] = np.inf
-    with pytest.raises(DataError, match=r"2 voxels are NaN or infinite, in 2 of 3 planes \(1, 2\).*z=1, y=2, x=3.*--nan"):
+    with pytest.raises(
+        DataError, match=r"2 voxels are NaN or infinite, in 2 of 3 planes \(1, 2\).*z=1, y=2, x=3.*--nan"
+    ):
         prepare_plane(source, 1, scale=IntensityScale.for_volume(source))
 
 

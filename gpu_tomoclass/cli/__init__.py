@@ -1,4 +1,4 @@
-"""The command line. No arithmetic: each flag is a keyword of a public function; heavy imports wait for their command."""
+"""The command line. No arithmetic: each flag is a keyword of a public function; heavy imports wait until needed."""
 
 from __future__ import annotations
 

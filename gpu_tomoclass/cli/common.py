@@ -50,6 +50,19 @@ class SigmaList(click.ParamType):
             self.fail(f"{value!r} is not of the form gaussian_blur=1,2,4", param, ctx)
 
 
+class ValuePair(click.ParamType):
+    """``a:b``, two label values."""
+
+    name = "a:b"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        first, _, second = str(value).partition(":")
+        try:
+            return int(first), int(second)
+        except ValueError:
+            self.fail(f"{value!r} is not a pair of label values such as 0:1", param, ctx)
+
+
 def volume_options(command: F) -> F:
     """How to read an ambiguous or damaged volume."""
     for option in (
@@ -71,7 +84,7 @@ def bank_options(command: F) -> F:
             "--sigmas", multiple=True, type=SigmaList(), help="Sigmas of one family instead of the range; repeatable."
         ),
         click.option("--sigma-max", type=float, default=16.0, show_default=True, help="Largest sigma."),
-        click.option("--sigma-min", type=float, default=1.0, show_default=True, help="Smallest sigma; each next doubles."),
+        click.option("--sigma-min", type=float, default=1.0, show_default=True, help="Smallest sigma; they double."),
         click.option(
             "--features",
             default="paper",
@@ -107,6 +120,13 @@ def make_bank(
 
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+intensity_option = click.option(
+    "--intensity",
+    type=click.Choice(["auto", "none"]),
+    default="auto",
+    show_default=True,
+    help="auto gives float volumes a robust scale; none leaves every value as stored.",
+)
 nan_option = click.option(
     "--nan",
     type=click.Choice(["error", "fill", "mask"]),
@@ -127,7 +147,7 @@ def show_notes(notes: Iterable[str], *, quiet: bool = False) -> None:
 
 @contextmanager
 def progress(label: str, *, quiet: bool = False, unit: str = "planes") -> Iterator[Callable[[int, int], None] | None]:
-    """A callback (done, total): a bar with rate and time left on a terminal, a plain ASCII line now and then elsewhere."""
+    """A callback (done, total): a bar with rate and time left on a terminal, else a plain ASCII line now and then."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -139,19 +159,19 @@ def progress(label: str, *, quiet: bool = False, unit: str = "planes") -> Iterat
 
 @contextmanager
 def _bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[rate]}"),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("left"),
+        rich_progress.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=None, rate="")
         started = time.perf_counter()
 

@@ -9,7 +9,9 @@ import click
 
 from gpu_tomoclass.cli.common import (
     PlaneRange,
+    ValuePair,
     bank_options,
+    intensity_option,
     make_bank,
     nan_option,
     overwrite_option,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 def cache_options(command: Any) -> Any:
     """Where computed features are kept between runs."""
     command = click.option("--no-cache", is_flag=True, help="Neither read nor write computed features.")(command)
-    return click.option("--cache", metavar="FOLDER", help="Computed features; default in the user's cache folder.")(command)
+    return click.option("--cache", metavar="FOLDER", help="Of computed features; default the user's cache.")(command)
 
 
 def _open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
@@ -53,7 +55,7 @@ def _open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
 @click.option("--class-names", metavar="NAME,..", help="Names of the classes 1, 2, ..")
 @click.option("--skip-bad-rois", is_flag=True, help="Leave out ROIs that cannot be used instead of refusing the file.")
 @bank_options
-@click.option("--intensity", type=click.Choice(["auto", "none"]), default="auto", show_default=True, help="Scale of floats.")
+@intensity_option
 @nan_option
 @click.option("--trees", "n_trees", type=click.IntRange(1), default=200, show_default=True, help="Trees.")
 @click.option("--max-features", type=click.IntRange(1), default=2, show_default=True, help="Features tried per split.")
@@ -113,7 +115,7 @@ def train(
     else:
         if volume is None or not annotations:
             raise UsageError("train needs a volume and at least one annotation", do="see gpu-tomoclass train --help")
-        from gpu_tomoclass.annotations import load_annotation, merge_annotations
+        from gpu_tomoclass.annotations import load_annotations
         from gpu_tomoclass.training import train as run
         from gpu_tomoclass.volume import open_volume
 
@@ -123,18 +125,14 @@ def train(
         }  # fmt: skip
         with open_volume(volume, **reading) as source:
             show_notes(source.notes, quiet=quiet)
-            strokes = [
-                load_annotation(
-                    path,
-                    volume_shape=source.shape,
-                    every=every,
-                    start=start,
-                    class_names=class_names.split(",") if class_names else None,
-                    skip_bad_rois=skip_bad_rois,
-                )
-                for path in annotations
-            ]
-            annotation = merge_annotations(strokes)
+            annotation = load_annotations(
+                annotations,
+                volume_shape=source.shape,
+                every=every,
+                start=start,
+                class_names=class_names.split(",") if class_names else None,
+                skip_bad_rois=skip_bad_rois,
+            )
             with progress("features", quiet=quiet) as advance:
                 result = run(
                     source,
@@ -155,7 +153,8 @@ def train(
 
 def _show_training(result: TrainingResult) -> None:
     forest = result.model.forest
-    click.echo(f"out-of-bag error: {100 * result.oob_error:.2f} %")
+    if result.oob_error is not None:
+        click.echo(f"out-of-bag error: {100 * result.oob_error:.2f} %")
     click.echo(f"forest: {forest.n_trees} trees, {forest.n_nodes} nodes, depth {forest.depth}")
     click.echo(table([("class", "pixels"), *((name, str(n)) for name, n in result.counts.items())]))
     rows = [("family", "importance", "s/plane")]
@@ -282,31 +281,30 @@ def classify(
 @click.command()
 @click.argument("labels")
 @click.argument("truth")
-@click.option("--truth-offset", type=int, default=0, show_default=True, help="Added to the truth's values first.")
-@click.option("--ignore", type=click.IntRange(0, 255), multiple=True, help="Truth values that do not count; repeatable.")
+@click.option("--map", "pairs", multiple=True, type=ValuePair(), help="Value in TRUTH:value in LABELS; repeatable.")
+@click.option("--ignore", type=click.IntRange(0, 255), multiple=True, help="Truth value not to count; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-@quiet_option
 def evaluate(
-    labels: str, truth: str, truth_offset: int, ignore: tuple[int, ...], as_json: bool, quiet: bool
+    labels: str, truth: str, pairs: tuple[tuple[int, int], ...], ignore: tuple[int, ...], as_json: bool
 ) -> None:
     """Compare a label volume with the truth: accuracy, IoU and Dice per class."""
     from gpu_tomoclass.evaluate import compare_volumes
     from gpu_tomoclass.volume import open_volume
 
-    with open_volume(labels) as ours, open_volume(truth) as theirs, progress("compare", quiet=quiet) as advance:
-        result = compare_volumes(ours, theirs, truth_offset=truth_offset, ignore=ignore, progress=advance)
+    with open_volume(labels) as ours, open_volume(truth) as theirs:
+        result = compare_volumes(ours, theirs, mapping=dict(pairs), ignore=ignore)
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
         return
-    click.echo(f"accuracy: {100 * result.accuracy:.2f} %   mean IoU: {result.mean_iou:.3f}   mean Dice: {result.mean_dice:.3f}")
-    rows = [("class", "IoU", "Dice", "precision", "recall")]
-    for row in result.per_class():
-        rows.append((row.name, *(f"{v:.3f}" for v in (row.iou, row.dice, row.precision, row.recall))))
-    click.echo(table(rows))
+    means = f"mean IoU {result.mean_iou:.3f}, mean Dice {result.mean_dice:.3f}"
+    click.echo(f"accuracy {100 * result.accuracy:.2f} %, {means}")
+    columns = (result.iou, result.dice, result.precision, result.recall)
+    rows = [(name, *(f"{c[i]:.3f}" for c in columns)) for i, name in enumerate(result.names)]
+    click.echo(table([("class", "IoU", "Dice", "precision", "recall"), *rows]))
 
 
 @click.command()
-@click.option("-o", "--output", default="demo", show_default=True, metavar="FOLDER", help="Where everything is written.")
+@click.option("-o", "--output", default="demo", show_default=True, metavar="FOLDER")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulation and the strokes.")
 @workers_option
 @overwrite_option

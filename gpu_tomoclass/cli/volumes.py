@@ -9,6 +9,7 @@ import click
 
 from gpu_tomoclass.cli.common import (
     bank_options,
+    intensity_option,
     make_bank,
     nan_option,
     overwrite_option,
@@ -92,7 +93,7 @@ def substack(
 @click.option("--plane", type=int, required=True, help="The plane, counted from 0.")
 @click.option("-o", "--output", required=True, help="A .tif (channels named for Fiji and napari) or .ome.zarr.")
 @bank_options
-@click.option("--intensity", type=click.Choice(["auto", "none"]), default="auto", show_default=True, help="Scale of floats.")
+@intensity_option
 @nan_option
 @volume_options
 @overwrite_option
