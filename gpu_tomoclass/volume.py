@@ -363,7 +363,7 @@ def create_volume(
         raise UsageError("classes belong to uint8 label volumes without channels", where=path)
     suffix = os.path.splitext(fspath(path).rstrip("/\\"))[1].lower()
     if suffix == ".zarr":
-        from gpu_tomoclass.io.ome_zarr import ZarrWriter
+        from gpu_tomoclass.io.zarr_writer import ZarrWriter
 
         return ZarrWriter(path, **common, **options)
     if suffix in TIFF_SUFFIXES:

@@ -64,15 +64,15 @@ class LayerCache:
         self._kept: tuple[int, np.ndarray] | None = None
 
     def plane(self, z: int, read: Callable[[int, int], np.ndarray]) -> np.ndarray:
-        """Plane z of the layer that ``read(start, stop)`` returns with z as its first axis."""
-        if not self.fits:
+        """Plane z, the caller's own, of the layer that ``read(start, stop)`` returns with z as its first axis."""
+        if not self.fits or self.thickness == 1:
             return read(z, z + 1)[0]
         start = z - z % self.thickness
         kept = self._kept
         if kept is None or kept[0] != start:
             self._kept = None  # before reading, so that only one layer is in memory
             kept = self._kept = (start, read(start, min(start + self.thickness, self.n_planes)))
-        return kept[1][z - start]
+        return kept[1][z - start].copy()
 
     def notes(self) -> list[str]:
         """A sentence if reading plane by plane decodes the same chunks again and again."""
