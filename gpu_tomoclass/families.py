@@ -55,7 +55,8 @@ class Family:
     whole_plane : str
         Why a value depends on the whole plane besides; empty if it does not.
     scratch : int
-        Bytes per pixel that the reference needs at most besides its result and the shared blurred planes, measured.
+        Bytes per pixel that the reference needs at most besides its result and the shared blurred planes, measured on
+        planes of 300 x 300 pixels and more.
     reference : str
         ``"module:function"`` in :mod:`gpu_tomoclass.reference`: (source, **parameters) -> (n, ny, nx) float32.
     kernel : str or None
@@ -134,7 +135,8 @@ class Family:
         """One block by the reference: (n_channels, ny, nx) float32."""
         module, function = self.reference.split(":")
         compute = getattr(importlib.import_module(f"gpu_tomoclass.reference.{module}"), function)
-        result: np.ndarray = compute(source, **parameters)
+        with np.errstate(all="ignore"):  # huge values overflow float32 silently, as in Java
+            result: np.ndarray = compute(source, **parameters)
         return result
 
 
@@ -221,7 +223,7 @@ _ROWS = (
         labels=lambda: [f"Gabor_{k}_{s}_{gamma}_{phase}_{f}" for s, gamma, phase, f in GABOR_BANKS for k in (1, 2)],
         reach=lambda: 12,
         whole_plane="each response is brought to mean 0 and standard deviation 1 over the plane",
-        scratch=0,
+        scratch=80,
         reference="gabor:gabor",
     ),
     Family(
@@ -235,7 +237,7 @@ _ROWS = (
         ],
         reach=lambda smoothings, edge_threshold: 20 * smoothings,
         whole_plane="the time step depends on the fastest change anywhere, the threshold on the standard deviation",
-        scratch=0,
+        scratch=210,
         reference="diffusion:anisotropic_diffusion",
     ),
     Family(
@@ -247,7 +249,7 @@ _ROWS = (
         labels=lambda: [f"Bilateral_{radius}_{cut}" for radius in (5.0, 10.0) for cut in (50.0, 100.0)],
         reach=lambda: 10,
         whole_plane=_STRETCHED,
-        scratch=0,
+        scratch=48,
         reference="bilateral:bilateral",
     ),
     Family(
@@ -259,7 +261,7 @@ _ROWS = (
         labels=lambda: [f"Lipschitz_true_true_{slope}" for slope in (5.0, 10.0, 15.0, 20.0, 25.0)],
         reach=lambda: 51,  # 255 grey levels at 5 per pixel
         whole_plane=_STRETCHED,
-        scratch=0,
+        scratch=48,
         reference="lipschitz:lipschitz",
     ),
     Family(
@@ -271,7 +273,7 @@ _ROWS = (
         labels=lambda patch: [f"Kuwahara_{patch}_ 10_{criterion}" for criterion in range(3)],  # TWS has this blank
         reach=lambda patch: 2 * (patch // 2),
         whole_plane="the plane's minimum is subtracted first, on which two of the criteria depend",
-        scratch=0,
+        scratch=72,
         reference="kuwahara:kuwahara",
     ),
     Family(
@@ -279,7 +281,7 @@ _ROWS = (
         weka_name="Gaussian_blur",
         labels=_one("Gaussian_blur"),
         reach=lambda sigma: kernel_radius(sigma),
-        scratch=0,
+        scratch=24,
         reference="edges:gaussian_blur",
     ),
     Family(
@@ -288,7 +290,7 @@ _ROWS = (
         sigmas="zero",
         labels=_one("Sobel_filter"),
         reach=lambda sigma: kernel_radius(sigma) + 1,
-        scratch=0,
+        scratch=24,
         reference="edges:sobel_filter",
     ),
     Family(
@@ -297,7 +299,7 @@ _ROWS = (
         sigmas="zero",
         labels=lambda sigma: [f"{channel}_{number(sigma)}" for channel in HESSIAN_CHANNELS],
         reach=lambda sigma: kernel_radius(sigma) + 2,
-        scratch=0,
+        scratch=64,
         reference="edges:hessian",
     ),
     Family(
@@ -306,20 +308,20 @@ _ROWS = (
         parameters=lambda r: {"sigma": r.sigma, "smaller": r.smaller},
         labels=lambda sigma, smaller: [f"Difference_of_gaussians_{number(sigma)}_{number(t)}" for t in smaller],
         reach=lambda sigma, smaller: kernel_radius(sigma),
-        scratch=0,
+        scratch=24,
         reference="edges:difference_of_gaussians",
     ),
-    _rank("variance", scratch=0),
-    _rank("mean", scratch=0),
-    _rank("minimum", scratch=0),
-    _rank("maximum", scratch=0),
-    _rank("median", scratch=0),
+    _rank("variance", scratch=36),
+    _rank("mean", scratch=24),
+    _rank("minimum", scratch=20),
+    _rank("maximum", scratch=20),
+    _rank("median", scratch=56),
     Family(
         name="derivatives",
         weka_name="Derivatives",
         labels=lambda sigma: [f"Derivatives_{d}_{d}_{wide_number(sigma)}" for d in ORDERS],
         reach=lambda sigma: max(derivative_reach(sigma, d) for d in ORDERS),
-        scratch=0,
+        scratch=24,
         reference="derivatives:derivatives",
     ),
     Family(
@@ -327,7 +329,7 @@ _ROWS = (
         weka_name="Laplacian",
         labels=lambda sigma: [f"Laplacian_{wide_number(sigma)}"],
         reach=lambda sigma: derivative_reach(sigma, 2),
-        scratch=0,
+        scratch=28,
         reference="derivatives:laplacian",
     ),
     Family(
@@ -339,7 +341,7 @@ _ROWS = (
             for which in ("largest", "smallest")
         ],
         reach=lambda sigma: derivative_reach(sigma, 1) + derivative_reach(INTEGRATION_SCALES[-1], 0),
-        scratch=0,
+        scratch=136,
         reference="derivatives:structure",
     ),
     Family(
@@ -350,7 +352,7 @@ _ROWS = (
         labels=lambda radius: [f"Entropy_{radius}_{bins}" for bins in (32, 64, 128, 256)],
         reach=lambda radius: radius,
         whole_plane=_STRETCHED,
-        scratch=0,
+        scratch=72,
         reference="entropy:entropy",
     ),
     Family(
@@ -361,7 +363,7 @@ _ROWS = (
         parameters=lambda r: {"patch": r.patch, "thickness": r.thickness},
         labels=lambda patch, thickness: [f"Membrane_projections_{i}_{patch}_{thickness}" for i in range(6)],
         reach=lambda patch, thickness: patch // 2,
-        scratch=0,
+        scratch=124,
         reference="membrane:membrane_projections",
     ),
     Family(
@@ -372,7 +374,7 @@ _ROWS = (
         parameters=lambda r: {"distance": int(r.sigma)},
         labels=lambda distance: [f"Neighbors_{distance}_{i}" for i in range(8)],
         reach=lambda distance: distance,
-        scratch=0,
+        scratch=8,
         reference="neighbors:neighbors",
     ),
 )

@@ -24,7 +24,10 @@ def gaussian_blur(source: FeatureSource, *, sigma: float) -> np.ndarray:
 
 def difference_of_gaussians(source: FeatureSource, *, sigma: float, smaller: Sequence[float]) -> np.ndarray:
     """``Difference_of_gaussians``: G(t) - G(sigma) for each t of ``smaller``; (len(smaller), ny, nx) float32."""
-    return np.stack([source.gaussian(t) - source.gaussian(sigma) for t in smaller])
+    result = np.empty((len(smaller), *source.shape), dtype=np.float32)
+    for channel, t in enumerate(smaller):
+        np.subtract(source.gaussian(t), source.gaussian(sigma), out=result[channel])
+    return result
 
 
 def sobel_filter(source: FeatureSource, *, sigma: float) -> np.ndarray:

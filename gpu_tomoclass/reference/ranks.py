@@ -6,10 +6,13 @@ Source: ``ij.plugin.filter.RankFilters`` of ImageJ 1.54. TWS passes its sigma as
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from gpu_tomoclass.reference.disk import disk_footprint, disk_half_widths
 from gpu_tomoclass.reference.source import FeatureSource
+
+VALUES_AT_ONCE = 2**19  # the disks of so many pixels are sorted together that they hold about 2 MiB
 
 
 def variance(source: FeatureSource, *, radius: float) -> np.ndarray:
@@ -37,14 +40,28 @@ def maximum(source: FeatureSource, *, radius: float) -> np.ndarray:
 
 def median(source: FeatureSource, *, radius: float) -> np.ndarray:
     """``Median``: the middle one of the sorted values (their number is odd); (1, ny, nx) float32."""
-    return ndimage.median_filter(source.image, footprint=disk_footprint(radius), mode="nearest")[np.newaxis]
+    image = source.image
+    ny, nx = image.shape
+    inside = disk_footprint(radius)
+    half, n = len(inside) // 2, int(inside.sum())
+    windows = sliding_window_view(np.pad(image, half, mode="edge"), inside.shape)
+    result = np.empty_like(image)
+    n_columns = max(1, min(nx, VALUES_AT_ONCE // n))
+    n_rows = max(1, VALUES_AT_ONCE // (n * n_columns))
+    for y in range(0, ny, n_rows):
+        for x in range(0, nx, n_columns):
+            values = windows[y : y + n_rows, x : x + n_columns][:, :, inside]
+            values.partition(n // 2, axis=-1)
+            result[y : y + n_rows, x : x + n_columns] = values[:, :, n // 2]
+    return result[np.newaxis]
 
 
 def _disk_sums(image: np.ndarray, radius: float, *, squares: bool) -> tuple[np.ndarray, np.ndarray, int]:
     """Sums of the values and (if asked) of their squares over the disk, float64 (ny, nx), and its number of pixels.
 
     ImageJ sums a 3 x 3 disk afresh at every pixel. For larger disks it does so in the first column, and from there on
-    adds what enters at the right and subtracts what leaves at the left: the same up to rounding, which is copied too.
+    adds what enters at the right and subtracts what leaves at the left: the same up to rounding, which is copied too
+    (whole numbers up to 16 bits leave none).
     """
     ny, nx = image.shape
     widths = disk_half_widths(radius)
