@@ -17,6 +17,7 @@ from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.io import mrc_header
 from gpu_tomoclass.io.partial import check_overwrite, check_space, commit, discard, prepare_target, writing
 from gpu_tomoclass.io.stored import order_notes, stored_order
+from gpu_tomoclass.io.turned import TurnedVolume
 from gpu_tomoclass.volume import Volume, VolumeWriter, VoxelSize
 
 
@@ -39,97 +40,95 @@ def open_mrc(path: str | PathLike[str], *, axes: str | None = None, allow_missin
     DataError
         If the file is truncated, compressed, not MRC, or of a mode that is not a grey-value image.
     """
-    return MrcVolume(fspath(path), axes=axes, allow_missing_planes=allow_missing_planes)
+    stored = MrcVolume(fspath(path), axes=axes, allow_missing_planes=allow_missing_planes)
+    return stored if stored.order == "zyx" else _turned(stored)
+
+
+def _turned(stored: MrcVolume) -> Volume:
+    volume = TurnedVolume(stored, order=stored.order)
+    if stored.order[0] == "z":  # planes stay planes: one set, so that what is missing there is missing here
+        volume.missing_planes = stored.missing_planes
+    return volume
 
 
 class MrcVolume(Volume):
-    """A volume in an MRC file; made by :func:`open_mrc`."""
+    """The sections of an MRC file as planes, in the order of the file; made by :func:`open_mrc`.
+
+    Attributes
+    ----------
+    order : str
+        What the stored axes are, slowest first, in lower case; ``shape`` and ``voxel_size`` are in this order.
+    """
 
     def __init__(self, path: str, *, axes: str | None, allow_missing_planes: bool) -> None:
         n_bytes = os.path.getsize(path)
         header, swap = mrc_header.read_header(path, n_bytes)
-        self._stored = (int(header["nz"]), int(header["ny"]), int(header["nx"]))
         mode, self._offset = int(header["mode"]), mrc_header.HEADER_BYTES + int(header["nsymbt"])
         ours = mrc_header.read_own_header(path, header)
         dtype, notes = mrc_header.plane_dtype(header, swap, ours)
-        self._packed, self._file_dtype = mode == 101, np.dtype(dtype).newbyteorder(swap)
-        row_bytes = (self._stored[2] + 1) // 2 if self._packed else self._stored[2] * self._file_dtype.itemsize
-        self._plane_bytes = self._stored[1] * row_bytes
-
         declared, more = mrc_header.declared_order(header, path)
-        order = stored_order(axes, declared, where=path)
-        self._positions = tuple(order.index(letter) for letter in "zyx")
-        if self._packed and self._positions[0] != 0:
-            raise DataError(f"axes {order} cannot be read from 4-bit values (mode 101)", where=path)
-        sizes, size_notes = mrc_header.stored_voxel_size(header, declared)
+        self.order = stored_order(axes, declared, where=path)
+        voxel_size, size_notes = mrc_header.stored_voxel_size(header, declared)
         super().__init__(
             path,
-            shape=tuple(self._stored[p] for p in self._positions),  # type: ignore[arg-type]
+            shape=(int(header["nz"]), int(header["ny"]), int(header["nx"])),
             dtype=np.dtype(dtype),
             format=f"MRC mode {mode} ({np.dtype(dtype)})",
-            axes=order.upper(),
-            voxel_size=None if sizes is None else tuple(sizes[p] for p in self._positions),  # type: ignore[arg-type]
-            notes=[*notes, *more, *order_notes(axes, declared, order), *size_notes],
+            axes=self.order.upper(),
+            voxel_size=voxel_size,
+            notes=[*notes, *more, *order_notes(axes, declared, self.order), *size_notes],
             classes=tuple(LabelClass.from_dict(c) for c in ours.get("classes", ())),
             metadata=ours.get("metadata"),
             allow_missing_planes=allow_missing_planes,
         )
+        self._packed, self._file_dtype = mode == 101, np.dtype(dtype).newbyteorder(swap)
+        nx = self.shape[2]
+        self._row_bytes = (nx + 1) // 2 if self._packed else nx * self._file_dtype.itemsize
         self._check_length(n_bytes)
 
     def _check_length(self, n_bytes: int) -> None:
-        n_planes = self._stored[0]
-        expected = self._offset + n_planes * self._plane_bytes
+        n_planes, plane_bytes = self.shape[0], self.shape[1] * self._row_bytes
+        expected = self._offset + n_planes * plane_bytes
         if n_bytes > expected:
             self.notes.append(
                 f"the file has {n_bytes - expected} bytes behind the image ({n_bytes} instead of {expected}), ignored"
             )
         if n_bytes >= expected:
             return
-        complete = max(0, n_bytes - self._offset) // self._plane_bytes
+        complete = max(0, n_bytes - self._offset) // plane_bytes
         found = (
             f"is truncated: expected {expected} bytes, found {n_bytes} ({complete} of {n_planes} planes are complete)"
         )
         # With less than a thousandth of the planes it is the header that is wrong.
-        usable = complete * 1000 >= n_planes and self._positions[0] == 0
+        usable = complete * 1000 >= n_planes and self.order[0] == "z"
         if self.allow_missing_planes and usable:
             self.notes.append(f"the file {found}")
             self._mark_missing(range(complete, n_planes))
             return
-        if self._positions[0] != 0:
+        if self.order[0] != "z":
             raise DataError(f"{found}, and z is not the slowest of its axes ({self.axes})", where=self.path)
         more = ", or fill the missing planes with zeros: --allow-missing-planes" if usable else ""
         raise DataError(found, where=self.path, do=f"copy it again{more}")
 
     def rows(self, z: int, start: int, stop: int) -> np.ndarray:
-        """Rows ``start`` to ``stop`` of plane ``z``; only these are read where they lie together in the file."""
-        if self._positions != (0, 1, 2) or self._packed or not 0 <= start <= stop <= self.shape[1]:
+        """Rows ``start`` to ``stop`` of plane ``z``; only these are read."""
+        if not (0 <= z < self.shape[0] and 0 <= start <= stop <= self.shape[1]):
             return super().rows(z, start, stop)
-        shape = (stop - start, self.shape[2])
-        return self._guarded(z, lambda: self._read_bytes(z, start, stop).reshape(shape), shape=shape)
+        return self._guarded(z, lambda: self._read_rows(z, start, stop), shape=(stop - start, self.shape[2]))
 
     def _read_plane(self, z: int) -> np.ndarray:
-        if self._positions[0] == 0:
-            return self._read_section(z).transpose([p - 1 for p in self._positions[1:]])
-        # z runs along rows or columns: gather it through a read-only map, which touches only the pages it needs.
-        stored = np.memmap(self.path, self._file_dtype, "r", self._offset, self._stored)
-        return np.array(stored.transpose(self._positions)[z])
+        return self._read_rows(z, 0, self.shape[1])
 
-    def _read_section(self, z: int) -> np.ndarray:
-        _, ny, nx = self._stored
-        values = self._read_bytes(z, 0, ny)
+    def _read_rows(self, z: int, start: int, stop: int) -> np.ndarray:
+        n_bytes = (stop - start) * self._row_bytes
+        offset = self._offset + (z * self.shape[1] + start) * self._row_bytes
+        raw = np.fromfile(self.path, np.uint8, n_bytes, offset=offset)
+        if raw.size != n_bytes:
+            raise DataError(f"plane {z} ends after {raw.size} of {n_bytes} bytes", where=self.path)
         if not self._packed:
-            return values.reshape(ny, nx)
-        pairs = values.reshape(ny, -1, 1)  # the low four bits come first; each row starts in a new byte
-        return np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(ny, -1)[:, :nx]
-
-    def _read_bytes(self, z: int, start: int, stop: int) -> np.ndarray:
-        """Rows ``start`` to ``stop`` of stored section z, 1-D."""
-        row_bytes = self._plane_bytes // self._stored[1]
-        offset = self._offset + z * self._plane_bytes + start * row_bytes
-        raw = np.fromfile(self.path, np.uint8, (stop - start) * row_bytes, offset=offset)
-        if raw.size != (stop - start) * row_bytes:
-            raise DataError(f"plane {z} ends after {raw.size} of {(stop - start) * row_bytes} bytes", where=self.path)
-        return raw if self._packed else raw.view(self._file_dtype)
+            return raw.view(self._file_dtype).reshape(stop - start, -1)
+        pairs = raw.reshape(stop - start, -1, 1)  # the low four bits come first; each row starts in a new byte
+        return np.concatenate([pairs & 15, pairs >> 4], axis=2).reshape(stop - start, -1)[:, : self.shape[2]]
 
 
 class MrcWriter(VolumeWriter):
