@@ -31,9 +31,10 @@ def implied_settings(names: Sequence[str]) -> dict[str, Any]:
     families, sigmas = [], []
     for row in FAMILIES.values():
         mine = [name for name in names if name.startswith(row.weka_name + "_")]
-        if mine:
+        found = _sigmas(row, mine, thickness=thickness, patch=patch)
+        if mine and (found or not row.per_sigma):
             families.append(row.name)
-            sigmas.append(_sigmas(row, mine, thickness=thickness, patch=patch))
+            sigmas.append(found)
     return {
         "families": tuple(families),
         "sigmas": tuple(sigmas),

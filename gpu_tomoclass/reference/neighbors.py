@@ -16,8 +16,8 @@ DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 
 def neighbors(source: FeatureSource, *, distance: int) -> np.ndarray:
     """``Neighbors``: the value ``distance`` pixels away in eight directions; edges mirror without repeating the edge.
 
-    A coordinate is mirrored once; where that still lies outside (planes smaller than ``distance``) the value is
-    missing, NaN, as in TWS.
+    A coordinate is mirrored at 0, then at the far edge; where that still lies outside (planes of ``distance`` pixels
+    and less) the value is missing, NaN, as in TWS.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def neighbors(source: FeatureSource, *, distance: int) -> np.ndarray:
 
 
 def _mirrored(length: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the shifted samples, mirrored once and then limited, and whether they needed no limit."""
+    """Indices of the shifted samples, mirrored at either end and then limited, and whether they needed no limit."""
     index = np.abs(np.arange(length) + shift)
     index = np.where(index >= length, 2 * (length - 1) - index, index)
     return np.clip(index, 0, length - 1), (index >= 0) & (index < length)
