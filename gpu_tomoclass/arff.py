@@ -28,8 +28,8 @@ _SMALL = 1e-3  # channels below this everywhere have at most three significant d
 _TOKEN = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,'\"{}]+"
 _ATTRIBUTE = re.compile(rf"@attribute\s+({_TOKEN})\s+(.+)", re.IGNORECASE)
 _LAST_VALUE = re.compile(rf"(.*),\s*({_TOKEN})\s*")
-# weka.core.Utils.quote: these characters make a name need quotes; these are escaped inside them.
-_NEEDS_QUOTES = re.compile(r"[ \t\n\r,{}%'\"\\\x1e]|^\??$")
+# weka.core.Utils.quote: what makes a name need quotes (and any other blank), and what is escaped inside.
+_NEEDS_QUOTES = re.compile(r"[\s,{}%'\"\\\x00-\x1f]|^\??$")
 _ESCAPES = {"\\": "\\\\", "'": "\\'", '"': '\\"', "\t": "\\t", "\n": "\\n", "\r": "\\r", "%": "\\%", "\x1e": "\\u001E"}
 
 

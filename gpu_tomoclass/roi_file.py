@@ -117,7 +117,7 @@ def _is_roi(name: str) -> bool:
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | str:
     try:
         with archive.open(info) as file:
-            return file.read(_MAX_ROI_BYTES)
+            return file.read(info.file_size)  # asking for more would unpack more than the entry declares
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         return f"is damaged in the zip file ({error})"
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or a compression method not known here

@@ -34,8 +34,8 @@ def sparse(shape=SHAPE, seed=1, classes=3) -> np.ndarray:
     return np.where(rng.random(shape) < 0.05, rng.integers(1, classes + 1, shape), 0).astype(np.uint8)
 
 
-def write(path, array, **options):
-    tifffile.imwrite(path, array, metadata={"axes": "ZYX"} if array.ndim == 3 else None, **options)
+def write(path, array):
+    tifffile.imwrite(path, array, photometric="minisblack", metadata={"axes": "ZYX" if array.ndim == 3 else "YX"})
     return path
 
 
