@@ -20,7 +20,7 @@ from gpu_tomoclass.reference.disk import disk_half_widths
 if TYPE_CHECKING:
     from gpu_tomoclass.reference.source import FeatureSource
 
-SIGMA_LIMITS = (0.01, 1000.0)
+SIGMA_LIMITS = (0.01, 256.0)
 
 
 class Request(NamedTuple):

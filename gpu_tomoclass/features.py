@@ -60,7 +60,10 @@ class FeatureBlock:
 
     @property
     def key(self) -> str:
-        """Identity of the values, whatever bank they are in; letters, digits, ``_``, ``-`` and ``.`` only."""
+        """What the values are, whatever bank they are in; for file names: letters, digits, ``_``, ``-`` and ``.`` only.
+
+        The same plane and key give the same values, for one definition version and display range.
+        """
         return "-".join([self.family, *(f"{name}{_key_text(value)}" for name, value in self.parameters)])
 
     @property
