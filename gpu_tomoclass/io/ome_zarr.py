@@ -134,8 +134,7 @@ class ZarrVolume(Volume):
 
     def _read_plane(self, z: int) -> np.ndarray:
         try:
-            with self._lock:  # so that two threads do not decode the same layer twice
-                return self._layers.plane(z, self._read_layer)
+            return self._layers.plane(z, self._read_layer)
         except DataError as error:
             raise DataError(f"plane {z}: {error.what}", where=self.path, do=error.do) from error
 

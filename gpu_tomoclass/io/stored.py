@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -62,17 +63,18 @@ class LayerCache:
         self.n_planes, self.thickness = n_planes, max(1, thickness)
         self.fits = self.thickness * plane_bytes <= LAYER_BYTES
         self._kept: tuple[int, np.ndarray] | None = None
+        self._lock = threading.Lock()  # so that two threads do not decode the same layer twice
 
     def plane(self, z: int, read: Callable[[int, int], np.ndarray]) -> np.ndarray:
         """Plane z, the caller's own, of the layer that ``read(start, stop)`` returns with z as its first axis."""
         if not self.fits or self.thickness == 1:
             return read(z, z + 1)[0]
         start = z - z % self.thickness
-        kept = self._kept
-        if kept is None or kept[0] != start:
-            self._kept = None  # before reading, so that only one layer is in memory
-            kept = self._kept = (start, read(start, min(start + self.thickness, self.n_planes)))
-        return kept[1][z - start].copy()
+        with self._lock:
+            if self._kept is None or self._kept[0] != start:
+                self._kept = None  # before reading, so that only one layer is in memory
+                self._kept = start, read(start, min(start + self.thickness, self.n_planes))
+            return self._kept[1][z - start].copy()
 
     def notes(self) -> list[str]:
         """A sentence if reading plane by plane decodes the same chunks again and again."""
