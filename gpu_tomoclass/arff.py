@@ -6,11 +6,9 @@ for a missing value. Weka prints numbers with at most six decimals, so an ARFF i
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from os import PathLike, fspath
 from typing import BinaryIO
 
@@ -28,6 +26,7 @@ _SMALL = 1e-3  # channels below this everywhere have at most three significant d
 _TOKEN = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,'\"{}]+"
 _ATTRIBUTE = re.compile(rf"@attribute\s+({_TOKEN})\s+(.+)", re.IGNORECASE)
 _LAST_VALUE = re.compile(rf"(.*),\s*({_TOKEN})\s*")
+_TRAILING_ZEROS = re.compile(r"\.0{6},|0+,")  # behind exactly six decimals
 # weka.core.Utils.quote: what makes a name need quotes (and any other blank), and what is escaped inside.
 _NEEDS_QUOTES = re.compile(r"[\s,{}%'\"\\\x00-\x1f]|^\??$")
 _ESCAPES = {"\\": "\\\\", "'": "\\'", '"': '\\"', "\t": "\\t", "\n": "\\n", "\r": "\\r", "%": "\\%", "\x1e": "\\u001E"}
@@ -270,7 +269,9 @@ def _quote(name: str) -> str:
 
 
 def save_arff(path: str | PathLike[str], table: TrainingTable, *, overwrite: bool = False) -> None:
-    """Write a table so that Weka and TWS load it; byte for byte what TWS writes for the same values.
+    """Write a table so that Weka and TWS load it: the same bytes that TWS writes for the same values.
+
+    (Beyond about 1e15 the last digits that Java prints depend on its version; the number read back does not.)
 
     Raises
     ------
@@ -290,25 +291,18 @@ def save_arff(path: str | PathLike[str], table: TrainingTable, *, overwrite: boo
         with writing(path), open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.write("\n".join(header))
             for row, label in zip(table.values, table.label.tolist(), strict=True):
-                file.write(",".join([*_decimals(row), classes[label - 1]]) + "\n")
+                file.write(_numbers(row) + classes[label - 1] + "\n")
     except BaseException:
         discard(temporary)
         raise
     commit(temporary, path)
 
 
-def _decimals(row: np.ndarray) -> list[str]:
-    """Numbers as Weka 3.9 prints them: at most six decimals, half rounded away from zero, no trailing zeros."""
+def _numbers(row: np.ndarray) -> str:
+    """Comma-separated numbers as Weka 3.9 prints them: up to six decimals, half rounded away from zero, ? for NaN."""
     wide = row.astype(np.float64)
-    scaled = np.abs(wide) * 1e6
-    texts = []
-    for value, millionths in zip(wide.tolist(), scaled.tolist(), strict=True):
-        if value != value:
-            texts.append("?")
-        elif millionths >= 2**53:  # no decimals left; all digits that tell the number from its neighbours
-            texts.append(format(Decimal(repr(value)), "f").removesuffix(".0"))
-        else:
-            whole, part = divmod(int(millionths + 0.5), 1_000_000)
-            sign = "-" if math.copysign(1, value) < 0 else ""  # -0 included, as Weka prints it
-            texts.append(f"{sign}{whole}.{part:06d}".rstrip("0") if part else f"{sign}{whole}")
-    return texts
+    # Only odd multiples of 1/128 lie half-way between two six-digit decimals; C would round those to even.
+    half = np.abs(wide) * 128 % 2 == 1
+    wide[half] = np.nextafter(wide[half], np.copysign(np.inf, wide[half]))
+    text = ("%.6f," * wide.size) % tuple(wide.tolist())
+    return _TRAILING_ZEROS.sub(",", text).replace("nan,", "?,")

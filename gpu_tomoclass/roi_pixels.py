@@ -79,7 +79,7 @@ def roi_pixels(roi: ImagejRoi, shape: tuple[int, int]) -> Pixels:
 def stroke_width(roi: ImagejRoi) -> float:
     """Width in pixels; 0 where the ROI has no stroke of its own."""
     width = float(roi.float_stroke_width if roi.float_stroke_width > 0 else roi.stroke_width)
-    if not 0 <= width <= 10_000:
+    if not 0 <= width <= 1000:
         raise DataError(f"has a stroke width of {width:g} pixels")
     return width
 
@@ -249,22 +249,33 @@ def _within(path: np.ndarray, radius: float, shape: tuple[int, int]) -> tuple[np
     distance = np.full((y1 - y0, x1 - x0), np.inf)
     beyond = np.zeros(distance.shape, dtype=bool)
     path = _cut(path)
-    last = len(path) - 2
-    for i, (a, b) in enumerate(itertools.pairwise(path)):
-        low, high = np.floor(np.minimum(a, b) - radius), np.ceil(np.maximum(a, b) + radius)
-        top, left, bottom, right, _ = _window(low, high, shape)
+    lengths = np.hypot(*np.diff(path, axis=0).T)
+    # Neighbouring short segments share a window: a freehand line has hundreds of them.
+    together = 16 if max(lengths.max(), radius) < 32 else 1
+    for first in range(0, len(lengths), together):
+        piece, length = path[first : first + together + 1], lengths[first : first + together, None, None]
+        top, left, bottom, right, _ = _window(
+            np.floor(piece.min(axis=0) - radius), np.ceil(piece.max(axis=0) + radius), shape
+        )
         if top == bottom or left == right:
             continue
-        length = float(np.hypot(*(b - a)))
-        ux, uy = (b - a) / length if length else (0.0, 0.0)
-        dy, dx = np.arange(top, bottom)[:, None] - a[1], np.arange(left, right)[None, :] - a[0]
+        dx = np.arange(left, right)[None, None, :] - piece[:-1, 0, None, None]
+        dy = np.arange(top, bottom)[None, :, None] - piece[:-1, 1, None, None]
+        ux, uy = np.diff(piece, axis=0).T[:, :, None, None] / np.where(length > 0, length, 1)
         along = dx * ux + dy * uy
-        here = np.hypot(dx - np.clip(along, 0, length) * ux, dy - np.clip(along, 0, length) * uy)
-        past_end = ((along < -0.5) & (i == 0)) | ((along > length + 0.5) & (i == last))
+        on_segment = np.clip(along, 0, length)
+        here = np.hypot(dx - on_segment * ux, dy - on_segment * uy)
+        nearest = here.argmin(axis=0)
+        past_end = np.zeros(nearest.shape, dtype=bool)
+        if first == 0:
+            past_end |= (nearest == 0) & (along[0] < -0.5)
+        if first + together >= len(lengths):
+            past_end |= (nearest == len(along) - 1) & (along[-1] > length[-1] + 0.5)
         view = np.s_[top - y0 : bottom - y0, left - x0 : right - x0]
-        closer = here < distance[view]
-        distance[view] = np.where(closer, here, distance[view])
-        beyond[view] = np.where(closer, past_end & (length > 0), beyond[view])
+        closest = here.min(axis=0)
+        closer = closest < distance[view]
+        distance[view] = np.where(closer, closest, distance[view])
+        beyond[view] = np.where(closer, past_end, beyond[view])
     return (distance <= radius) & ~beyond, y0, x0
 
 
