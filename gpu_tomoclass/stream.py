@@ -251,13 +251,14 @@ def probabilities_name(output: str | PathLike[str]) -> str:
 
 
 def influenced(filled: np.ndarray, blocks: Sequence[FeatureBlock]) -> np.ndarray:
-    """Pixels (ny, nx) bool whose features look at a filled voxel, by the largest reach of the blocks' filters.
+    """Pixels (ny, nx) bool whose features look at a filled voxel, by the largest radius of the blocks.
 
-    What spreads over the whole plane besides (the normalisation of Gabor, say) is not counted: it would unlabel all.
+    Families that see the whole plane (the normalisation of Gabor, twenty steps of diffusion) are not counted: their
+    dependence on one far voxel is slight, and counting it would unlabel the plane.
     """
     from scipy import ndimage
 
-    square = 2 * max(block.reach for block in blocks) + 1
+    square = 2 * max((block.radius or 0) for block in blocks) + 1
     return ndimage.maximum_filter(filled, size=square, mode="constant", cval=False)
 
 
