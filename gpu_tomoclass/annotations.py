@@ -248,7 +248,7 @@ def load_annotation(
     where = fspath(path)
     if where.lower().endswith(".arff"):
         what = "is an ARFF file: training rows without positions, not strokes on a volume"
-        raise UsageError(what, where=where, do="train from it directly")
+        raise UsageError(what, where=where, do="train from it with --from")
     names = _given_names(class_names)
     substack = SubStack.of(volume_shape[0], every=every, start=start, planes=planes)
     if where.lower().endswith((".roi", ".zip")):

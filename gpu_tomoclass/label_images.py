@@ -162,9 +162,9 @@ def _misfit(shape: Shape, volume_shape: Shape, expected: Shape | None = None) ->
         text += f", so its sub-stack {expected}"
     orders = [order for order in itertools.permutations(range(3)) if tuple(shape[i] for i in order) == target]
     if orders and shape != target:
-        # order[k] is the stored axis that is axis k of the volume; --axes names the stored axes in turn.
+        # order[k] is the stored axis that is axis k of the volume; --label-axes names the stored axes in turn.
         axes = sorted("".join("zyx"[order.index(i)] for i in range(3)) for order in orders)
-        return f"{text}; did you mean --axes {' or --axes '.join(axes)}?"
+        return f"{text}; did you mean --label-axes {' or --label-axes '.join(axes)}?"
     if expected is None and shape[1:] == volume_shape[1:] and shape[0] < volume_shape[0]:
         if shape[0] == 1:
             return f"{text}; which plane is it? Give --start"

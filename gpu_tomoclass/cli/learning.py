@@ -52,6 +52,7 @@ def _open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
 @click.option("--from", "table_path", metavar="DATA.arff", help="Train from rows saved by Fiji instead of a volume.")
 @click.option("--every", type=click.IntRange(1), help="The annotation's planes are every n-th plane of the volume..")
 @click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2.")
+@click.option("--label-axes", metavar="ORDER", help="Read the stored axes of label images in this order, e.g. xyz.")
 @click.option("--class-names", metavar="NAME,..", help="Names of the classes 1, 2, ..")
 @click.option("--skip-bad-rois", is_flag=True, help="Leave out ROIs that cannot be used instead of refusing the file.")
 @bank_options
@@ -75,6 +76,7 @@ def train(
     table_path: str | None,
     every: int | None,
     start: int | None,
+    label_axes: str | None,
     class_names: str | None,
     skip_bad_rois: bool,
     features: str,
@@ -130,6 +132,7 @@ def train(
                 volume_shape=source.shape,
                 every=every,
                 start=start,
+                axes=label_axes,
                 class_names=class_names.split(",") if class_names else None,
                 skip_bad_rois=skip_bad_rois,
             )

@@ -51,7 +51,7 @@ def test_transposed_labels(tmp_path):
     text = refusal(tiff(tmp_path, labels().transpose(2, 1, 0)), ModelError)
     assert "(16, 20, 30)" in text
     assert "(30, 20, 16)" in text
-    assert "did you mean --axes xyz?" in text
+    assert "did you mean --label-axes xyz?" in text
     turned = load_annotation(tmp_path / "labels.tif", volume_shape=SHAPE, axes="xyz")
     assert turned.counts() == {1: 270, 2: 480}
 
@@ -61,7 +61,7 @@ def test_transposed_labels(tmp_path):
 )
 def test_every_order_of_axes_is_recognised(tmp_path, order, axes):
     path = tiff(tmp_path, labels().transpose(order))
-    assert f"did you mean --axes {axes}?" in refusal(path, ModelError)
+    assert f"did you mean --label-axes {axes}?" in refusal(path, ModelError)
     np.testing.assert_array_equal(load_annotation(path, volume_shape=SHAPE, axes=axes).plane_labels(3), labels()[3])
 
 
