@@ -259,10 +259,13 @@ class _MrcFile:
         with writing(self.target):
             self.file.seek(self.offset + z * data.nbytes)
             self.file.write(data.data)
-        finite = data[np.isfinite(data)].astype(np.float64)
-        if finite.size:
-            mean = finite.mean()
-            self.statistics[z] = finite.size, finite.min(), finite.max(), mean, np.square(finite - mean).sum()
+        values = data.ravel()
+        if data.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+            values = values[finite]
+        if values.size:
+            mean = values.mean(dtype=np.float64)
+            squares = np.square(values - mean).sum()
+            self.statistics[z] = values.size, values.min(), values.max(), mean, squares
         else:
             self.statistics[z] = 0, np.inf, -np.inf, 0, 0
 

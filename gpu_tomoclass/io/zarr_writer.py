@@ -94,11 +94,11 @@ class ZarrWriter(VolumeWriter):
             "config": {"write_empty_chunks": True},
         }
         if ome_version == "0.4":
-            options["compressors"] = numcodecs.Blosc(cname="zstd", clevel=3, shuffle=numcodecs.Blosc.SHUFFLE)
+            options["compressors"] = numcodecs.Blosc(cname="zstd", clevel=1, shuffle=numcodecs.Blosc.SHUFFLE)
             options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
             attributes = _with_versions(ome)
         else:
-            blosc = BloscCodec(typesize=self._dtype.itemsize, cname="zstd", clevel=3, shuffle="shuffle")
+            blosc = BloscCodec(typesize=self._dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
             options["compressors"] = [blosc, Crc32cCodec()]
             options["dimension_names"] = [axis["name"] for axis in ome["multiscales"][0]["axes"]]
             attributes = {"ome": {"version": "0.5", **ome}}
