@@ -167,7 +167,7 @@ def _classes(entries: Sequence[RoiEntry], *, given: Mapping[int, str] | None, wh
         if value:
             labels.value[entry.title] = value
         elif name is None:
-            entry.bad = "has no class: set its group, or put the class into its name (More > Rename..)"
+            entry.bad = "has no class: set its group, or put the class into its name (Rename..)"
         elif (number := _class_number(name)) and (given is None or number in given):
             labels.value[entry.title] = number
         elif given is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
@@ -233,3 +235,18 @@ def test_names_of_classes_must_agree_between_files():
     merged = merge_annotations([part(1, "pore", "a.zip"), unnamed])
     assert [c.name for c in merged.classes] == ["pore", "class 2"]
     assert any("c.tif does not name its classes; 1 as pore" in note for note in merged.notes)
+
+
+def test_script_in_the_documentation(tmp_path, monkeypatch):
+    """The Python block of docs/annotations.md makes both kinds of file, and they say the same."""
+    text = (Path(__file__).parents[2] / "docs" / "annotations.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "annotations.md", "exec"), {})
+    options = {"volume_shape": (60, 64, 64), "every": 15, "class_names": ["vacuum", "rubber"]}
+    strokes = load_annotation("strokes.zip", **options)
+    labels = load_annotation("labels.tif", **options)
+    assert strokes.planes().tolist() == labels.planes().tolist() == [7, 22]
+    assert strokes.classes == labels.classes
+    np.testing.assert_array_equal(strokes.plane_labels(22), labels.plane_labels(22))
+    assert strokes.counts()[2] > 3 * 21
