@@ -159,6 +159,15 @@ def test_missing_voxel_size(tmp_path, cell, size, words):
     assert any(words in note for note in vol.notes) == bool(words)
 
 
+def test_voxel_size_that_looks_like_a_default(tmp_path):
+    for size, noted in ((1.0, True), (1.01, False)):
+        path = tmp_path / f"{size}.mrc"
+        write_mrc(path, volume("int16"), cella_x=7 * size, cella_y=6 * size, cella_z=5 * size)
+        vol = open_mrc(path)
+        assert vol.voxel_size == pytest.approx((size / 10,) * 3, rel=1e-6)
+        assert any("exactly 1 Angstrom" in note for note in vol.notes) == noted
+
+
 def test_stack_whose_depth_is_not_counted_in_the_header(tmp_path):
     # mz = 1 with the length of the whole stack makes one "voxel" as thick as the stack
     path = write_mrc(tmp_path / "m.mrc", volume("int16"), ispg=0, mz=1)
