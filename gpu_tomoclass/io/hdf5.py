@@ -294,8 +294,8 @@ def _virtual_files(dataset: h5py.Dataset, path: str) -> list[Path]:
 
 
 def _stored_voxel_size(dataset: h5py.Dataset, kept: tuple[int, ...]) -> VoxelSize | None:
-    """nm along the kept axes from ``element_size_um`` (one number per axis, as ilastik, Fiji's HDF5 plugin and LSM
-    writers have it) on the dataset; None where it is missing or makes no sense."""
+    """nm along the kept axes from the attribute ``element_size_um`` (one number per axis, as Fiji's HDF5 plugin writes
+    it); None where it is missing or makes no sense."""
     value = dataset.attrs.get("element_size_um")
     if value is None or len(kept) != 3:
         return None
