@@ -9,6 +9,7 @@ import pytest
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.io.mrc import MrcWriter, channel_paths, open_mrc
+from gpu_tomoclass.io.mrc_header import make_header
 from gpu_tomoclass.volume import create_volume, open_volume
 
 SHAPE = (5, 6, 7)
@@ -306,3 +307,16 @@ def test_old_header_without_axes(tmp_path):
     assert any("does not name its axes" in note for note in vol.notes)
     with pytest.raises(DataError, match=r"maps, mapr, mapc are \(3, 2, 2\)"):
         open_mrc(write_mrc(tmp_path / "n.mrc", data, mapc=2))
+
+
+def test_offsets_beyond_four_gigabytes(tmp_path):
+    shape = (3, 40_000, 20_000)  # planes of 1.6 GB, sparse on disk
+    header, _ = make_header(shape=shape, mode=1, voxel_size=None, classes=(), content=None)
+    last = np.arange(20_000, dtype="<i2")
+    with open(tmp_path / "m.mrc", "wb") as file:
+        file.write(header.tobytes())
+        file.seek(1024 + 2 * 3 * 40_000 * 20_000 - last.nbytes)
+        file.write(last.tobytes())
+    vol = open_mrc(tmp_path / "m.mrc")
+    np.testing.assert_array_equal(vol.rows(2, 39_999, 40_000), last[None])
+    assert not vol.rows(1, 39_999, 40_000).any()
