@@ -1,0 +1,425 @@
+"""A model: forest, feature bank, classes, intensity scale and provenance in one file that is data, never code.
+
+The file (``.tcm``) is a zip archive of ``model.json`` and one ``.npy`` per forest array; docs/model-file.md describes
+it field by field. The same model gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from gpu_tomoclass import __version__
+from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass.errors import ModelError, UsageError
+from gpu_tomoclass.features import DEFINITION_VERSION, FeatureBank
+from gpu_tomoclass.forest.arrays import FIELDS, Forest
+from gpu_tomoclass.intensity import IntensityScale
+from gpu_tomoclass.io.partial import check_overwrite, commit, discard, prepare_target, size_text, writing
+from gpu_tomoclass.volume import VoxelSize
+
+MODEL_SUFFIX = ".tcm"
+FORMAT = "gpu_tomoclass model"
+FORMAT_VERSION = 1
+JSON_NAME = "model.json"
+MAX_JSON_BYTES = 64 * 2**20
+ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time stamp, so that equal models are equal files
+VOXEL_SIZE_TOLERANCE = 0.01
+
+# What a file begins with, for a refusal that helps. A pickle can run code when it is loaded: it never is.
+_SIGNATURES = (
+    (b"\x80", "a Python pickle or joblib file, which can run code; it was not loaded"),
+    (b"\xac\xed", "a Java object, perhaps a classifier saved by Fiji"),
+    (b"\x1f\x8b", "a gzip file, perhaps a compressed pickle or Fiji classifier; it was not loaded"),
+    (b"\x78", "a zlib stream, perhaps a compressed joblib file; it was not loaded"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"II*\x00", "a TIFF"),
+    (b"MM\x00*", "a TIFF"),
+    (b"II+\x00", "a TIFF"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"@", "text, perhaps ARFF: train from it with gpu-tomoclass train --from"),
+    (b"", "of an unknown kind"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained classifier.
+
+    Attributes
+    ----------
+    forest : Forest
+        Its features are the channels of ``bank``, the columns of its votes the ``classes``.
+    bank : FeatureBank
+    classes : tuple of LabelClass
+    intensity : IntensityScale
+        What the training volume's values went through; applied to every volume that is classified.
+    voxel_size : tuple of float or None
+        (z, y, x) in nm of the training volume.
+    training : dict
+        JSON-ready: settings with the seed, pixels per class, out-of-bag error, importance per family, hash of the
+        training data, fingerprint of the volume.
+    versions : dict
+        Of the software that trained it.
+    created : str
+        ISO 8601 time.
+
+    Raises
+    ------
+    ModelError
+        If forest, bank and classes do not fit each other.
+    """
+
+    forest: Forest
+    bank: FeatureBank
+    classes: tuple[LabelClass, ...]
+    intensity: IntensityScale
+    voxel_size: VoxelSize | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+
+    def __post_init__(self) -> None:
+        if self.forest.n_features != self.bank.n_channels:
+            raise ModelError(
+                f"the forest has {self.forest.n_features} features, its bank {self.bank.n_channels} channels"
+            )
+        if self.forest.n_classes != len(self.classes):
+            raise ModelError(f"the forest votes for {self.forest.n_classes} classes, {len(self.classes)} are named")
+        values = [c.value for c in self.classes]
+        if values != sorted(set(values)) or not all(1 <= v <= 255 for v in values):
+            raise ModelError(f"class values must rise within 1..255, not {values}")
+
+    @cached_property
+    def hash(self) -> str:
+        """BLAKE2b of everything but the time of creation, hexadecimal."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(_json_bytes({k: v for k, v in _header(self).items() if k != "created"}))
+        for name in FIELDS:
+            digest.update(_npy_bytes(getattr(self.forest, name)))
+        return digest.hexdigest()
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def check_model_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Raise before hours of training what :func:`save_model` would raise after them."""
+    if Path(path).suffix.lower() != MODEL_SUFFIX:
+        raise UsageError(f"a model file ends in {MODEL_SUFFIX}", where=path)
+    check_overwrite(path, overwrite=overwrite)
+
+
+def save_model(model: Model, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a model file; it appears complete or not at all.
+
+    Raises
+    ------
+    UsageError
+        If the name does not end in ``.tcm``.
+    DataError
+        If it exists and ``overwrite`` is not set.
+    ResourceError
+        If it cannot be written.
+    """
+    check_model_target(path, overwrite=overwrite)
+    temporary = prepare_target(path, overwrite=overwrite)
+    try:
+        with writing(path), zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(_member(JSON_NAME), _json_bytes(_header(model)))
+            for name in FIELDS:
+                archive.writestr(_member(f"{name}.npy"), _npy_bytes(getattr(model.forest, name)))
+    except BaseException:
+        discard(temporary)
+        raise
+    commit(temporary, path)
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, date_time=ZIP_EPOCH)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = 0o644 << 16
+    return info
+
+
+def _header(model: Model) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "made_by": __version__,
+        "definition_version": DEFINITION_VERSION,
+        "created": model.created,
+        "bank": model.bank.to_dict(),
+        "classes": [c.to_dict() for c in model.classes],
+        "intensity": model.intensity.to_dict(),
+        "voxel_size_nm": None if model.voxel_size is None else list(model.voxel_size),
+        "n_features": model.forest.n_features,
+        "training": dict(model.training),
+        "versions": dict(model.versions),
+    }
+
+
+def _json_bytes(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).encode()
+
+
+def _npy_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    np.lib.format.write_array(buffer, little, version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def load_model(path: str | PathLike[str]) -> Model:
+    """Read and check a model file; nothing in it is executed.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file.
+    ModelError
+        If it is no model, is damaged, or comes from a newer version; the message names the field.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise UsageError("does not exist", where=path)
+    try:
+        with file.open("rb") as stream:
+            _check_signature(stream, path)
+            with zipfile.ZipFile(stream) as archive:
+                return _read(archive, path)
+    except ModelError as error:
+        if error.where == path:
+            raise
+        raise ModelError(str(error), where=path) from error
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ModelError(f"is damaged ({error})", where=path, do="copy it again or train again") from error
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror or error}", where=path) from error
+
+
+def _check_signature(stream: BinaryIO, path: str | PathLike[str]) -> None:
+    start = stream.read(8)
+    stream.seek(0)
+    if start.startswith(b"PK\x03\x04"):
+        return
+    kind = "empty" if not start else next(kind for magic, kind in _SIGNATURES if start.startswith(magic))
+    raise ModelError(f"is not a gpu_tomoclass model, it is {kind}", where=path, do="make one with gpu-tomoclass train")
+
+
+def _read(archive: zipfile.ZipFile, path: str | PathLike[str]) -> Model:
+    expected = {JSON_NAME, *(f"{name}.npy" for name in FIELDS)}
+    found = [info.filename for info in archive.infolist()]
+    if JSON_NAME not in found:
+        raise ModelError(
+            f"is a zip archive without {JSON_NAME}, not a model", where=path, do="make one with gpu-tomoclass train"
+        )
+    header = _read_header(archive, path)
+    if sorted(found) != sorted(expected):
+        raise ModelError(f"holds {sorted(found)[:20]}, expected {sorted(expected)}", where=path)
+    classes = _classes(header["classes"])
+    bank = FeatureBank.from_dict(header["bank"])
+    arrays = {name: _read_array(archive, name) for name in FIELDS}
+    return Model(
+        forest=Forest(**arrays, n_features=header["n_features"]),
+        bank=bank,
+        classes=classes,
+        intensity=IntensityScale.from_dict(header["intensity"]),
+        voxel_size=_voxel_size(header["voxel_size_nm"]),
+        training=header["training"],
+        versions=header["versions"],
+        created=header["created"],
+    )
+
+
+_HEADER_TYPES: dict[str, tuple[type, ...]] = {
+    "bank": (dict,),
+    "classes": (list,),
+    "created": (str,),
+    "intensity": (dict,),
+    "n_features": (int,),
+    "training": (dict,),
+    "versions": (dict,),
+    "voxel_size_nm": (list, type(None)),
+}
+
+
+def _read_header(archive: zipfile.ZipFile, path: str | PathLike[str]) -> dict[str, Any]:
+    size = archive.getinfo(JSON_NAME).file_size
+    if size > MAX_JSON_BYTES:
+        raise ModelError(f"{JSON_NAME} claims {size_text(size)}", where=path)
+    try:
+        header = json.loads(_bounded(archive, JSON_NAME, size), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{JSON_NAME} is not readable ({error})", where=path) from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ModelError(f"{JSON_NAME} does not say format {FORMAT!r}", where=path)
+    made_by = str(header.get("made_by"))[:40]
+    for name, newest in (("format_version", FORMAT_VERSION), ("definition_version", DEFINITION_VERSION)):
+        value = header.get(name)
+        if type(value) is not int or value < 1:
+            raise ModelError(f"{name} is {value!r}, not a whole number from 1", where=path)
+        if value > newest:
+            raise ModelError(
+                f"made by {made_by} ({name} {value}), this is {__version__} ({name} {newest})",
+                where=path,
+                do="upgrade gpu_tomoclass",
+            )
+    for name, types in _HEADER_TYPES.items():
+        if name not in header:
+            raise ModelError(f"{JSON_NAME} lacks {name}", where=path)
+        if not isinstance(header[name], types) or isinstance(header[name], bool):
+            raise ModelError(f"{name} is {type(header[name]).__name__}, not {types[0].__name__}", where=path)
+    return header
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _bounded(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
+    """The member's bytes, never more than it declares: what a zip declares and what it unpacks to can differ."""
+    with archive.open(name) as member:
+        data = member.read(size + 1)
+    if len(data) != size:
+        raise ModelError(f"{name} unpacks to another size than declared ({size} bytes)")
+    return data
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    info = archive.getinfo(f"{name}.npy")
+    dtypes, n_axes = FIELDS[name]
+    with archive.open(info) as member:
+        try:
+            version = np.lib.format.read_magic(member)
+            if version != (1, 0):
+                raise ValueError(f"npy version {version}")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        except ValueError as error:
+            raise ModelError(f"{name}.npy is not readable ({error})") from error
+        if dtype.newbyteorder("=").name not in dtypes or len(shape) != n_axes or fortran:
+            raise ModelError(f"{name}.npy holds {dtype} {shape}, not {' or '.join(dtypes)} with {n_axes} axes")
+        n_bytes = dtype.itemsize * int(np.prod(shape, dtype=object))
+        if min(shape) < 0 or n_bytes > info.file_size or n_bytes > 2000 * max(info.compress_size, 1):
+            # deflate cannot shrink more than about 1030 : 1, so a larger claim is a lie
+            raise ModelError(f"{name}.npy claims {shape}, {size_text(n_bytes)}, which the file does not hold")
+        data = member.read(n_bytes)
+        rest = member.read(1)
+    if len(data) != n_bytes or rest:
+        raise ModelError(f"{name}.npy does not hold the {size_text(n_bytes)} it declares")
+    return np.frombuffer(data, dtype=dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+def _classes(items: list[Any]) -> tuple[LabelClass, ...]:
+    classes = []
+    for i, item in enumerate(items):
+        try:
+            one = LabelClass.from_dict(item)
+        except (TypeError, KeyError, ValueError) as error:
+            raise ModelError(f"classes[{i}] is not readable ({error!r})") from error
+        if not all(0 <= c <= 255 for c in one.colour):
+            raise ModelError(f"classes[{i}].colour is {one.colour}, not three numbers of 0..255")
+        classes.append(one)
+    return tuple(classes)
+
+
+def _voxel_size(value: list[Any] | None) -> VoxelSize | None:
+    if value is None:
+        return None
+    if len(value) != 3 or not all(type(v) in (int, float) and 0 < v < 1e9 for v in value):
+        raise ModelError(f"voxel_size_nm is {str(value)[:80]}, not three positive numbers")
+    z, y, x = map(float, value)
+    return z, y, x
+
+
+# --- using -----------------------------------------------------------------------------------------------------------
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """What ``gpu-tomoclass info MODEL`` shows, JSON-ready."""
+    forest = model.forest
+    return {
+        "format": f"{FORMAT} {FORMAT_VERSION}",
+        "hash": model.hash,
+        "created": model.created,
+        "classes": [c.to_dict() for c in model.classes],
+        "channels": model.bank.n_channels,
+        "bank": model.bank.to_dict(),
+        "forest": {
+            "trees": forest.n_trees,
+            "nodes": forest.n_nodes,
+            "depth": forest.depth,
+            "channels used": int(forest.used_features().size),
+        },
+        "intensity": model.intensity.describe(),
+        "voxel_size_nm": None if model.voxel_size is None else list(model.voxel_size),
+        "training": dict(model.training),
+        "versions": dict(model.versions),
+    }
+
+
+def check_fits(
+    model: Model, *, dtype: np.dtype[Any], voxel_size: VoxelSize | None = None, force: bool = False
+) -> list[str]:
+    """Whether a volume of this kind can be classified by the model.
+
+    Parameters
+    ----------
+    model : Model
+    dtype : numpy.dtype
+        Of the volume.
+    voxel_size : tuple of float, optional
+        (z, y, x) in nm of the volume.
+    force : bool
+        Only note a different voxel size. A different kind of values is refused all the same.
+
+    Returns
+    -------
+    list of str
+        Notes for the user.
+
+    Raises
+    ------
+    ModelError
+        If the values are of another kind or range than in training, or the voxel size differs by more than 1 %.
+    """
+    trained = model.training.get("dtype")
+    if trained is not None and np.dtype(trained) != dtype and _value_kind(np.dtype(trained)) != _value_kind(dtype):
+        raise ModelError(
+            f"the model was trained on {trained} voxels, the volume has {dtype}: grey values do not compare",
+            do="convert the volume or train on volumes of this kind",
+        )
+    if model.voxel_size is None or voxel_size is None:
+        return []
+    ratios = [b / a for a, b in zip(model.voxel_size, voxel_size, strict=True)]
+    if all(abs(r - 1) <= VOXEL_SIZE_TOLERANCE for r in ratios[1:]):
+        return []
+    sizes = f"{_nm(voxel_size)}, the model was trained on {_nm(model.voxel_size)}"
+    if not force:
+        raise ModelError(
+            f"voxels of the volume are {sizes}: features have sizes in pixels",
+            do="rescale the volume, train on such volumes, or go on with --force",
+        )
+    return [f"voxels of the volume are {sizes}"]
+
+
+def _value_kind(dtype: np.dtype[Any]) -> str:
+    """Float volumes share a scale; an integer type is its own range."""
+    return "float" if dtype.kind == "f" else dtype.name
+
+
+def _nm(size: VoxelSize) -> str:
+    return " x ".join(f"{v:.4g}" for v in size[1:]) + " nm (y, x)"
