@@ -8,6 +8,7 @@ add up is an error: a volume is never smaller than the file says.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Sequence
 from os import PathLike, fspath
@@ -27,7 +28,7 @@ from gpu_tomoclass.io.tiff_layout import (
     contiguous_stack,
     declared_planes,
 )
-from gpu_tomoclass.io.tiff_log import plain, tifffile_log
+from gpu_tomoclass.io.tiff_log import LogRecords, plain, tifffile_log
 from gpu_tomoclass.io.tiff_metadata import describe
 from gpu_tomoclass.io.tiff_structure import PageChain, read_page_chain
 from gpu_tomoclass.io.turned import TurnedVolume
@@ -46,9 +47,18 @@ _REFUSALS = (
     struct.error,
 )
 
+# What tifffile logs when the first page is all right but the pages after it are not.
+_CHAIN_ERRORS = re.compile(
+    "page offset|offset to page|tag list of page|circular reference|ImageJ series metadata|shaped series"
+)
+
 # Pages above this size must not be compressed more than so many times, or a file of a few bytes could fill the memory;
 # zlib cannot exceed 1032:1.
 _UNSUSPICIOUS_BYTES, _LARGEST_RATIO = 2**30, 2000
+
+# More missing planes than this are not filled, and more planes than this must be possible for the size of the file
+# before tifffile is asked to list them: a plane takes its bytes, or at least a directory of about 100 bytes.
+_MOST_FILLED, _DIRECTORY_BYTES = 100_000, 100
 
 
 def open_tiff(
@@ -119,15 +129,14 @@ class TiffVolume(Volume):
     def _check_extents(self) -> None:
         """Every plane lies inside the file and is as large as declared, before any memory is allocated for it."""
         size = self._file.seek(0, os.SEEK_END)
-        row_bytes = self.shape[2] * self._stack.page.dtype.itemsize
-        plane_bytes = self.shape[1] * row_bytes
-        ends = [self._stack.extent(k, plane_bytes) for k in range(self.shape[0])]
-        lost = [k for k, end in enumerate(ends) if end is None or end > size]
-        if lost and len(lost) == self.shape[0]:
-            declared, found = size_text(self.shape[0] * plane_bytes), size_text(size)
-            raise DataError(f"damaged: declares {declared} of voxels, and the file has {found}", where=self.path)
+        lost, n = self._stack.lost(size), self.shape[0]
+        if len(lost) == n or len(lost) > _MOST_FILLED:
+            declared = size_text(n * self._stack.plane_bytes)
+            raise DataError(
+                f"damaged: declares {declared} of voxels, and the file has {size_text(size)}", where=self.path
+            )
         if lost and not self.allow_missing_planes:
-            raise _damaged(self.path, len(ends) - len(lost), len(ends), "the file is too short", fillable=True)
+            raise _damaged(self.path, n - len(lost), n, "the file is too short", fillable=True)
         self._lost = frozenset(lost)
         self._mark_missing(lost)
         if self._stack.offsets is None:
@@ -169,7 +178,10 @@ class TiffVolume(Volume):
         with tifffile_log() as log:
             try:
                 page = page.aspage()  # with its own tags: tifffile's frames are decoded like the first page
-                self._check_ratio(page)
+            except _REFUSALS as error:
+                raise DataError(f"plane {z} has a damaged directory: {plain(str(error))}", where=self.path) from error
+            self._check_ratio(page)
+            try:
                 image = page.asarray(maxworkers=1)
             except _REFUSALS as error:
                 raise DataError(f"plane {z} cannot be decoded: {plain(str(error))}", where=self.path) from error
@@ -202,55 +214,74 @@ def _open(
     path: str, *, series: int | None, channel: int | None, allow_missing_planes: bool
 ) -> tuple[tifffile.TiffFile, Stack, list[str]]:
     """The open file, the stack that was asked for, and what the user should know; or an error that says why not."""
-    size = os.path.getsize(path)
     chain = read_page_chain(path)
-    tif: tifffile.TiffFile | None = None
-    found: list[Any] = []
-    failure = ""
     with tifffile_log() as log:
         try:
             tif = tifffile.TiffFile(path)
-            found = list(tif.series)
         except _REFUSALS as error:
-            failure = f"tifffile: {plain(str(error)) or type(error).__name__}"
+            raise DataError(f"damaged: no plane can be read (tifffile: {plain(str(error))})", where=path) from error
         try:
-            if tif is None:
-                raise DataError(f"damaged: no plane can be read ({failure})", where=path)
-            reason = chain.problem or failure or "".join(log.errors[:1])
+            _check_declared_planes(tif, path)
+            found, reason = _find_series(tif, chain, log, path)
             if not reason:
                 stack = choose_stack(found, chain, path=path, series=series, channel=channel)
                 return tif, stack, [*dict.fromkeys(log.warnings)][:3]
-            if failure and not chain.problem:
-                for number, signature in enumerate(chain.signatures):
-                    check_same_decoding(chain.signatures[0], signature, number, path)
-            stack = _rescue(tif, chain, size, path=path, reason=reason, fill=allow_missing_planes)
+            whole = all(_CHAIN_ERRORS.search(text) for text in log.errors)
+            stack = _rescue(tif, chain, path=path, reason=reason, whole=whole, fill=allow_missing_planes)
             if series:
                 raise UsageError(f"there is no series {series}, only 0", where=path)
             if channel is not None:
                 raise UsageError("the file is damaged, and channels of damaged files cannot be chosen", where=path)
             return tif, stack, [f"the list of pages is damaged, but the planes were found ({reason})"]
         except BaseException:
-            if tif is not None:
-                tif.close()
+            tif.close()
             raise
 
 
-def _rescue(tif: tifffile.TiffFile, chain: PageChain, size: int, *, path: str, reason: str, fill: bool) -> Stack:
-    """The stack of a damaged file whose planes lie one after another behind the first page, or the error."""
+def _check_declared_planes(tif: tifffile.TiffFile, path: str) -> None:
+    """tifffile makes a list of as many planes as the metadata say, so that number must be possible."""
+    try:
+        first = tif.pages.first
+        n, plane_bytes = declared_planes(tif, first), first.nbytes
+    except _REFUSALS:
+        return  # reported when the series are found
+    size = tif.filehandle.size
+    if n is not None and n > _MOST_FILLED and n * min(_DIRECTORY_BYTES, max(1, plane_bytes)) > size:
+        raise DataError(f"damaged: declares {n} planes, and the file has {size_text(size)}", where=path)
+
+
+def _find_series(tif: tifffile.TiffFile, chain: PageChain, log: LogRecords, path: str) -> tuple[list[Any], str]:
+    """What tifffile makes of the pages, and the reason not to believe it; empty if there is none."""
+    found: list[Any] = []
+    failure = ""
+    try:
+        found = list(tif.series)
+    except _REFUSALS as error:
+        failure = f"tifffile: {plain(str(error)) or type(error).__name__}"
+    if failure and not chain.problem:
+        for number, signature in enumerate(chain.signatures):
+            check_same_decoding(chain.signatures[0], signature, number, path)
+    return found, chain.problem or failure or "".join(log.errors[:1])
+
+
+def _rescue(tif: tifffile.TiffFile, chain: PageChain, *, path: str, reason: str, whole: bool, fill: bool) -> Stack:
+    """The stack of a damaged file whose planes lie one after another behind the first page, or the error.
+
+    ``whole`` says that the first page itself was read without complaint.
+    """
+    size = tif.filehandle.size
     n_planes = None
     try:
         first = tif.pages.first
-        stack = contiguous_stack(tif, first, chain)
+        stack = contiguous_stack(tif, first, chain) if whole else None
         n_planes = declared_planes(tif, first)
     except _REFUSALS:
         stack = None
     if stack is not None:
-        plane_bytes = stack.shape[1] * stack.shape[2] * stack.page.dtype.itemsize
-        ends = [stack.extent(k, plane_bytes) for k in range(stack.shape[0])]
-        readable = sum(end is not None and end <= size for end in ends)
-        if readable == len(ends) or (fill and readable):
+        n, n_lost = stack.shape[0], len(stack.lost(size))
+        if n_lost == 0 or (fill and n_lost < min(n, _MOST_FILLED)):
             return stack
-        raise _damaged(path, readable, len(ends), reason, fillable=True)
+        raise _damaged(path, n - n_lost, n, reason, fillable=True)
     readable = 0
     for number in range(len(chain.offsets)):
         try:
@@ -264,6 +295,8 @@ def _rescue(tif: tifffile.TiffFile, chain: PageChain, size: int, *, path: str, r
 
 def _damaged(path: str, readable: int, n_planes: int | None, reason: str, *, fillable: bool) -> DataError:
     count = f"{readable} of {n_planes} planes readable" if n_planes else f"{readable} planes readable"
+    if readable == n_planes:
+        count = "its header cannot be trusted"
     do = "copy or export it again"
     if readable and fillable:
         do += ", or use --allow-missing-planes to fill the others with zeros"
@@ -273,5 +306,6 @@ def _damaged(path: str, readable: int, n_planes: int | None, reason: str, *, fil
 def _format_name(tif: tifffile.TiffFile, stack: Stack) -> str:
     kind = {"imagej": "ImageJ TIFF", "ome": "OME-TIFF"}.get(stack.kind, "TIFF")
     big = " (BigTIFF)" if tif.is_bigtiff else ""
-    compression = "" if stack.page.compression == 1 else f", {stack.page.compression.name.lower()} compression"
-    return f"{kind}{big}{compression}"
+    number = stack.page.compression
+    name = "" if number == 1 else f", {getattr(number, 'name', str(number)).removeprefix('ADOBE_').lower()} compression"
+    return f"{kind}{big}{name}"

@@ -34,8 +34,8 @@ class Stack:
         What the file says the three axes of ``shape`` are, for example ``"zyx"``.
     page : tifffile.TiffPage
         The page that says how all are decoded.
-    offsets : tuple of int or None
-        Where each plane starts, for uncompressed planes in one piece.
+    offsets : sequence of int or None
+        Where each plane starts, for uncompressed planes in one piece; a range where they are evenly spaced.
     pages : tuple
         Per plane the page and the index into its array; None for a page that is not in the file.
     """
@@ -45,20 +45,27 @@ class Stack:
     order: str
     kind: str
     page: Any
-    offsets: tuple[int, ...] | None
+    offsets: Sequence[int] | None
     pages: tuple[tuple[Any, tuple[Any, ...]] | None, ...]
     notes: tuple[str, ...] = ()
     series: int = 0
     n_series: int = 1
 
-    def extent(self, k: int, plane_bytes: int) -> int | None:
-        """The byte behind the last one of plane k; None if the file has no such plane."""
+    @property
+    def plane_bytes(self) -> int:
+        """Bytes of a decoded plane."""
+        return self.shape[1] * self.shape[2] * int(self.page.dtype.itemsize)
+
+    def lost(self, size: int) -> Sequence[int]:
+        """The planes that are not, or not wholly, in a file of ``size`` bytes."""
+        n = self.shape[0]
+        if isinstance(self.offsets, range):  # may be declared to be billions of planes
+            whole = (size - self.plane_bytes - self.offsets.start) // self.offsets.step + 1
+            return range(min(max(whole, 0), n), n)
         if self.offsets is not None:
-            return self.offsets[k] + plane_bytes if self.offsets[k] > 0 else None
-        entry = self.pages[k]
-        if entry is None:
-            return None
-        return _page_end(entry[0])
+            return [k for k in range(n) if not 0 < self.offsets[k] <= size - self.plane_bytes]
+        ends = [None if entry is None else _page_end(entry[0]) for entry in self.pages]
+        return [k for k, end in enumerate(ends) if end is None or end > size]
 
 
 def choose_stack(
@@ -92,49 +99,59 @@ def choose_stack(
 
     full = axes_of(chosen.get_axes(squeeze=False), chosen.get_shape(squeeze=False))
     inner = axes_of(page.axes, page.shape)
-    if [n for _, n in full[len(full) - len(inner) :]] != [n for _, n in inner]:
-        if chosen.dataoffset is not None and {letter for letter, _ in full[-2:]} == {"Y", "X"}:
-            inner = full[-2:]  # tifffile stores planes of one column or row in pages of another form
-    if [n for _, n in full[len(full) - len(inner) :]] != [n for _, n in inner]:
+    fits = [n for _, n in full[len(full) - len(inner) :]] == [n for _, n in inner]
+    if not fits and chosen.dataoffset is not None and {letter for letter, _ in full[-2:]} == {"Y", "X"}:
+        inner = full[-2:]  # tifffile stores planes of one column or row in pages of another form
+    elif not fits:
         raise DataError(f"its axes {_size(chosen.axes, chosen.shape)} do not fit pages of {page.shape}", where=path)
     outer = full[: len(full) - len(inner)]
     _check_page_count(found, chain, path)
+    _check_page_bytes(page, path)
 
     in_plane = [len(outer) + i for i, (letter, _) in enumerate(inner) if letter in "YX"]
     z, picked, notes = _choose_axes(full, in_plane, path=path, channel=channel)
     if len(chosen.levels) > 1:
         notes.append(f"read at full resolution; the file also holds {len(chosen.levels) - 1} reduced copies")
     sizes = [n for _, n in full]
+    n = 1 if z is None else sizes[z]
+
+    def index_of(k: int) -> list[Any]:
+        return [picked.get(axis, slice(None) if axis in in_plane else k) for axis in range(len(full))]
+
     plane_bytes = sizes[in_plane[0]] * sizes[in_plane[1]] * page.dtype.itemsize
     in_one_piece = page.is_final and in_plane == [len(full) - 2, len(full) - 1]
-    offsets: list[int] = []
     entries: list[tuple[Any, tuple[Any, ...]] | None] = []
-    signatures = dict(zip(chain.offsets, chain.signatures, strict=True))
-    for k in range(1 if z is None else sizes[z]):
-        index: list[Any] = [picked.get(axis, slice(None) if axis in in_plane else k) for axis in range(len(full))]
-        if in_one_piece and chosen.dataoffset is not None:
-            offsets.append(chosen.dataoffset + _flat(index[:-2], sizes[:-2]) * plane_bytes)
-            continue
-        number_in_series = _flat(index[: len(outer)], sizes[: len(outer)])
-        stored = chosen[number_in_series]
-        if stored is None:
-            offsets.append(0)
-            entries.append(None)
-            continue
-        check_same_decoding(signatures.get(page.offset), signatures.get(stored.offset), number_in_series, path)
-        entries.append((stored, tuple(index[len(outer) :])))
-        in_one_piece = in_one_piece and _in_one_piece(stored, page.nbytes)
-        if in_one_piece:
-            before = _flat(index[len(outer) : -2], sizes[len(outer) : -2]) * plane_bytes
-            offsets.append(stored.dataoffsets[0] + before)
+    offsets: Sequence[int] | None = None
+    if in_one_piece and chosen.dataoffset is not None:
+        starts = [chosen.dataoffset + _flat(index_of(k)[:-2], sizes[:-2]) * plane_bytes for k in range(min(n, 2))]
+        step = starts[1] - starts[0] if n > 1 else plane_bytes
+        offsets = range(starts[0], starts[0] + n * step, step)
+    else:
+        signatures = dict(zip(chain.offsets, chain.signatures, strict=True))
+        found_offsets: list[int] = []
+        for k in range(n):
+            index = index_of(k)
+            number_in_series = _flat(index[: len(outer)], sizes[: len(outer)])
+            stored = chosen[number_in_series]
+            if stored is None:
+                found_offsets.append(0)
+                entries.append(None)
+                continue
+            check_same_decoding(signatures.get(page.offset), signatures.get(stored.offset), number_in_series, path)
+            entries.append((stored, tuple(index[len(outer) :])))
+            in_one_piece = in_one_piece and _in_one_piece(stored, page.nbytes)
+            if in_one_piece:
+                before = _flat(index[len(outer) : -2], sizes[len(outer) : -2]) * plane_bytes
+                found_offsets.append(stored.dataoffsets[0] + before)
+        offsets = found_offsets if in_one_piece else None
     letters = "".join(letter for letter, _ in full)
     return Stack(
-        shape=(1 if z is None else sizes[z], sizes[in_plane[0]], sizes[in_plane[1]]),
+        shape=(n, sizes[in_plane[0]], sizes[in_plane[1]]),
         letters=letters,
         order=_order(("Z" if z is None else letters[z]) + letters[in_plane[0]] + letters[in_plane[1]]),
         kind=chosen.kind,
         page=page,
-        offsets=tuple(offsets) if in_one_piece else None,
+        offsets=offsets,
         pages=tuple(entries),
         notes=tuple(notes),
         series=number,
@@ -161,7 +178,7 @@ def contiguous_stack(tif: tifffile.TiffFile, first: Any, chain: PageChain) -> St
         return None
     kind = "imagej" if first.is_imagej else "ome" if first.is_ome else "shaped"
     note = () if letter == "Z" else (f"reading axis {letter} as z ({n} planes)",)
-    offsets = tuple(start + k * plane_bytes for k in range(n))
+    offsets = range(start, start + n * plane_bytes, plane_bytes)
     return Stack((n, *first.shape), f"{letter}YX", "zyx", kind, first, offsets, (), note)
 
 
@@ -188,7 +205,7 @@ def _declared_axes(tif: tifffile.TiffFile, first: Any) -> list[tuple[str, int]] 
         except ElementTree.ParseError:
             return None
         pixels = [e.attrib for e in root.iter() if e.tag.endswith("Pixels")]
-        if len(pixels) != 1:
+        if len(pixels) != 1 or (int(pixels[0]["SizeY"]), int(pixels[0]["SizeX"])) != first.shape:
             return None
         order = pixels[0].get("DimensionOrder", "XYZCT")[:1:-1]
         return [(letter, int(pixels[0].get(f"Size{letter}", 1))) for letter in order]
@@ -270,6 +287,17 @@ def _check_page_count(found: Sequence[Any], chain: PageChain, path: str) -> None
         )
 
 
+def _check_page_bytes(page: Any, path: str) -> None:
+    """A page that stores a row more than it should has lost its true size."""
+    if page.is_final and not page.is_tiled:
+        stored, row = sum(page.databytecounts), page.nbytes // max(1, page.imagelength)
+        if stored >= page.nbytes + row:
+            size = " x ".join(map(str, page.shape))
+            raise DataError(
+                f"damaged: pages of {size} {page.dtype} have {page.nbytes} bytes, and {stored} are stored", where=path
+            )
+
+
 def check_same_decoding(
     first: tuple[tuple[int, int], ...] | None, other: tuple[tuple[int, int], ...] | None, number: int, path: str
 ) -> None:
@@ -301,7 +329,7 @@ def _flat(index: Sequence[int], sizes: Sequence[int]) -> int:
 
 
 def _in_one_piece(page: Any, n_bytes: int) -> bool:
-    """Whether the strips or tiles of an uncompressed page follow each other and hold ``n_bytes``."""
+    """Whether the strips or tiles of an uncompressed page follow each other and hold at least ``n_bytes``."""
     offsets, counts = page.dataoffsets, page.databytecounts
     if not offsets or len(offsets) != len(counts) or sum(counts) < n_bytes:
         return False

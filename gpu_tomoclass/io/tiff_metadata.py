@@ -149,7 +149,7 @@ def _imagej_calibration(found: Description, imagej: Mapping[str, Any]) -> None:
 def _printing_resolution(found: Description, page: tifffile.TiffPage) -> None:
     """Voxel size from the resolution tags of a plain TIFF, unless it is a printing resolution."""
     unit = page.tags.valueof(296)
-    scale = {2: _NANOMETRES["inch"], 3: _NANOMETRES["cm"]}.get(0 if unit is None else int(unit))
+    scale = {2: _NANOMETRES["inch"], 3: _NANOMETRES["cm"]}.get(unit) if isinstance(unit, int) else None
     x, y = (_per_unit(page, tag) for tag in (282, 283))
     if scale is not None and x is not None and y is not None and max(x, y) * scale <= _LARGEST_PIXEL:
         _set_voxel_size(found, None, y, x, scale=scale)

@@ -49,7 +49,7 @@ def read_page_chain(path: str) -> PageChain:
     Raises
     ------
     DataError
-        If the header is incomplete.
+        If the header is incomplete, or the chain runs in a circle.
     OSError
         If the file cannot be read.
     """
@@ -66,9 +66,9 @@ def read_page_chain(path: str) -> PageChain:
         seen: set[int] = set()
         problem = ""
         while offset:
-            if offset in seen:
-                problem = f"the list of pages runs in a circle after page {len(offsets)}"
-                break
+            if offset in seen:  # tifffile would follow a large circle for ever
+                where = offsets.index(offset)
+                raise DataError(f"damaged: after page {len(offsets) - 1} comes page {where} again", where=path)
             if offset >= size:
                 problem = f"page {len(offsets)} should start at byte {offset}, and the file ends at byte {size}"
                 break

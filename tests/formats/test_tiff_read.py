@@ -86,8 +86,7 @@ def test_storage(tmp_path, options, ome):
         assert volume.shape == SHAPE
         np.testing.assert_array_equal(read(volume), data)
         np.testing.assert_array_equal(volume.rows(3, 2, 9), data[3, 2:9])
-        name = options.get("compression", "").replace("zlib", "adobe_deflate").replace("packbits", "packbits")
-        assert name in volume.format
+        assert options.get("compression", "").replace("zlib", "deflate") in volume.format
         assert ("BigTIFF" in volume.format) == ("bigtiff" in options)
 
 
@@ -209,7 +208,7 @@ def test_colour_stack_needs_a_channel(tmp_path, planarconfig):
     data = voxels("uint8", (5, 12, 18, 3))
     stored = data if planarconfig == "contig" else np.moveaxis(data, -1, 1).copy()
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", planarconfig=planarconfig)
-    with pytest.raises(DataError, match="colour image with 3 colour samples .* --channel 0 to 2"):
+    with pytest.raises(DataError, match=r"colour image with 3 colour samples .* --channel 0 to 2"):
         open_volume(tmp_path / "a.tif")
     with open_volume(tmp_path / "a.tif", channel=1) as volume:
         np.testing.assert_array_equal(read(volume), data[..., 1])
