@@ -13,11 +13,14 @@ from collections.abc import Callable, Sequence
 import google_crc32c
 import imagecodecs
 
+Bytes = bytes | bytearray
+Decoder = Callable[[Bytes, int], Bytes]
+
 # What the decoders below raise for bytes that they cannot decode.
 DECODE_ERRORS = (RuntimeError, ValueError, OSError, EOFError, zlib.error)
 
 
-def decode(data: bytes, codecs: Sequence[str], size: int) -> bytes:
+def decode(data: Bytes, codecs: Sequence[str], size: int) -> Bytes:
     """Undo ``codecs`` (in the order of encoding) and return exactly ``size`` bytes.
 
     Raises
@@ -43,11 +46,11 @@ def encoded_limit(size: int) -> int:
     return size + size // 50 + 65536
 
 
-def _zstd(data: bytes, limit: int) -> bytes:
+def _zstd(data: Bytes, limit: int) -> Bytes:
     return imagecodecs.zstd_decode(data, out=limit)
 
 
-def _blosc(data: bytes, limit: int) -> bytes:
+def _blosc(data: Bytes, limit: int) -> Bytes:
     # Header: version, version of the codec, flags, type size, then nbytes, block size and cbytes as uint32.
     if len(data) < 16 or int.from_bytes(data[12:16], "little") != len(data):
         raise ValueError(f"{len(data)} bytes found, the Blosc header says {int.from_bytes(data[12:16], 'little')}")
@@ -56,26 +59,26 @@ def _blosc(data: bytes, limit: int) -> bytes:
     return imagecodecs.blosc_decode(data, out=limit)
 
 
-def _lz4(data: bytes, limit: int) -> bytes:
+def _lz4(data: Bytes, limit: int) -> Bytes:
     if (n_bytes := int.from_bytes(data[:4], "little")) > limit:
         raise ValueError(f"it would decode to {n_bytes} bytes, expected {limit}")
     return imagecodecs.lz4_decode(data, header=True)
 
 
-def _inflate(wbits: int) -> Callable[[bytes, int], bytes]:
-    def decode_stream(data: bytes, limit: int) -> bytes:
+def _inflate(wbits: int) -> Decoder:
+    def decode_stream(data: Bytes, limit: int) -> Bytes:
         stream = zlib.decompressobj(wbits)
         return _whole(stream.decompress(data, limit + 1), stream.eof, limit)
 
     return decode_stream
 
 
-def _bz2(data: bytes, limit: int) -> bytes:
+def _bz2(data: Bytes, limit: int) -> Bytes:
     stream = bz2.BZ2Decompressor()
     return _whole(stream.decompress(data, limit + 1), stream.eof, limit)
 
 
-def _whole(decoded: bytes, at_end: bool, limit: int) -> bytes:
+def _whole(decoded: Bytes, at_end: bool, limit: int) -> Bytes:
     if len(decoded) > limit:
         raise ValueError(f"it decodes to more than the expected {limit} bytes")
     if not at_end:
@@ -83,14 +86,14 @@ def _whole(decoded: bytes, at_end: bool, limit: int) -> bytes:
     return decoded
 
 
-def _crc32c(data: bytes, limit: int) -> bytes:
+def _crc32c(data: Bytes, limit: int) -> Bytes:
     content, stored = data[:-4], data[-4:]
-    if google_crc32c.value(content) != int.from_bytes(stored, "little") or len(data) < 4:
+    if google_crc32c.value(bytes(content)) != int.from_bytes(stored, "little") or len(data) < 4:
         raise ValueError("the checksum does not match")
     return content
 
 
-DECODERS: dict[str, Callable[[bytes, int], bytes]] = {
+DECODERS: dict[str, Decoder] = {
     "blosc": _blosc,
     "zstd": _zstd,
     "gzip": _inflate(31),
