@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from gpu_tomoclass import __version__
 from gpu_tomoclass.annotations import Annotation
 from gpu_tomoclass.cache import FeatureCache

@@ -1,0 +1,221 @@
+"""The commands as a person runs them, in processes of their own: results, exit codes, one line per failure."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+
+
+def one_line(done, code):
+    """The single error line of a failed command."""
+    assert done.returncode == code, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error:" in line.lower()]
+    assert len(errors) == 1, done.stderr
+    return errors[0]
+
+
+def test_help_is_light():
+    """Help must not wait for numpy and friends (timing is not asserted: what is imported is)."""
+    code = (
+        "import sys\nfrom gpu_tomoclass.cli import run\nrun(['--help'])\n"
+        "heavy = {'numpy', 'scipy', 'sklearn', 'zarr', 'tifffile', 'matplotlib', 'skimage', 'h5py', 'rich'}\n"
+        "sys.exit(','.join(heavy & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "classify" in done.stdout
+
+
+def test_train_says_what_a_person_wants_to_know(model, case, run):
+    done = run("train", case / "volume.tif", case / "strokes.tif", "-o", model, "--features", "weka-default",
+               "--sigma-max", 4, "--trees", 40, "--class-names", "vacuum,rubber,silica", "--overwrite")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "out-of-bag error" in done.stdout
+    for word in ("vacuum", "rubber", "silica", "gaussian_blur", "importance"):
+        assert word in done.stdout
+    assert "came from the cache" in done.stdout  # the fixture computed the same planes before
+
+
+def test_same_seed_same_model(model, case, run, tmp_path):
+    """Same device, same seed: the same hash, whatever the number of threads."""
+    hashes = set()
+    for workers in (1, 2):
+        path = tmp_path / f"{workers}.tcm"
+        done = run("train", case / "volume.tif", case / "strokes.tif", "-o", path, "--features", "weka-default",
+                   "--sigma-max", 4, "--trees", 40, "--class-names", "vacuum,rubber,silica", "--no-cache",
+                   "--workers", workers, "-q")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        hashes.add(json.loads(run("info", path, "--json").stdout)["hash"])
+    hashes.add(json.loads(run("info", model, "--json").stdout)["hash"])
+    assert len(hashes) == 1
+
+
+def test_classify_evaluate_and_provenance(model, case, run, tmp_path):
+    output = tmp_path / "labels.tif"
+    done = run("classify", case / "volume.tif", model, "-o", output, "--probabilities")
+    assert done.returncode == 0, done.stderr
+    labels, truth = tifffile.imread(output), tifffile.imread(case / "truth.tif")
+    assert labels.dtype == np.uint8
+    assert labels.shape == truth.shape
+    accuracy = (labels == truth).mean()
+    assert accuracy > 0.95  # noise of a third of the step between classes: a threshold alone gives 0.90
+    score = json.loads(run("evaluate", output, case / "truth.tif", "--json").stdout)
+    assert score["accuracy"] == pytest.approx(accuracy)
+    with tifffile.TiffFile(tmp_path / "labels_probabilities.tif") as file:
+        p = file.asarray().reshape(6, 3, 40, 44)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)  # float32 rounding of three numbers
+    np.testing.assert_array_equal(p.argmax(axis=1) + 1, labels)
+    described = json.loads(run("info", output, "--json").stdout)
+    assert [c.split()[-1] for c in described["classes"]] == ["vacuum", "rubber", "silica"]
+    text = json.dumps(described)
+    assert json.loads(run("info", model, "--json").stdout)["hash"] in text
+    assert "volume.tif" in text
+
+
+@pytest.mark.parametrize("suffix", ["ome.zarr", "mrc"])
+def test_every_format_gets_the_same_labels(model, case, run, tmp_path, suffix):
+    done = run("classify", case / "volume.tif", model, "-o", tmp_path / "a.tif", "--planes", "2:4", "-q")
+    assert done.returncode == 0, done.stderr
+    done = run("classify", case / "volume.tif", model, "-o", tmp_path / f"b.{suffix}", "--planes", "2:4", "-q")
+    assert done.returncode == 0, done.stderr
+    score = json.loads(run("evaluate", tmp_path / f"b.{suffix}", tmp_path / "a.tif", "--json").stdout)
+    assert score["accuracy"] == 1
+    assert score["voxels"] == 2 * 40 * 44
+
+
+def test_preview_and_features(model, case, run, tmp_path):
+    done = run("preview", model, case / "volume.tif", "--plane", 3, "-o", tmp_path / "look.png")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "look.png").read_bytes().startswith(b"\x89PNG")
+    output = tmp_path / "channels.tif"
+    done = run("features", case / "volume.tif", "--plane", 2, "-o", output, "--features", "gaussian_blur,median",
+               "--sigmas", "median=1,3")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with tifffile.TiffFile(output) as file:
+        labels = file.imagej_metadata["Labels"]
+        channels = file.asarray()
+    assert labels[:3] == ["original", "Gaussian_blur_1.0", "Gaussian_blur_2.0"]
+    assert labels[-1] == "Median_3.0"
+    np.testing.assert_array_equal(channels[0], tifffile.imread(case / "volume.tif")[2].astype(np.float32))
+
+
+def test_train_from_arff(run, tmp_path, golden):
+    small = golden["small8"]
+    done = run("train", "--from", small.arff_path, "-o", tmp_path / "fiji.tcm")
+    assert done.returncode == 0, done.stderr
+    done = run("classify", small.image_path, tmp_path / "fiji.tcm", "-o", tmp_path / "out.tif")
+    assert done.returncode == 0, done.stderr
+    fiji = small.result["class_index"]
+    # another forest on the same rows: most pixels agree, and training pixels nearly all
+    assert (tifffile.imread(tmp_path / "out.tif").squeeze() - 1 == fiji.squeeze()).mean() > 0.9
+
+
+def test_substack_strokes_map_back(case, run, tmp_path):
+    done = run("substack", case / "volume.tif", tmp_path / "sub.tif", "--every", 3, "--start", 1)
+    assert done.returncode == 0, done.stderr
+    strokes = tifffile.imread(case / "strokes.tif")[1::3]
+    tifffile.imwrite(tmp_path / "sub_strokes.tif", strokes, imagej=True, metadata={"axes": "ZYX"})
+    arguments = ("--features", "gaussian_blur", "--trees", 10, "-q", "--class-names", "vacuum,rubber,silica")
+    done = run("train", case / "volume.tif", tmp_path / "sub_strokes.tif", "--every", 3, "--start", 1,
+               "-o", tmp_path / "a.tcm", *arguments)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = run("train", case / "volume.tif", case / "strokes.tif", "-o", tmp_path / "b.tcm", *arguments)
+    assert done.returncode == 0, done.stderr
+    a, b = (json.loads(run("info", tmp_path / f"{n}.tcm", "--json").stdout)["hash"] for n in "ab")
+    assert a == b
+
+
+def test_exit_codes(model, case, run, tmp_path):
+    volume = case / "volume.tif"
+    assert "does not exist" in one_line(run("info", tmp_path / "none.tif"), 2).lower().replace(
+        "no such", "does not exist"
+    )
+    assert one_line(run("classify", volume, model, "-o", tmp_path / "x.tif", "--planes", "4:99"), 2)
+    text = tmp_path / "text.tif"
+    text.write_text("not a tiff")
+    assert "text.tif" in one_line(run("info", text), 3)
+    assert "text.tif" in one_line(run("classify", volume, text, "-o", tmp_path / "x.tif"), 4)
+    (tmp_path / "pickle.tcm").write_bytes(b"\x80\x04\x95")
+    assert "pickle" in one_line(run("classify", volume, tmp_path / "pickle.tcm", "-o", tmp_path / "x.tif"), 4).lower()
+    done = run("train", volume, "-o", tmp_path / "m.tcm")
+    assert done.returncode == 2
+    done = run("classify", "--no-such-flag")
+    assert done.returncode == 2
+    done = run("train", volume, case / "strokes.tif", "-o", tmp_path / "m.tcm", "--features", "gausian")
+    assert "gaussian_blur" in one_line(done, 2)
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_existing_outputs_are_kept(model, case, run, tmp_path):
+    output = tmp_path / "labels.tif"
+    output.write_bytes(b"mine")
+    assert "--overwrite" in one_line(run("classify", case / "volume.tif", model, "-o", output), 3)
+    assert output.read_bytes() == b"mine"
+    before = model.read_bytes()
+    done = run("train", case / "volume.tif", case / "strokes.tif", "-o", model)
+    assert "--overwrite" in one_line(done, 3)
+    assert model.read_bytes() == before
+
+
+def test_inputs_are_not_touched(model, case, run, tmp_path):
+    names = ("volume.tif", "strokes.tif", "model.tcm")
+    before = [hashlib.sha256((case / n).read_bytes()).digest() for n in names]
+    assert run("classify", case / "volume.tif", model, "-o", tmp_path / "o.tif", "-q").returncode == 0
+    assert run("preview", model, case / "volume.tif", "--plane", 0, "-o", tmp_path / "o.png", "-q").returncode == 0
+    assert [hashlib.sha256((case / n).read_bytes()).digest() for n in names] == before
+
+
+def test_nan_is_refused_filled_or_masked(case, run, tmp_path):
+    volume = tifffile.imread(case / "volume.tif").astype(np.float32)
+    volume[2, 20, 20] = np.nan
+    tifffile.imwrite(tmp_path / "nan.tif", volume, imagej=True, metadata={"axes": "ZYX"})
+    arguments = ("--features", "gaussian_blur", "--sigma-max", 2, "--trees", 10, "-q")
+    done = run("train", tmp_path / "nan.tif", case / "strokes.tif", "-o", tmp_path / "m.tcm", *arguments)
+    # the strokes' planes are clean, and only they are read
+    assert done.returncode == 0, done.stderr
+    classify = ("classify", tmp_path / "nan.tif", tmp_path / "m.tcm", "-q")
+    assert "z=2, y=20, x=20" in one_line(run(*classify, "-o", tmp_path / "a.tif"), 3)
+    assert not (tmp_path / "a.tif").exists()
+    assert run(*classify, "-o", tmp_path / "b.tif", "--nan", "fill").returncode == 0
+    assert tifffile.imread(tmp_path / "b.tif").min() == 1
+    assert run(*classify, "-o", tmp_path / "c.tif", "--nan", "mask").returncode == 0
+    masked = tifffile.imread(tmp_path / "c.tif")
+    y, x = np.nonzero(masked[2] == 0)
+    reach = 4  # half width of the blur kernel at sigma 2 (std 0.8, R = 5)
+    assert (y.min(), y.max(), x.min(), x.max()) == (20 - reach, 20 + reach, 20 - reach, 20 + reach)
+    assert (np.delete(masked, 2, axis=0) > 0).all()
+
+
+def test_closed_stdout_and_plain_locale(case, run):
+    done = subprocess.run(
+        f"{sys.executable} -c 'from gpu_tomoclass.cli import main; main()' --help | head -n 1",
+        shell=True, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    done = run("info", case / "volume.tif", env={"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.isascii()
+
+
+def test_stopping_leaves_nothing_that_looks_finished(case, model, tmp_path):
+    """SIGTERM in the middle of a run: exit 6, no output, no temporary files."""
+    code = (
+        "import os, signal, sys\n"
+        "from gpu_tomoclass import stream\n"
+        "from gpu_tomoclass.cli import run\n"
+        "labels = stream.Classifier.labels\n"
+        "def stop(self, p):\n    os.kill(os.getpid(), signal.SIGTERM)\n    return labels(self, p)\n"
+        "stream.Classifier.labels = stop\n"
+        "sys.exit(run(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "classify", str(case / "volume.tif"), str(model), "-o", str(tmp_path / "o.tif")],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert "stopped" in one_line(done, 6)
+    assert list(tmp_path.iterdir()) == []
