@@ -84,7 +84,9 @@ def open_tiff(
     """
     name = fspath(path)
     try:
-        tif, stack, notes = _open(name, series=series, channel=channel, allow_missing_planes=allow_missing_planes)
+        tif, stack, notes = _open(
+            name, axes=axes, series=series, channel=channel, allow_missing_planes=allow_missing_planes
+        )
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", where=name) from error
     try:
@@ -211,7 +213,7 @@ class TiffVolume(Volume):
 
 
 def _open(
-    path: str, *, series: int | None, channel: int | None, allow_missing_planes: bool
+    path: str, *, axes: str | None, series: int | None, channel: int | None, allow_missing_planes: bool
 ) -> tuple[tifffile.TiffFile, Stack, list[str]]:
     """The open file, the stack that was asked for, and what the user should know; or an error that says why not."""
     chain = read_page_chain(path)
@@ -224,7 +226,8 @@ def _open(
             _check_declared_planes(tif, path)
             found, reason = _find_series(tif, chain, log, path)
             if not reason:
-                stack = choose_stack(found, chain, path=path, series=series, channel=channel)
+                as_stored = axes is not None
+                stack = choose_stack(found, chain, path=path, series=series, channel=channel, as_stored=as_stored)
                 return tif, stack, [*dict.fromkeys(log.warnings)][:3]
             whole = all(_CHAIN_ERRORS.search(text) for text in log.errors)
             stack = _rescue(tif, chain, path=path, reason=reason, whole=whole, fill=allow_missing_planes)

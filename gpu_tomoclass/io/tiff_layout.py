@@ -69,7 +69,7 @@ class Stack:
 
 
 def choose_stack(
-    found: Sequence[Any], chain: PageChain, *, path: str, series: int | None, channel: int | None
+    found: Sequence[Any], chain: PageChain, *, path: str, series: int | None, channel: int | None, as_stored: bool
 ) -> Stack:
     """The stack that ``series`` and ``channel`` mean.
 
@@ -77,6 +77,9 @@ def choose_stack(
     ----------
     found : sequence of tifffile.TiffPageSeries
     chain : PageChain
+    as_stored : bool
+        The user says what three stored axes are, so colour planes (which tifffile writes for three planes unless told
+        otherwise) may be planes of a volume.
 
     Raises
     ------
@@ -109,7 +112,7 @@ def choose_stack(
     _check_page_bytes(page, path)
 
     in_plane = [len(outer) + i for i, (letter, _) in enumerate(inner) if letter in "YX"]
-    z, picked, notes = _choose_axes(full, in_plane, path=path, channel=channel)
+    z, picked, notes = _choose_axes(full, in_plane, path=path, channel=channel, as_stored=as_stored)
     if len(chosen.levels) > 1:
         notes.append(f"read at full resolution; the file also holds {len(chosen.levels) - 1} reduced copies")
     sizes = [n for _, n in full]
@@ -218,7 +221,7 @@ def _declared_axes(tif: tifffile.TiffFile, first: Any) -> list[tuple[str, int]] 
 
 
 def _choose_axes(
-    full: list[tuple[str, int]], in_plane: list[int], *, path: str, channel: int | None
+    full: list[tuple[str, int]], in_plane: list[int], *, path: str, channel: int | None, as_stored: bool
 ) -> tuple[int | None, dict[int, int], list[str]]:
     """(axis that is z or None, {axis: index} of the one that ``channel`` picks, notes)."""
     letters = [letter for letter, _ in full]
@@ -228,7 +231,10 @@ def _choose_axes(
 
     selected: int | None = None
     samples = [axis for axis in extra if letters[axis] == "S"]
-    if samples:
+    planar = extra == [0] and bool(samples)
+    if planar and as_stored and channel is None:
+        pass  # the samples are z
+    elif samples:
         selected = samples[0]
     elif len(extra) > 1:
         others = [axis for axis in extra if letters[axis] != "Z"]
@@ -248,7 +254,10 @@ def _choose_axes(
         n, name = sizes[selected], _AXIS_NAMES.get(letters[selected], f"positions on axis {letters[selected]}")
         if channel is None:
             kind = "is a colour image with" if letters[selected] == "S" else "holds"
-            raise DataError(f"{kind} {n} {name} ({found})", where=path, do=f"choose one with --channel 0 to {n - 1}")
+            do = f"choose one with --channel 0 to {n - 1}" + (
+                ", or read them as planes with --axes zyx" if planar else ""
+            )
+            raise DataError(f"{kind} {n} {name} ({found})", where=path, do=do)
         if not 0 <= channel < n:
             raise UsageError(f"there is no channel {channel}, only 0 to {n - 1} ({found})", where=path)
     notes = []

@@ -216,6 +216,19 @@ def test_colour_stack_needs_a_channel(tmp_path, planarconfig):
         open_volume(tmp_path / "a.tif", channel=3)
 
 
+@pytest.mark.filterwarnings("ignore:.*are stored as RGB:DeprecationWarning")
+def test_three_planes_that_tifffile_took_for_colours(tmp_path):
+    data = voxels("uint8", (3, 12, 18))
+    tifffile.imwrite(tmp_path / "a.tif", data)  # without photometric= this is a planar RGB image
+    with pytest.raises(DataError, match="--channel 0 to 2, or read them as planes with --axes zyx"):
+        open_volume(tmp_path / "a.tif")
+    with open_volume(tmp_path / "a.tif", axes="zyx") as volume:
+        assert "reading axis S as z (3 planes)" in volume.notes
+        np.testing.assert_array_equal(read(volume), data)
+    with open_volume(tmp_path / "a.tif", channel=1) as volume:
+        np.testing.assert_array_equal(read(volume), data[1:2])
+
+
 @pytest.mark.parametrize(
     ("axes", "shape", "chosen"),
     [
