@@ -123,11 +123,10 @@ def main() -> None:
                       [round(float(v), 3) for v in held.iou], flush=True)  # fmt: skip
             if i < options.rounds:
                 for z in marked:
-                    added = correction_strokes(
+                    strokes[z] = correction_strokes(
                         truth.plane(z) + 1, predicted[z], strokes[z], n=options.per_round, length=options.length,
                         seed=1000 * (i + 1) + z,
                     )  # fmt: skip
-                    strokes[z] = np.where(strokes[z] > 0, strokes[z], added)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"accuracy_{options.name}.json"
     record = {

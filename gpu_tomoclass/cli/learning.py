@@ -197,10 +197,11 @@ def preview(
 ) -> None:
     """Classify one plane and write it as a picture: grey values, overlay, confidence."""
     from gpu_tomoclass.model import load_model
+    from gpu_tomoclass.pictures import check_picture_target, save_preview
     from gpu_tomoclass.preview import preview as run
-    from gpu_tomoclass.report import save_preview
     from gpu_tomoclass.volume import open_volume
 
+    check_picture_target(output, overwrite=overwrite)
     loaded = load_model(model)
     with open_volume(volume, **reading) as source:
         result = run(loaded, source, plane=plane, nan=nan, force=force, cache=_open_cache(cache, no_cache))
