@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -31,7 +32,7 @@ from gpu_tomoclass.volume import Volume, create_volume, open_volume
 
 EVERY = 6  # one plane in six is marked
 STROKES, LENGTH = 3, 24  # per class and plane, pixels
-CORRECTIONS = 8  # strokes per plane after the first look
+ROUNDS, CORRECTIONS = 3, 6  # looks, and strokes per plane after each
 OUTPUTS = ("sample.tif", "truth.tif", "strokes.tif", "materials.tcm", "labels.tif", "report.html")
 
 
@@ -93,11 +94,15 @@ def run_demo(
     _write(paths["truth.tif"], sample.truth, sample=sample, classes=classes, overwrite=overwrite)
     timed("simulate the tomogram", started)
 
-    cache = FeatureCache(target / "cache")
     bank = FeatureBank.create("paper")
     marked = list(range(EVERY // 2, shape[0], EVERY))
     strokes = np.zeros(shape, dtype=np.uint8)
-    with open_volume(paths["sample.tif"]) as volume, open_volume(paths["truth.tif"]) as truth:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_volume(paths["sample.tif"]) as volume,
+        open_volume(paths["truth.tif"]) as truth,
+    ):
+        cache = FeatureCache(scratch)
         for z in marked:
             strokes[z] = draw_strokes(sample.truth[z], per_class=STROKES, length=LENGTH, seed=seed + z)
         say(f"training on {STROKES} strokes per class on planes {', '.join(map(str, marked))}")
@@ -106,27 +111,29 @@ def run_demo(
                        classes=classes, workers=workers, overwrite=overwrite)  # fmt: skip
         timed("first training (features of the marked planes)", started)
 
-        say(f"out-of-bag error {_percent(first.oob_error)}; looking at the marked planes, correcting, training again")
         started = time.perf_counter()
-        for z in marked:
-            seen = preview(first.model, volume, plane=z, cache=cache)
-            strokes[z] = correction_strokes(
-                sample.truth[z], seen.labels, strokes[z], n=CORRECTIONS, length=LENGTH, seed=seed + 1000 + z
-            )
-        second = _train(volume, strokes, paths["strokes.tif"], sample=sample, bank=bank, cache=cache,
-                        classes=classes, workers=workers, overwrite=True)  # fmt: skip
-        save_model(second.model, paths["materials.tcm"], overwrite=overwrite)
-        timed("look, correct, train again (features from the cache)", started)
+        last = first
+        for i in range(1, ROUNDS + 1):
+            say(f"look {i} of {ROUNDS}: {CORRECTIONS} strokes on the largest errors of each marked plane, train again")
+            for z in marked:
+                seen = preview(last.model, volume, plane=z, cache=cache)
+                strokes[z] = correction_strokes(
+                    sample.truth[z], seen.labels, strokes[z], n=CORRECTIONS, length=LENGTH, seed=seed + 1000 * i + z
+                )
+            last = _train(volume, strokes, paths["strokes.tif"], sample=sample, bank=bank, cache=cache,
+                          classes=classes, workers=workers, overwrite=True)  # fmt: skip
+        save_model(last.model, paths["materials.tcm"], overwrite=overwrite)
+        timed(f"{ROUNDS} times look, correct, train again (features from the cache)", started)
 
         say("classifying the volume")
-        result = classify(volume, second.model, output=paths["labels.tif"], workers=workers, overwrite=overwrite,
+        result = classify(volume, last.model, output=paths["labels.tif"], workers=workers, overwrite=overwrite,
                           progress=progress)  # fmt: skip
         seconds["classify the volume"] = result.seconds
         with open_volume(paths["labels.tif"]) as labels:
             unseen = [z for z in range(shape[0]) if z not in marked]
             score = compare_volumes(labels, truth, planes=unseen)
             report = _report(sample, labels=labels, strokes=strokes, marked=marked, score=score, result=result,
-                             trainings=(first, second), seconds=seconds, workers=worker_count(workers))  # fmt: skip
+                             trainings=(first, last), seconds=seconds, workers=worker_count(workers))  # fmt: skip
     report.write(paths["report.html"], overwrite=overwrite)
     say(f"accuracy on the {len(unseen)} planes without strokes: {_percent(score.accuracy)}, Dice {score.mean_dice:.3f}")
     return str(paths["report.html"])
@@ -179,8 +186,8 @@ def _report(
     seconds: Mapping[str, float],
     workers: int,
 ) -> Report:
-    first, second = trainings
-    model: Model = second.model
+    first, last = trainings
+    model: Model = last.model
     classes = model.classes
     otsu = otsu_labels(sample.volume, len(classes))
     by_threshold = Confusion(classes)
@@ -196,9 +203,9 @@ def _report(
     )
     report.text(
         f"The sample is a simulated electron tomogram, so the truth is known. {len(marked)} of {len(otsu)} planes were "
-        f"marked by a script that imitates a person: {STROKES} strokes per class on each, then "
-        f"{CORRECTIONS} strokes where the first result was wrong; {sum(second.counts.values())} pixels in all, "
-        f"{100 * sum(second.counts.values()) / sample.truth.size:.2f} % of the volume."
+        f"marked by a script that imitates a person: {STROKES} strokes per class on each, then {ROUNDS} times "
+        f"{CORRECTIONS} strokes where the result was most wrong; {sum(last.counts.values())} pixels in all, "
+        f"{100 * sum(last.counts.values()) / sample.truth.size:.2f} % of the volume."
     )
     report.heading("Planes")
     report.legend(classes)
@@ -218,14 +225,14 @@ def _report(
     report.heading("Agreement with the truth, planes without strokes")
     report.confusion(score)
     report.heading("Training")
-    steps = (("first strokes", first), ("with corrections", second))
+    steps = (("first strokes", first), ("with corrections", last))
     report.table(
         ("", "pixels", "out-of-bag error", *(c.name for c in classes)),
         [(n, sum(t.counts.values()), _percent(t.oob_error), *t.counts.values()) for n, t in steps],
     )
     rows = [
         (family, _percent(share), f"{result.seconds_per_plane.get(family, 0):.3f}")
-        for family, share in second.importance.items()
+        for family, share in last.importance.items()
     ]
     report.table(("feature family", "importance", "seconds per plane"), rows)
     report.heading("Time")
