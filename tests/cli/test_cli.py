@@ -99,8 +99,9 @@ def test_preview_and_features(model, case, run, tmp_path):
     with tifffile.TiffFile(output) as file:
         labels = file.imagej_metadata["Labels"]
         channels = file.asarray()
-    assert labels[:3] == ["original", "Gaussian_blur_1.0", "Gaussian_blur_2.0"]
-    assert labels[-1] == "Median_3.0"
+    # sigma by sigma, as TWS orders them
+    assert labels[:5] == ["original", "Gaussian_blur_1.0", "Median_1.0", "Gaussian_blur_2.0", "Median_3.0"]
+    assert len(labels) == len(channels) == 8
     np.testing.assert_array_equal(channels[0], tifffile.imread(case / "volume.tif")[2].astype(np.float32))
 
 
@@ -209,7 +210,10 @@ def test_stopping_leaves_nothing_that_looks_finished(case, model, tmp_path):
         "from gpu_tomoclass import stream\n"
         "from gpu_tomoclass.cli import run\n"
         "labels = stream.Classifier.labels\n"
-        "def stop(self, p):\n    os.kill(os.getpid(), signal.SIGTERM)\n    return labels(self, p)\n"
+        "sent = []\n"
+        "def stop(self, p):\n"
+        "    if not sent:\n        sent.append(1)\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return labels(self, p)\n"
         "stream.Classifier.labels = stop\n"
         "sys.exit(run(sys.argv[1:]))"
     )
