@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def test_demo(tmp_path):
     unmarked = [0, 1, 2, 4, 5]
     accuracy = (labels == truth)[unmarked].mean()
     assert accuracy > 0.85  # one marked plane only; thresholds get less than 0.8
-    text = open(report, encoding="utf-8").read()
+    text = Path(report).read_text(encoding="utf-8")
     assert f"{100 * accuracy:.2f} % of the voxels" in text
     assert not re.search(r"(src|href)=\"(?!data:)", text)  # nothing from outside
     assert "<script" not in text

@@ -1,5 +1,7 @@
 """Labels do not depend on how the planes are run; only what the forest uses is computed; failures leave nothing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
@@ -8,6 +10,7 @@ from gpu_tomoclass.annotations import Annotation
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.forest.predict import predict_probabilities
 from gpu_tomoclass.intensity import prepare_plane
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.stream import Classifier, classify, probabilities_name
@@ -41,9 +44,8 @@ def annotation(volume):
     z, y, x = np.meshgrid([2, 6], np.arange(2, 30, 3), np.arange(2, 26, 2), indexing="ij")
     z, y, x = z.ravel(), y.ravel(), x.ravel()
     inside = (y >= 8) & (y < 24) & (x >= 6) & (x < 22)
-    return Annotation.from_voxels(
-        z, y, x, np.where(inside, 7, 3), shape=volume.shape, classes=default_classes(["a", "b", "out", "d", "e", "f", "in"])
-    )  # fmt: skip
+    classes = default_classes(["a", "b", "out", "d", "e", "f", "in"])
+    return Annotation.from_voxels(z, y, x, np.where(inside, 7, 3), shape=volume.shape, classes=classes)
 
 
 @pytest.fixture(scope="module")
@@ -97,18 +99,14 @@ def test_only_used_channels_are_computed(volume, model):
     # a forest that asks one family only: the blocks of the others are not touched
     forest = model.forest
     feature = np.where(forest.feature >= 0, only[0], -1).astype(np.int32)
-    narrow = Model(
-        type(forest)(feature, forest.threshold, forest.child, forest.left_fraction, forest.votes, forest.roots, forest.n_features),
-        model.bank, model.classes, model.intensity,
-    )  # fmt: skip
+    narrow_forest = dataclasses.replace(forest, feature=feature)
+    narrow = Model(narrow_forest, model.bank, model.classes, model.intensity)
     timings = {}
     image = prepare_plane(volume, 0, scale=model.intensity).image
     narrow_classifier = Classifier(narrow)
     probabilities = narrow_classifier.probabilities(image, timings=timings)
     assert set(timings) == {"mean", "forest"}
     full = model.bank.compute(image).reshape(model.bank.n_channels, -1)
-    from gpu_tomoclass.forest.predict import predict_probabilities
-
     np.testing.assert_array_equal(probabilities.reshape(2, -1), predict_probabilities(narrow.forest, full))
 
 
@@ -132,7 +130,7 @@ def test_missing_planes_are_unlabelled_and_listed(volume, model, tmp_path):
 
 
 def test_models_that_do_not_fit_are_refused(volume, model, annotation, tmp_path):
-    with pytest.raises(ModelError, match="uint16.*uint8"):
+    with pytest.raises(ModelError, match=r"uint16.*uint8"):
         classify(ArrayVolume((volume.array // 4).astype(np.uint8)), model, output=tmp_path / "x.tif")
     sized = ArrayVolume(volume.array, voxel_size=(1.0, 1.0, 1.0))
     trained = train(sized, annotation, bank=FeatureBank.create(["gaussian_blur"]), n_trees=5).model
