@@ -79,9 +79,9 @@ class Confusion:
         """Label value of each row and column."""
         if self._chosen is not None:
             return self._chosen
-        in_truth, in_labels = self._counts.any(axis=1), self._counts.any(axis=0)
-        in_labels[0] = False
-        return tuple(np.flatnonzero(in_truth | in_labels).tolist())
+        used = self._counts.sum(axis=1) + self._counts.sum(axis=0)
+        used[0] = self._counts[0].sum()  # a 0 met only in the prediction is no class
+        return tuple(np.flatnonzero(used).tolist())
 
     @property
     def names(self) -> tuple[str, ...]:
