@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--per-round", type=int, default=3, help="correction strokes per plane and round")
     parser.add_argument("--features", default="paper")
+    parser.add_argument("--score-first", action="store_true", help="also score the first strokes on held-out planes")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", help="folder for computed features; default a temporary one")
@@ -116,7 +117,7 @@ def main() -> None:
                            "oob_error": result.oob_error})  # fmt: skip
             print(f"round {i}: {annotation.label.size} px, marked planes {100 * confusion.accuracy:.2f} %, "
                   f"out-of-bag {100 * result.oob_error:.2f} %", flush=True)  # fmt: skip
-            if i in (0, options.rounds):
+            if i == options.rounds or (i == 0 and options.score_first):
                 held, _ = score(classifier, volume, truth, held_out, scale=scale, workers=options.workers)
                 rounds[-1]["held_out"] = held.to_dict()
                 print(f"  held out ({len(held_out)} planes): {100 * held.accuracy:.2f} %, mean IoU {held.mean_iou:.3f}",
