@@ -29,6 +29,7 @@ for axis, (title, image) in zip(figure.subplots(1, 4), panels, strict=True):
     axis.imshow(image, interpolation="nearest")
     axis.set_title(title)
     axis.set_axis_off()
+figure.get_layout_engine().set(h_pad=0.12)
 patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*c.colour), label=c.name) for c in classes]
 figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
 figure.savefig(Path(__file__).parent / "images" / "overview.png", dpi=90, metadata={"Software": None})
