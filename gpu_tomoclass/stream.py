@@ -79,7 +79,8 @@ class ClassifyResult:
     ----------
     path : str
         The label volume.
-    probabilities_path : str or None
+    probability_paths : tuple of str
+        Empty without probabilities; one file per class where the format holds one image per file (MRC).
     n_planes : int
     counts : dict
         Voxels per class name (and ``"unlabelled"`` where masked).
@@ -91,7 +92,7 @@ class ClassifyResult:
     """
 
     path: str
-    probabilities_path: str | None
+    probability_paths: tuple[str, ...]
     n_planes: int
     counts: Mapping[str, int]
     notes: Sequence[str]
@@ -188,15 +189,14 @@ def classify(
             labels[influenced(plane.filled, classifier.blocks)] = UNLABELLED
         return labels, p, seconds, plane.notes
 
-    probabilities_path = probabilities_name(output) if probabilities else None
     with ExitStack() as stack:
         label_writer = stack.enter_context(
             create_volume(output, dtype=np.dtype(np.uint8), classes=model.classes, **common)
         )
         probability_writer = None
-        if probabilities_path is not None:
+        if probabilities:
             probability_writer = stack.enter_context(
-                create_volume(probabilities_path, dtype=np.dtype(np.float32), channels=names, **common)
+                create_volume(probabilities_name(output), dtype=np.dtype(np.float32), channels=names, **common)
             )
         results = map_in_order(classified, prepared(), workers=worker_count(workers))
         for done, (labels, p, seconds, plane_notes) in enumerate(results):
@@ -216,7 +216,7 @@ def classify(
         counts["unlabelled"] = int(n_voxels[UNLABELLED])
     return ClassifyResult(
         path=fspath(output),
-        probabilities_path=probabilities_path,
+        probability_paths=() if probability_writer is None else probability_writer.outputs(),
         n_planes=stop - start,
         counts=counts,
         notes=list(dict.fromkeys(notes)),

@@ -223,6 +223,10 @@ class VolumeWriter(abc.ABC):
     path: str
     shape: tuple[int, int, int]
 
+    def outputs(self) -> tuple[str, ...]:
+        """The names that :meth:`finish` gives; more than one where a format holds one image per file."""
+        return (fspath(self.path),)
+
     @abc.abstractmethod
     def write_plane(self, z: int, plane: np.ndarray) -> None:
         """Write plane z: (ny, nx), or (n_channels, ny, nx) where the volume was created with channels."""

@@ -278,8 +278,8 @@ def classify(
     rate = result.n_planes / max(result.seconds, 1e-9)
     click.echo(f"{result.n_planes} planes in {result.seconds:.1f} s ({rate:.2f} planes/s)")
     click.echo(f"labels: {result.path}")
-    if result.probabilities_path is not None:
-        click.echo(f"probabilities: {result.probabilities_path}")
+    for path in result.probability_paths:
+        click.echo(f"probabilities: {path}")
 
 
 @click.command()

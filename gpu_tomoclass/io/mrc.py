@@ -199,6 +199,9 @@ class MrcWriter(VolumeWriter):
             self.discard()
             raise
 
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(map(str, self.paths))
+
     def write_plane(self, z: int, plane: np.ndarray) -> None:
         """Write plane z: (ny, nx), or (n_channels, ny, nx) with channels."""
         planes = plane if self._has_channels else plane[np.newaxis]

@@ -313,7 +313,7 @@ def check_same_decoding(
     """tifffile decodes the pages of some series like the first, without looking."""
     if first is not None and other is not None and first != other:
         codes = dict(sorted(set(first) ^ set(other)))
-        names = ", ".join(str(tifffile.TIFF.TAGS.get(code, code)) for code in codes)
+        names = ", ".join(tifffile.TIFF.TAGS.get(code, str(code)) for code in codes)
         raise DataError(f"page {number} differs from page 0 in {names}", where=path, do="save the stack again")
 
 

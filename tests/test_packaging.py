@@ -1,0 +1,121 @@
+"""What a user gets: a wheel with its CUDA sources, consistent metadata, documents whose links and commands exist."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+import gpu_tomoclass
+from gpu_tomoclass.cli import cli
+from gpu_tomoclass.errors import ResourceError
+from gpu_tomoclass.kernels import kernels_folder
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_wheel_holds_package_and_kernels(tmp_path):
+    """Built by the declared backend, unpacked elsewhere, imported from there: the kernels are found inside."""
+    build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(tmp_path / done.stdout.split()[-1]) as wheel:
+        names = wheel.namelist()
+        wheel.extractall(tmp_path / "site")
+    kernels = {p.name for p in (ROOT / "kernels").iterdir()}
+    assert {f"gpu_tomoclass/kernels/{name}" for name in kernels} <= set(names)
+    assert "gpu_tomoclass/py.typed" in names
+    assert not any(name.startswith(("tests/", "docs/")) for name in names)
+    code = "from gpu_tomoclass.kernels import kernels_folder; print(kernels_folder())"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {code}"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert Path(done.stdout.strip()) == tmp_path / "site" / "gpu_tomoclass" / "kernels", done.stderr
+
+
+def test_kernels_are_found_here_and_their_absence_is_told(monkeypatch, tmp_path):
+    assert kernels_folder() == ROOT / "kernels"
+    monkeypatch.setattr("gpu_tomoclass.kernels.__file__", str(tmp_path / "gpu_tomoclass" / "kernels.py"))
+    with pytest.raises(ResourceError, match="install gpu_tomoclass again"):
+        kernels_folder()
+
+
+def test_citation_is_current():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == gpu_tomoclass.__version__
+    assert citation["license"] == PROJECT["project"]["license"]
+    assert citation["message"]
+    assert citation["authors"]
+
+
+def test_gpu_environment_has_every_dependency():
+    """conda's list and pip's list must not drift apart: same packages, same floors."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+
+    def parsed(items):
+        pairs = (re.match(r"([A-Za-z0-9_.-]+?)(?:>=([\d.]+))?(?:[,=].*)?$", item).groups() for item in items)
+        return {name.replace("matplotlib-base", "matplotlib"): floor for name, floor in pairs}
+
+    def numbers(floor):
+        return None if floor is None else tuple(int(n) for n in floor.split(".") if int(n) or n != "0") or (0,)
+
+    conda = parsed(environment["dependencies"])
+    for name, floor in parsed(PROJECT["project"]["dependencies"]).items():
+        assert name in conda
+        assert numbers(conda[name]) == numbers(floor), name
+
+
+@pytest.mark.parametrize(
+    "page", sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if not target.startswith(("http", "mailto")):
+            assert ((ROOT / page).parent / target).exists(), target
+
+
+def commands_of(page):
+    """The gpu-tomoclass commands in the shell blocks of a page."""
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = line.split("#")[0].strip()
+            if line.startswith("gpu-tomoclass "):
+                yield line
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/annotations.md", "docs/formats.md"])
+def test_documented_flags_exist(page):
+    lines = list(commands_of(ROOT / page))
+    assert lines or page != "README.md"
+    for line in lines:
+        words = line.split()[1:]
+        if words[0].startswith("-"):
+            continue
+        command = cli.commands[words[0]]
+        flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {
+            "--help",
+            "-h",
+        }
+        unknown = [w.split("=")[0] for w in words if re.match(r"--?[a-z]", w) and w.split("=")[0] not in flags]
+        assert not unknown, line
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_and_option_has_help(name):
+    command = cli.commands[name]
+    assert command.help
+    assert CliRunner().invoke(command, ["--help"]).exit_code == 0
+    for option in command.params:
+        if option.param_type_name == "option":
+            named = f"{name} {option.opts}"
+            assert getattr(option, "help", None) or option.metavar, named
