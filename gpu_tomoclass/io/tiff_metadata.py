@@ -132,6 +132,11 @@ def _imagej_voxel_size(found: Description, imagej: Mapping[str, Any], page: tiff
         found.notes.append(f"voxel size ignored: {1 / x:g} pixels per {unit} is a printing resolution")
         return
     _set_voxel_size(found, imagej.get("spacing"), y, x, scale=scale)
+    if found.voxel_size is not None and x == y == 1 and imagej.get("spacing", 1) != 1:
+        found.notes.append(
+            f"planes are {imagej['spacing']:g} {unit} apart and pixels 1 {unit} wide, which is also what files without "
+            "a pixel size say: check it"
+        )
 
 
 def _imagej_calibration(found: Description, imagej: Mapping[str, Any]) -> None:

@@ -337,6 +337,13 @@ def test_plain_resolution(tmp_path, per_unit, unit, expected):
         assert volume.voxel_size == (expected if expected is None else pytest.approx((expected,) * 3, rel=1e-8))
 
 
+def test_default_pixel_size_beside_a_spacing_is_noted(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", voxels("uint8"), imagej=True, metadata={"spacing": 3.36, "unit": "nm"})
+    with open_volume(tmp_path / "a.tif") as volume:
+        assert volume.voxel_size == (3.36, 1.0, 1.0)
+        assert "planes are 3.36 nm apart and pixels 1 nm wide" in volume.notes[-1]
+
+
 def test_imagej_signed_16_bit(tmp_path):
     data = voxels("uint16")
     metadata = {"axes": "ZYX", "cf": 0, "c0": -32768.0, "c1": 1.0, "vunit": "gray value"}
