@@ -212,7 +212,7 @@ def _declared_axes(tif: tifffile.TiffFile, first: Any) -> list[tuple[str, int]] 
             return None
         order = pixels[0].get("DimensionOrder", "XYZCT")[:1:-1]
         return [(letter, int(pixels[0].get(f"Size{letter}", 1))) for letter in order]
-    if first.is_shaped:
+    if first.is_shaped and tif.shaped_metadata:
         shape = [int(n) for n in tif.shaped_metadata[0]["shape"]]
         letters = str(tif.shaped_metadata[0].get("axes", "Q" * (len(shape) - 2) + "YX"))
         if len(letters) == len(shape) and letters.endswith("YX") and tuple(shape[-2:]) == first.shape:
