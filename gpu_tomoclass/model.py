@@ -26,7 +26,7 @@ from gpu_tomoclass.features import DEFINITION_VERSION, FeatureBank
 from gpu_tomoclass.forest.arrays import FIELDS, Forest
 from gpu_tomoclass.intensity import IntensityScale
 from gpu_tomoclass.io.partial import check_overwrite, commit, discard, prepare_target, size_text, writing
-from gpu_tomoclass.volume import VoxelSize
+from gpu_tomoclass.volume import Volume, VoxelSize
 
 MODEL_SUFFIX = ".tcm"
 FORMAT = "gpu_tomoclass model"
@@ -372,7 +372,12 @@ def describe_model(model: Model) -> dict[str, Any]:
 
 
 def check_fits(
-    model: Model, *, dtype: np.dtype[Any], voxel_size: VoxelSize | None = None, force: bool = False
+    model: Model,
+    *,
+    dtype: np.dtype[Any],
+    shape: tuple[int, int, int] | None = None,
+    voxel_size: VoxelSize | None = None,
+    force: bool = False,
 ) -> list[str]:
     """Whether a volume of this kind can be classified by the model.
 
@@ -381,6 +386,8 @@ def check_fits(
     model : Model
     dtype : numpy.dtype
         Of the volume.
+    shape : tuple of int, optional
+        (nz, ny, nx) of the volume; the training volume's shape in another order is worth a note.
     voxel_size : tuple of float, optional
         (z, y, x) in nm of the volume.
     force : bool
@@ -402,18 +409,30 @@ def check_fits(
             f"the model was trained on {trained} voxels, the volume has {dtype}: grey values do not compare",
             do="convert the volume or train on volumes of this kind",
         )
+    notes = []
+    known = model.training.get("volume", {}).get("shape")
+    if known and shape is not None and list(shape) != known and sorted(shape) == sorted(known):
+        notes.append(
+            f"the volume is {tuple(shape)} (z, y, x), the training volume was {tuple(known)}: if axes are swapped, "
+            "give the right order with --axes"
+        )
     if model.voxel_size is None or voxel_size is None:
-        return []
+        return notes
     ratios = [b / a for a, b in zip(model.voxel_size, voxel_size, strict=True)]
     if all(abs(r - 1) <= VOXEL_SIZE_TOLERANCE for r in ratios[1:]):
-        return []
+        return notes
     sizes = f"{_nm(voxel_size)}, the model was trained on {_nm(model.voxel_size)}"
     if not force:
         raise ModelError(
             f"voxels of the volume are {sizes}: features have sizes in pixels",
             do="rescale the volume, train on such volumes, or go on with --force",
         )
-    return [f"voxels of the volume are {sizes}"]
+    return [*notes, f"voxels of the volume are {sizes}"]
+
+
+def fits_volume(model: Model, volume: Volume, *, force: bool = False) -> list[str]:
+    """:func:`check_fits` for an open volume."""
+    return check_fits(model, dtype=volume.dtype, shape=volume.shape, voxel_size=volume.voxel_size, force=force)
 
 
 def _value_kind(dtype: np.dtype[Any]) -> str:

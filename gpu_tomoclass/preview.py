@@ -10,7 +10,7 @@ import numpy as np
 from gpu_tomoclass.cache import FeatureCache
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.intensity import prepare_plane
-from gpu_tomoclass.model import Model, check_fits
+from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.stream import Classifier
 from gpu_tomoclass.volume import Volume
 
@@ -61,7 +61,7 @@ def preview(
     """
     if not 0 <= plane < volume.shape[0]:
         raise UsageError(f"there is no plane {plane}, only 0 to {volume.shape[0] - 1}", where=volume.path)
-    notes = [*volume.notes, *check_fits(model, dtype=volume.dtype, voxel_size=volume.voxel_size, force=force)]
+    notes = [*volume.notes, *fits_volume(model, volume, force=force)]
     classifier = Classifier(model)
     prepared = prepare_plane(volume, plane, scale=model.intensity, nan=nan)
     probabilities = classifier.probabilities(prepared.image, cache=cache)

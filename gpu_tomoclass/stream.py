@@ -22,7 +22,7 @@ from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import FeatureBlock
 from gpu_tomoclass.forest.predict import predict_classes, predict_probabilities
 from gpu_tomoclass.intensity import IntensityScale, PreparedPlane, prepare_plane
-from gpu_tomoclass.model import Model, check_fits
+from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.planes import Progress, map_in_order, worker_count
 from gpu_tomoclass.volume import Volume, create_volume
 
@@ -156,7 +156,7 @@ def classify(
     """
     if intensity not in INTENSITY_CHOICES:
         raise UsageError(f"intensity {intensity!r} is unknown", do=f"choose one of {', '.join(INTENSITY_CHOICES)}")
-    notes = [*volume.notes, *check_fits(model, dtype=volume.dtype, voxel_size=volume.voxel_size, force=force)]
+    notes = [*volume.notes, *fits_volume(model, volume, force=force)]
     start, stop = plane_range(volume, planes)
     scale = model.intensity if intensity == "model" else IntensityScale.for_volume(volume, mode=intensity)
     classifier = Classifier(model)
@@ -270,5 +270,5 @@ def provenance(
         "made_by": f"gpu_tomoclass {__version__}",
         "model": {"hash": model.hash, "versions": dict(model.versions), "created": model.created},
         "input": volume.fingerprint(),
-        "settings": {"planes": list(planes), "intensity": scale.to_dict(), "nan": nan},
+        "settings": {"planes": list(planes), "axes": volume.axes, "intensity": scale.to_dict(), "nan": nan},
     }

@@ -151,7 +151,7 @@ def train(
         forest_options={"n_jobs": n_workers, **forest_options},
         seconds_per_plane={family: float(np.median(s)) for family, s in timings.items()},
         cached_blocks=cache.hits - hits_before if cache is not None else 0,
-        notes=[*annotation.notes, *notes],
+        notes=[*annotation.notes, *_scale_notes(bank, volume.shape[1:]), *notes],
         feature_seconds=feature_seconds,
     )
 
@@ -263,6 +263,16 @@ def _finish(
         notes=list(dict.fromkeys([*notes, *trained.notes])),
         seconds={"features": feature_seconds, "forest": forest_seconds},
     )
+
+
+def _scale_notes(bank: FeatureBank, shape: tuple[int, ...]) -> list[str]:
+    """Scales that look beyond the plane are computed by TWS's border rules, and say little."""
+    local = [block for block in bank.blocks if block.radius is not None]
+    beyond = [(block.family, block.sigma) for block in local if block.reach >= min(shape)]
+    if not beyond:
+        return []
+    listed = ", ".join(name if sigma is None else f"{name} {sigma:g}" for name, sigma in beyond)
+    return [f"planes of {shape[0]} x {shape[1]} are smaller than these filters, which mostly see the border: {listed}"]
 
 
 def _importance_per_family(trained: TrainedForest, bank: FeatureBank) -> dict[str, float]:

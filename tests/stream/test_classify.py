@@ -166,3 +166,14 @@ def test_a_volume_that_changes_during_the_run_is_refused(volume, model, tmp_path
 def test_names_of_probabilities():
     assert probabilities_name("a/labels.ome.zarr") == "a/labels_probabilities.ome.zarr"
     assert probabilities_name("a.b/x.tif") == "a.b/x_probabilities.tif"
+
+
+def test_swapped_axes_and_too_large_scales_are_noted(volume, model, annotation, tmp_path):
+    turned = ArrayVolume(np.ascontiguousarray(volume.array.transpose(1, 0, 2)[:, :, :]))
+    assert sorted(turned.shape) == sorted(volume.shape)
+    result = classify(turned, model, output=tmp_path / "x.tif", planes=(0, 1))
+    assert any("--axes" in note for note in result.notes)
+    bank = FeatureBank.create(["gaussian_blur", "laplacian"], sigma_min=1, sigma_max=16)
+    notes = train(volume, annotation, bank=bank, n_trees=3).notes
+    # planes of 32 x 28: the Laplacian at 8 and 16 reaches 33 and 65, the blur at 16 (std 6.4) only 27
+    assert any("laplacian 8, laplacian 16" in note and "gaussian" not in note for note in notes)
