@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--per-round", type=int, default=3, help="correction strokes per plane and round")
     parser.add_argument("--features", default="paper")
+    parser.add_argument("--fresh", type=int, default=0, help="also so many new strokes per class, plane and round")
     parser.add_argument("--score-first", action="store_true", help="also score the first strokes on held-out planes")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -128,6 +129,11 @@ def main() -> None:
                         truth.plane(z) + 1, predicted[z], strokes[z], n=options.per_round, length=options.length,
                         seed=1000 * (i + 1) + z,
                     )  # fmt: skip
+                    if options.fresh:
+                        more = draw_strokes(
+                            truth.plane(z) + 1, per_class=options.fresh, length=options.length, seed=77 * (i + 1) + z
+                        )
+                        strokes[z] = np.where(strokes[z] > 0, strokes[z], more)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"accuracy_{options.name}.json"
     record = {
