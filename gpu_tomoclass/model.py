@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -205,7 +206,7 @@ def load_model(path: str | PathLike[str]) -> Model:
         if error.where == path:
             raise
         raise ModelError(str(error), where=path) from error
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelError(f"is damaged ({error})", where=path, do="copy it again or train again") from error
     except OSError as error:
         raise ModelError(f"cannot be read: {error.strerror or error}", where=path) from error
