@@ -213,9 +213,9 @@ def test_volumes_that_do_not_fit(pair):
     truth, labels = pair
     with pytest.raises(ModelError, match=r"labels.tif: is \(4, 41, 30\).*truth.tif is \(4, 30, 41\)"):
         compare_volumes(Planes(labels.transpose(0, 2, 1), path="labels.tif"), Planes(truth, path="truth.tif"))
+    grey = labels.astype(np.uint16)
+    grey[2, 3, 4] = 1000
     with pytest.raises(DataError, match=r"grey.tif: plane 2"):
-        grey = labels.astype(np.uint16)
-        grey[2, 3, 4] = 1000
         compare_volumes(Planes(grey, path="grey.tif"), Planes(truth))
     with pytest.raises(UsageError, match="mapping"):
         compare_volumes(Planes(labels), Planes(truth), mapping={0: 300})
