@@ -6,8 +6,8 @@ WORKERS ?= 2
 
 .PHONY: help demo test check clean
 help:
-	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 4 minutes)"
-	@echo "make test   run the tests (about 6 minutes on 2 cores)"
+	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 2 minutes with the installation)"
+	@echo "make test   run the tests (about 4 minutes on 2 cores with the installation)"
 	@echo "make check  ruff and mypy (under a minute)"
 	@echo "make clean  remove the virtual environment and caches"
 
