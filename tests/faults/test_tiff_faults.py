@@ -156,6 +156,37 @@ def test_damage_is_seen_when_tifffile_is_silenced(tmp_path, quiet):
         logger.setLevel(level)
 
 
+def test_damage_that_is_only_logged_is_seen_when_tifffile_is_silenced(tmp_path):
+    """A tag whose value lies behind the end of the file is left out by tifffile, with a log record."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(FLAVOURS["pages zlib"])
+    with tifffile.TiffFile(path) as tif:
+        tag = tif.pages[0].tags["XResolution"]
+    with open(path, "r+b") as file:
+        file.seek(tag.offset + 8)
+        file.write(struct.pack("<I", 2**31))
+    logger = logging.getLogger("tifffile")
+    level = logger.level
+    try:
+        for silent in (level, logging.CRITICAL):
+            logger.setLevel(silent)
+            with pytest.raises(DataError, match=r"damaged: .*tifffile: invalid value offset"):
+                open_volume(path)
+    finally:
+        logger.setLevel(level)
+
+
+@pytest.mark.parametrize("flavour", ["imagej", "pages"])
+def test_pages_that_store_more_than_they_declare(tmp_path, flavour):
+    path = tmp_path / "a.tif"
+    path.write_bytes(FLAVOURS[flavour])
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        for page in tif.pages:
+            page.tags["ImageLength"].overwrite(1)
+    with pytest.raises(DataError, match="pages of 1 x 24 uint16 have 48 bytes, and 768 are stored"):
+        open_volume(path)
+
+
 @pytest.mark.parametrize("compression", ["zlib", "lzw", "zstd", "packbits"])
 def test_corrupt_strip_names_the_plane(tmp_path, compression):
     path = tmp_path / "a.tif"

@@ -67,6 +67,29 @@ def test_folder_replaces_a_store_but_not_a_directory_of_other_files(tmp_path):
     assert (names(target), names(tmp_path)) == (["c"], ["out.zarr"])
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_everything_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch, folder):
+    """A power failure after the renaming must not leave an empty file with the final name."""
+    events = []
+    sync, names_of = os.fsync, {}
+    real_open = os.open
+
+    def open_and_remember(path, *args, **kwargs):
+        descriptor = real_open(path, *args, **kwargs)
+        names_of[descriptor] = Path(path).name
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_and_remember)
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(names_of[fd]) or sync(fd))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: events.append("rename") or replace(a, b))
+    temporary = partial.prepare_target(tmp_path / "out", folder=folder)
+    (temporary / "c" if folder else temporary).write_bytes(b"data")
+    partial.commit(temporary, tmp_path / "out")
+    inside = ["c", temporary.name] if folder else [temporary.name]
+    assert events == [*inside, "rename", tmp_path.name]
+
+
 def test_failed_folder_commit_leaves_the_old_store(tmp_path, monkeypatch):
     target = tmp_path / "out.zarr"
     target.mkdir()
@@ -116,7 +139,7 @@ def test_full_disk_names_needed_and_free_bytes(tmp_path):
 
 def test_file_of_a_killed_process_is_removed_and_of_a_living_one_kept(tmp_path):
     target = tmp_path / "out.tif"
-    code = "import os, sys; from gpu_tomoclass.io.partial import prepare_target as p; p(sys.argv[1]); os.abort()"
+    code = "import os, sys; from gpu_tomoclass.io.partial import prepare_target as p; p(sys.argv[1]); os._exit(1)"
     subprocess.run([sys.executable, "-c", code, target], check=False)
     assert len(names(tmp_path)) == 1
     mine = partial.prepare_target(target)
