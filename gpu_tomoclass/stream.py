@@ -198,6 +198,8 @@ def classify(
             probability_writer = stack.enter_context(
                 create_volume(probabilities_name(output), dtype=np.dtype(np.float32), channels=names, **common)
             )
+        if progress is not None:
+            progress(0, stop - start)
         results = map_in_order(classified, prepared(), workers=worker_count(workers))
         for done, (labels, p, seconds, plane_notes) in enumerate(results):
             label_writer.write_plane(done, labels)

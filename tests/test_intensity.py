@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.intensity import IntensityScale, prepare_plane
 from gpu_tomoclass.volume import Volume
@@ -108,9 +109,13 @@ def test_precision_and_overflow_are_told():
 
 @pytest.mark.parametrize(
     "broken",
-    [{}, {"kind": "x", "gain": 1, "offset": 0, "clip": None}, {"kind": "as-is", "gain": "nan", "offset": 0, "clip": None},
-     {"kind": "percentile", "gain": 1, "offset": 0, "clip": [1]}],
-)  # fmt: skip
+    [
+        {},
+        {"kind": "x", "gain": 1, "offset": 0, "clip": None},
+        {"kind": "as-is", "gain": "nan", "offset": 0, "clip": None},
+        {"kind": "percentile", "gain": 1, "offset": 0, "clip": [1]},
+    ],
+)
 def test_malformed_scales_are_refused(broken):
     with pytest.raises(ModelError, match="intensity scale"):
         IntensityScale.from_dict(broken)

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.planes import map_in_order, worker_count
 

@@ -176,6 +176,10 @@ def _bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         started = time.perf_counter()
 
         def advance(done: int, total: int) -> None:
+            nonlocal started
+            if done == 0:  # the work begins now, whatever came before
+                started = time.perf_counter()
+                bar.reset(task)
             rate = done / max(time.perf_counter() - started, 1e-9)
             bar.update(task, completed=done, total=total, rate=f"{rate:.2f} {unit}/s")
 
@@ -186,9 +190,11 @@ def _plain_lines(label: str, unit: str) -> Callable[[int, int], None]:
     started = last = time.perf_counter()
 
     def advance(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal started, last
         now = time.perf_counter()
-        if done == total or now - last >= PLAIN_INTERVAL:
+        if done == 0:  # the work begins now, whatever came before
+            started = last = now
+        elif done == total or now - last >= PLAIN_INTERVAL:
             last = now
             rate = done / max(now - started, 1e-9)
             left = (total - done) / max(rate, 1e-9)
