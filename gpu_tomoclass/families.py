@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gpu_tomoclass.reference.source import FeatureSource
 
 SIGMA_LIMITS = (0.01, 256.0)
+MAX_SIGMAS = 64  # of a family; differences of Gaussians grow with its square
 
 
 class Request(NamedTuple):
@@ -91,6 +92,8 @@ class Family:
             if sigmas:
                 raise UsageError(f"{self.name} has no sigma, but was given {_listed(sigmas)}")
             return
+        if len(sigmas) > MAX_SIGMAS:
+            raise UsageError(f"{self.name} has {len(sigmas)} sigmas, more than {MAX_SIGMAS}")
         for sigma in sigmas:
             self._check_sigma(sigma)
         steps = [int(s) for s in sigmas] if self.whole_pixels else list(sigmas)

@@ -9,45 +9,48 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from gpu_tomoclass import __version__
+from gpu_tomoclass.archive import open_archive, read_array, read_json
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import ModelError, UsageError
 from gpu_tomoclass.features import DEFINITION_VERSION, FeatureBank
 from gpu_tomoclass.forest.arrays import FIELDS, Forest
 from gpu_tomoclass.intensity import IntensityScale
-from gpu_tomoclass.io.partial import check_overwrite, commit, discard, prepare_target, size_text, writing
+from gpu_tomoclass.io.partial import check_overwrite, commit, discard, prepare_target, writing
 from gpu_tomoclass.volume import Volume, VoxelSize
 
 MODEL_SUFFIX = ".tcm"
 FORMAT = "gpu_tomoclass model"
 FORMAT_VERSION = 1
 JSON_NAME = "model.json"
-MAX_JSON_BYTES = 64 * 2**20
+MAX_JSON_BYTES = 4 * 2**20  # parsed, JSON can take 30 times its size; a header has some kilobytes
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time stamp, so that equal models are equal files
 VOXEL_SIZE_TOLERANCE = 0.01
 
+_ZLIB_STARTS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 # What a file begins with, for a refusal that helps. A pickle can run code when it is loaded: it never is.
 _SIGNATURES = (
     (b"\x80", "a Python pickle or joblib file, which can run code; it was not loaded"),
     (b"\xac\xed", "a Java object, perhaps a classifier saved by Fiji"),
     (b"\x1f\x8b", "a gzip file, perhaps a compressed pickle or Fiji classifier; it was not loaded"),
-    (b"\x78", "a zlib stream, perhaps a compressed joblib file; it was not loaded"),
+    *((start, "a zlib stream, perhaps a compressed joblib file; it was not loaded") for start in _ZLIB_STARTS),
     (b"\x89HDF", "an HDF5 file"),
     (b"II*\x00", "a TIFF"),
     (b"MM\x00*", "a TIFF"),
     (b"II+\x00", "a TIFF"),
     (b"\x93NUMPY", "a NumPy array"),
+    (b"PK", "an empty or divided zip archive"),
     (b"@", "text, perhaps ARFF: train from it with gpu-tomoclass train --from"),
     (b"", "of an unknown kind"),
 )
@@ -103,9 +106,9 @@ class Model:
 
     @cached_property
     def hash(self) -> str:
-        """BLAKE2b of everything but the time of creation, hexadecimal."""
+        """BLAKE2b of everything but the time of creation and the version that wrote the file, hexadecimal."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(_json_bytes({k: v for k, v in _header(self).items() if k != "created"}))
+        digest.update(_json_bytes({k: v for k, v in _header(self).items() if k not in ("created", "made_by")}))
         for name in FIELDS:
             digest.update(_npy_bytes(getattr(self.forest, name)))
         return digest.hexdigest()
@@ -197,50 +200,44 @@ def load_model(path: str | PathLike[str]) -> Model:
     file = Path(path)
     if not file.exists():
         raise UsageError("does not exist", where=path)
+    if not file.is_file():  # opening a pipe would wait for ever
+        raise ModelError(f"is {'a directory' if file.is_dir() else 'not a regular file'}, not a model", where=path)
+    _check_signature(file)
+    with open_archive(file) as archive:
+        return _read(archive)
+
+
+def _check_signature(file: Path) -> None:
     try:
         with file.open("rb") as stream:
-            _check_signature(stream, path)
-            with zipfile.ZipFile(stream) as archive:
-                return _read(archive, path)
-    except ModelError as error:
-        if error.where == path:
-            raise
-        raise ModelError(str(error), where=path) from error
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(f"is damaged ({error})", where=path, do="copy it again or train again") from error
+            start = stream.read(8)
     except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror or error}", where=path) from error
-
-
-def _check_signature(stream: BinaryIO, path: str | PathLike[str]) -> None:
-    start = stream.read(8)
-    stream.seek(0)
+        raise ModelError(f"cannot be read: {error.strerror or error}", where=file) from error
     if start.startswith(b"PK\x03\x04"):
         return
     kind = "empty" if not start else next(kind for magic, kind in _SIGNATURES if start.startswith(magic))
-    raise ModelError(f"is not a gpu_tomoclass model, it is {kind}", where=path, do="make one with gpu-tomoclass train")
+    raise ModelError(f"is not a gpu_tomoclass model, it is {kind}", where=file, do="make one with gpu-tomoclass train")
 
 
-def _read(archive: zipfile.ZipFile, path: str | PathLike[str]) -> Model:
+def _read(archive: zipfile.ZipFile) -> Model:
     expected = {JSON_NAME, *(f"{name}.npy" for name in FIELDS)}
     found = [info.filename for info in archive.infolist()]
     if JSON_NAME not in found:
-        raise ModelError(
-            f"is a zip archive without {JSON_NAME}, not a model", where=path, do="make one with gpu-tomoclass train"
-        )
-    header = _read_header(archive, path)
+        raise ModelError(f"is a zip archive without {JSON_NAME}, not a model", do="make one with gpu-tomoclass train")
+    header = _read_header(archive)
     if sorted(found) != sorted(expected):
-        raise ModelError(f"holds {sorted(found)[:20]}, expected {sorted(expected)}", where=path)
-    classes = _classes(header["classes"])
-    bank = FeatureBank.from_dict(header["bank"])
-    arrays = {name: _read_array(archive, name) for name in FIELDS}
+        raise ModelError(f"holds {sorted(found)[:20]}, expected {sorted(expected)}")
+    arrays = {
+        name: read_array(archive, f"{name}.npy", dtypes=dtypes, n_axes=n_axes)
+        for name, (dtypes, n_axes) in FIELDS.items()
+    }
     return Model(
         forest=Forest(**arrays, n_features=header["n_features"]),
-        bank=bank,
-        classes=classes,
+        bank=FeatureBank.from_dict(header["bank"]),
+        classes=_classes(header["classes"]),
         intensity=IntensityScale.from_dict(header["intensity"]),
         voxel_size=_voxel_size(header["voxel_size_nm"]),
-        training=header["training"],
+        training=_checked_training(header["training"]),
         versions=header["versions"],
         created=header["created"],
     )
@@ -258,82 +255,67 @@ _HEADER_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _read_header(archive: zipfile.ZipFile, path: str | PathLike[str]) -> dict[str, Any]:
+def _read_header(archive: zipfile.ZipFile) -> dict[str, Any]:
     size = archive.getinfo(JSON_NAME).file_size
     if size > MAX_JSON_BYTES:
-        raise ModelError(f"{JSON_NAME} claims {size_text(size)}", where=path)
-    try:
-        header = json.loads(_bounded(archive, JSON_NAME, size), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{JSON_NAME} is not readable ({error})", where=path) from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ModelError(f"{JSON_NAME} does not say format {FORMAT!r}", where=path)
-    made_by = str(header.get("made_by"))[:40]
-    for name, newest in (("format_version", FORMAT_VERSION), ("definition_version", DEFINITION_VERSION)):
-        value = header.get(name)
-        if type(value) is not int or value < 1:
-            raise ModelError(f"{name} is {value!r}, not a whole number from 1", where=path)
-        if value > newest:
-            raise ModelError(
-                f"made by {made_by} ({name} {value}), this is {__version__} ({name} {newest})",
-                where=path,
-                do="upgrade gpu_tomoclass",
-            )
+        raise ModelError(f"{JSON_NAME} claims {size} bytes, more than {MAX_JSON_BYTES}")
+    header = read_json(archive, JSON_NAME)
+    if header.get("format") != FORMAT:
+        raise ModelError(f"{JSON_NAME} does not say format {FORMAT!r}")
+    _check_versions(header)
     for name, types in _HEADER_TYPES.items():
         if name not in header:
-            raise ModelError(f"{JSON_NAME} lacks {name}", where=path)
+            raise ModelError(f"{JSON_NAME} lacks {name}")
         if not isinstance(header[name], types) or isinstance(header[name], bool):
-            raise ModelError(f"{name} is {type(header[name]).__name__}, not {types[0].__name__}", where=path)
+            raise ModelError(f"{name} is {type(header[name]).__name__}, not {types[0].__name__}")
     return header
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
+def _check_versions(header: Mapping[str, Any]) -> None:
+    made_by = str(header.get("made_by"))[:40]
+    for name, ours in (("format_version", FORMAT_VERSION), ("definition_version", DEFINITION_VERSION)):
+        value = header.get(name)
+        if type(value) is not int or value < 1:
+            raise ModelError(f"{name} is {str(value)[:40]!r}, not a whole number from 1")
+        if value > ours:
+            raise ModelError(
+                f"made by {made_by} ({name} {value}), this is {__version__} ({name} {ours})", do="upgrade gpu_tomoclass"
+            )
+    if header["definition_version"] < DEFINITION_VERSION:
+        raise ModelError(
+            f"made by {made_by} (definition_version {header['definition_version']}), this is {__version__} "
+            f"(definition_version {DEFINITION_VERSION}): features have other values now",
+            do=f"classify with gpu_tomoclass {made_by}, or train again",
+        )
 
 
-def _bounded(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
-    """The member's bytes, never more than it declares: what a zip declares and what it unpacks to can differ."""
-    with archive.open(name) as member:
-        data = member.read(size + 1)
-    if len(data) != size:
-        raise ModelError(f"{name} unpacks to another size than declared ({size} bytes)")
-    return data
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    info = archive.getinfo(f"{name}.npy")
-    dtypes, n_axes = FIELDS[name]
-    with archive.open(info) as member:
-        try:
-            version = np.lib.format.read_magic(member)
-            if version != (1, 0):
-                raise ValueError(f"npy version {version}")
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
-        except ValueError as error:
-            raise ModelError(f"{name}.npy is not readable ({error})") from error
-        if dtype.newbyteorder("=").name not in dtypes or len(shape) != n_axes or fortran:
-            raise ModelError(f"{name}.npy holds {dtype} {shape}, not {' or '.join(dtypes)} with {n_axes} axes")
-        n_bytes = dtype.itemsize * int(np.prod(shape, dtype=object))
-        if min(shape) < 0 or n_bytes > info.file_size or n_bytes > 2000 * max(info.compress_size, 1):
-            # deflate cannot shrink more than about 1030 : 1, so a larger claim is a lie
-            raise ModelError(f"{name}.npy claims {shape}, {size_text(n_bytes)}, which the file does not hold")
-        data = member.read(n_bytes)
-        rest = member.read(1)
-    if len(data) != n_bytes or rest:
-        raise ModelError(f"{name}.npy does not hold the {size_text(n_bytes)} it declares")
-    return np.frombuffer(data, dtype=dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+def _checked_training(training: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`check_fits` relies on must be there as it expects it; the rest is for people."""
+    dtype, volume = training.get("dtype"), training.get("volume", {})
+    if dtype is not None and not re.fullmatch(r"u?int(8|16|32|64)|float(16|32|64)", str(dtype)):
+        raise ModelError(f"training.dtype is {str(dtype)[:40]!r}, not a type of voxels")
+    if not isinstance(volume, dict):
+        raise ModelError(f"training.volume is {type(volume).__name__}, not dict")
+    shape = volume.get("shape")
+    if shape is not None and not (isinstance(shape, list) and [type(n) for n in shape] == [int] * 3):
+        raise ModelError(f"training.volume.shape is {str(shape)[:80]}, not three whole numbers")
+    return training
 
 
 def _classes(items: list[Any]) -> tuple[LabelClass, ...]:
     classes = []
     for i, item in enumerate(items):
-        try:
-            one = LabelClass.from_dict(item)
-        except (TypeError, KeyError, ValueError) as error:
-            raise ModelError(f"classes[{i}] is not readable ({error!r})") from error
-        if not all(0 <= c <= 255 for c in one.colour):
-            raise ModelError(f"classes[{i}].colour is {one.colour}, not three numbers of 0..255")
-        classes.append(one)
+        where = f"classes[{i}]"
+        if not isinstance(item, dict) or not {"value", "name", "colour"} <= item.keys():
+            raise ModelError(f"{where} is {str(item)[:80]}, not value, name and colour")
+        if type(item["value"]) is not int or not isinstance(item["name"], str):
+            raise ModelError(f"{where} has the value {item['value']!r:.40} and the name {item['name']!r:.40}")
+        colour = item["colour"]
+        if not (
+            isinstance(colour, list) and len(colour) == 3 and all(type(c) is int and 0 <= c <= 255 for c in colour)
+        ):
+            raise ModelError(f"{where}.colour is {str(colour)[:80]}, not three whole numbers of 0..255")
+        classes.append(LabelClass.from_dict(item))
     return tuple(classes)
 
 
