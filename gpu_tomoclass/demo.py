@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import grey_dilation
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.annotations import load_annotation
@@ -20,7 +21,7 @@ from gpu_tomoclass.evaluate import Confusion, compare_volumes
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.io.partial import check_overwrite
 from gpu_tomoclass.model import Model, save_model
-from gpu_tomoclass.pictures import class_image, grey_image, overlay_image
+from gpu_tomoclass.pictures import class_image, grey_image, histogram_figure, overlay_image
 from gpu_tomoclass.planes import Progress, worker_count
 from gpu_tomoclass.preview import preview
 from gpu_tomoclass.report import Report
@@ -211,17 +212,28 @@ def _report(
     report.legend(classes)
     unmarked = [z for z in range(len(otsu)) if z not in marked]
     for z in (marked[len(marked) // 2], unmarked[len(unmarked) // 3], unmarked[-1 - len(unmarked) // 6]):
-        plane = sample.volume[z]
+        plane, found = sample.volume[z], labels.plane(z)
         seen = "marked plane" if z in marked else "plane"
         images = [(grey_image(plane), f"{seen} {z}: reconstruction")]
         if z in marked:
-            images.append((overlay_image(plane, strokes[z], classes=classes, alpha=1), "strokes"))
+            wide = grey_dilation(strokes[z], size=3)  # one pixel is too thin to see here
+            images.append((overlay_image(plane, wide, classes=classes, alpha=1), "strokes, drawn wider"))
+        else:
+            images.append((overlay_image(plane, found, classes=classes), "classified, over the grey values"))
         images += [
             (class_image(otsu[z], classes), "thresholds (multi-Otsu)"),
-            (class_image(labels.plane(z), classes), "classified"),
+            (class_image(found, classes), "classified"),
             (class_image(sample.truth[z], classes), "truth"),
         ]
         report.figures(images)
+    report.chart(
+        histogram_figure(
+            sample.volume, sample.truth, classes=classes,
+            thresholds=[float(sample.volume[otsu == c.value].max()) for c in classes[:-1]],
+        ),
+        caption="Grey values of the materials, by the truth: they overlap, so no threshold separates them.",
+        alt="Histogram of grey values for each material; the curves of neighbouring materials overlap widely.",
+    )  # fmt: skip
     report.heading("Agreement with the truth, planes without strokes")
     report.confusion(score)
     report.heading("Training")

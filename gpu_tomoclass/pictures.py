@@ -14,6 +14,8 @@ from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.io.partial import check_overwrite, commit, discard, prepare_target, writing
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from gpu_tomoclass.preview import Preview
 
 CONTRAST = (0.5, 99.5)  # percentiles shown as black and white, so that a few hot pixels do not hide the rest
@@ -71,6 +73,46 @@ def png_bytes(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     imsave(buffer, np.ascontiguousarray(image), format="png")
     return buffer.getvalue()
+
+
+def chart_png(figure: Figure) -> bytes:
+    """A matplotlib figure -> PNG, sharp on screens of double density, without a date or version inside."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=180, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def histogram_figure(
+    volume: np.ndarray, labels: np.ndarray, *, classes: Sequence[LabelClass], thresholds: Sequence[float] = ()
+) -> Figure:
+    """Histogram of the grey values of each class and of all voxels, with thresholds as dashed lines.
+
+    Parameters
+    ----------
+    volume, labels : numpy.ndarray
+        Of one shape: grey values of any real dtype, and label values.
+    classes : sequence of LabelClass
+    thresholds : sequence of float
+        Grey values.
+    """
+    from matplotlib.figure import Figure
+
+    low, high = np.percentile(volume, (0.05, 99.95))
+    edges = np.linspace(low, high if high > low else low + 1, 129)
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.stairs(np.histogram(volume, edges)[0], edges, color="0.4", linewidth=1, label="all")
+    for c in classes:
+        colour = tuple(v / 255 for v in c.colour)
+        counts = np.histogram(volume[labels == c.value], edges)[0]
+        axes.stairs(counts, edges, color=(*colour, 0.25), fill=True)
+        axes.stairs(counts, edges, color=colour, linewidth=1.5, label=c.name)
+    for i, threshold in enumerate(thresholds):
+        axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=None if i else "thresholds")
+    axes.set(xlabel="grey value", ylabel="voxels", xlim=(edges[0], edges[-1]), ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
 
 
 def check_picture_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from html import escape
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.evaluate import Confusion
 from gpu_tomoclass.io.partial import commit, discard, prepare_target, writing
-from gpu_tomoclass.pictures import png_bytes
+from gpu_tomoclass.pictures import chart_png, png_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8882; }
@@ -22,11 +28,16 @@ h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(-
 p { max-width: 48rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th[scope=row] { font-weight: normal; }
 td.number, th.number { text-align: right; }
+td.number, td.cell { white-space: nowrap; }
 td.cell { text-align: right; background: rgb(0 114 178 / var(--share)); }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 1rem; }
-figure { margin: 0; } figcaption { font-size: .9rem; }
-img { width: 100%; image-rendering: pixelated; background: #000; }
+td.cell, .swatch { print-color-adjust: exact; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 1rem; margin: 1rem 0; }
+figure { margin: 0; break-inside: avoid; } figcaption { font-size: .9rem; }
+.figures img { width: 100%; image-rendering: pixelated; background: #000; }
+.chart img { width: 100%; max-width: 640px; border-radius: 6px; }
+footer { margin-top: 3rem; border-top: 1px solid var(--line); font-size: .9rem; }
 .swatch { display: inline-block; width: .9em; height: .9em; margin-right: .4em; vertical-align: -.1em; }
 .big { font-size: 1.35rem; } code, pre { background: var(--soft); padding: .1rem .3rem; }
 pre { padding: .8rem; overflow-x: auto; } .scroll { overflow-x: auto; }
@@ -68,16 +79,22 @@ class Report:
             )
         self._parts.append(f'<div class="figures">{"".join(cells)}</div>')
 
+    def chart(self, figure: Figure, *, caption: str, alt: str) -> None:
+        """A matplotlib figure; ``alt`` says in words what it shows."""
+        data = base64.b64encode(chart_png(figure)).decode()
+        self._parts.append(
+            f'<figure class="chart"><img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """A table; numbers are set right, floats with three decimals."""
-        head = "".join(f"<th{' class=number' if i else ''}>{escape(h)}</th>" for i, h in enumerate(header))
-        body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-        self._parts.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
+        """A table whose first column names its rows; numbers are set right, floats with three decimals."""
+        body = (_row(first, "".join(map(_cell, rest))) for first, *rest in rows)
+        self._parts.append(_table(_header(header), body))
 
     def properties(self, items: Mapping[str, Any]) -> None:
         """Names and values, nested mappings flattened."""
-        rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in _flat(items))
-        self._parts.append(f'<div class="scroll"><table>{rows}</table></div>')
+        self._parts.append(_table("", (_row(k, f"<td>{escape(v)}</td>") for k, v in _flat(items))))
 
     def legend(self, classes: Iterable[LabelClass]) -> None:
         """The classes and their colours."""
@@ -96,17 +113,15 @@ class Report:
             for i, name in enumerate(names)
         ]
         self.table(("class", "Dice", "IoU", "precision", "recall", "true share", "found share"), rows)
-        matrix = confusion.matrix.astype(np.float64)
-        matrix /= np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        head = "".join(f"<th class=number>{escape(n)}</th>" for n in names)
-        body = "".join(
-            f"<tr><th>{escape(name)}</th>"
-            + "".join(f'<td class="cell" style="--share: {0.6 * v:.3f}">{100 * v:.2f} %</td>' for v in row)
-            + "</tr>"
-            for name, row in zip(names, matrix, strict=True)
+        counts, found_as = confusion.matrix, list(names)
+        if confusion.unclassified.any():
+            counts, found_as = np.column_stack((counts, confusion.unclassified)), [*names, "not classified"]
+        shares_of_true = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        body = (
+            _row(name, "".join(f'<td class="cell" style="--share: {0.6 * v:.3f}">{100 * v:.2f} %</td>' for v in row))
+            for name, row in zip(names, shares_of_true, strict=True)
         )
-        corner = "<th>true class, found as</th>"
-        self._parts.append(f'<div class="scroll"><table><tr>{corner}{head}</tr>{body}</table></div>')
+        self._parts.append(_table(_header(("true class, found as", *found_as)), body))
 
     def html(self) -> str:
         """The whole page."""
@@ -114,7 +129,8 @@ class Report:
         return (
             f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<style>{_STYLE}</style></head><body><h1>{title}</h1>{''.join(self._parts)}</body></html>\n"
+            f"<style>{_STYLE}</style></head><body><h1>{title}</h1><main>{''.join(self._parts)}</main>"
+            f"<footer>Written by gpu_tomoclass {__version__} on {datetime.now(UTC):%Y-%m-%d}.</footer></body></html>\n"
         )
 
     def write(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -135,13 +151,29 @@ class Report:
         commit(temporary, path)
 
 
+def _table(head: str, rows: Iterable[str]) -> str:
+    return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+
+
+def _header(names: Sequence[str]) -> str:
+    first, *rest = names
+    cells = (f'<th scope="col" class="number">{escape(name)}</th>' for name in rest)
+    return f'<tr><th scope="col">{escape(first)}</th>{"".join(cells)}</tr>'
+
+
+def _row(name: Any, cells: str) -> str:
+    return f'<tr><th scope="row">{escape(str(name))}</th>{cells}</tr>'
+
+
 def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f'<td class="number">{value:.3f}</td>'
-    if isinstance(value, int):
-        return f'<td class="number">{value}</td>'
-    is_number = str(value)[:1].isdigit()
-    return f"<td{' class=number' if is_number else ''}>{escape(str(value))}</td>"
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        text = f"{value:,}"
+    elif isinstance(value, (float, np.floating)):
+        text = "undefined" if np.isnan(value) else f"{value:.3f}"
+    else:
+        text = str(value)
+    is_number = re.fullmatch(r"-?[\d.,]+( %)?|undefined", text) is not None
+    return f"<td{' class=number' if is_number else ''}>{escape(text)}</td>"
 
 
 def _flat(items: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -151,4 +183,4 @@ def _flat(items: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str
         elif isinstance(value, (list, tuple)):
             yield f"{prefix}{name}", ", ".join(map(str, value))
         else:
-            yield f"{prefix}{name}", f"{value:g}" if isinstance(value, float) else str(value)
+            yield f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else str(value)
