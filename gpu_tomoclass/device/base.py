@@ -1,0 +1,168 @@
+"""What every device offers: arrays, and launches of kernels that are checked before they run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_tomoclass.device.launch import Dim3, checked_arguments, checked_defines, checked_shape
+from gpu_tomoclass.device.signature import KernelSignature
+from gpu_tomoclass.errors import ResourceError
+
+Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on a GPU
+Run = Callable[[Dim3, Dim3, list[Any]], None]
+
+
+@dataclass(frozen=True)
+class BoundKernel:
+    """A compiled kernel of one device; calling it checks the launch and runs it."""
+
+    signature: KernelSignature
+    address_of: Callable[[Any], int]
+    run: Run
+
+    def __call__(self, *, grid: Sequence[int], block: Sequence[int], args: Mapping[str, Any]) -> None:
+        """Launch.
+
+        Parameters
+        ----------
+        grid, block : sequence of int
+            Blocks, and threads per block, along x, y, z; 1 to 3 numbers.
+        args : mapping of str to array or number
+            By parameter name.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming kernel and argument: a launch that the kernel was not written for is an error in this package.
+        """
+        shape = checked_shape(self.signature, grid=grid, block=block)
+        self.run(*shape, checked_arguments(self.signature, args, address_of=self.address_of))
+
+
+class Device(ABC):
+    """Where features and forests are computed.
+
+    Attributes
+    ----------
+    name : str
+        ``"cuda"``, ``"native"`` or ``"numpy"``.
+    description : str
+        One line for reports: the GPU, or the compiler and the number of threads.
+    notes : tuple of str
+        What a user should know about the choice, such as why a faster device does not work.
+    runs_kernels : bool
+        False if there is nothing but the reference implementation.
+    wants_gpu_plan : bool
+        Whether kernels should be launched in the shape meant for a GPU (many threads per block, one or few results
+        each) or in the one meant for a CPU (see ``docs/devices.md``).
+    """
+
+    name: str
+    description: str
+    notes: tuple[str, ...] = ()
+    runs_kernels: bool = True
+    wants_gpu_plan: bool = True
+
+    def __init__(self) -> None:
+        self._kernels: dict[tuple[str, str, tuple[tuple[str, str], ...]], BoundKernel] = {}
+
+    @abstractmethod
+    def array(self, values: npt.NDArray[Any]) -> Array:
+        """A copy on the device, C-contiguous, of the same dtype."""
+
+    @abstractmethod
+    def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
+        """An array on the device with undefined values."""
+
+    @abstractmethod
+    def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
+        """An array of zeros on the device."""
+
+    @abstractmethod
+    def numpy(self, array: Array) -> npt.NDArray[Any]:
+        """The array in host memory; on the CPU the array itself. Waits for what computes it."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait for all launches."""
+
+    @abstractmethod
+    def free_memory(self) -> int | None:
+        """Bytes that arrays may still take; None if the device cannot tell."""
+
+    @abstractmethod
+    def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel: ...
+
+    def kernel(self, file: str, name: str, *, defines: Mapping[str, int | str] | None = None) -> BoundKernel:
+        """A kernel, compiled when it is first asked for with these macros.
+
+        Parameters
+        ----------
+        file : str
+            The source, such as ``"forest.cu"``.
+        name : str
+        defines : mapping of str to int or str, optional
+            Compile-time parameters.
+
+        Raises
+        ------
+        ResourceError
+            If the source does not compile here.
+        """
+        key = (file, name, checked_defines(defines))
+        bound = self._kernels.get(key)
+        if bound is None:  # two threads may both bind it; the outcome is the same
+            bound = self._kernels[key] = self._bind(*key)
+        return bound
+
+    def launch(
+        self,
+        file: str,
+        kernel: str,
+        *,
+        grid: Sequence[int],
+        block: Sequence[int],
+        args: Mapping[str, Any],
+        defines: Mapping[str, int | str] | None = None,
+    ) -> None:
+        """:meth:`kernel` and the call of it in one."""
+        self.kernel(file, kernel, defines=defines)(grid=grid, block=block, args=args)
+
+
+class NumpyDevice(Device):
+    """The reference implementation; it has arrays and no kernels."""
+
+    name = "numpy"
+    runs_kernels = False
+
+    def __init__(self, *, notes: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.description = f"NumPy {np.__version__}"
+        self.notes = notes
+
+    def array(self, values: npt.NDArray[Any]) -> Array:
+        return np.array(values, order="C")
+
+    def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
+        return np.zeros(shape, dtype)
+
+    def numpy(self, array: Array) -> npt.NDArray[Any]:
+        return array
+
+    def synchronize(self) -> None:
+        pass
+
+    def free_memory(self) -> int | None:
+        return None
+
+    def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel:
+        raise ResourceError(f"the numpy device runs no kernels ({file}: {name})", do="choose the cuda or native device")

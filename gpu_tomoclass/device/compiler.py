@@ -1,0 +1,230 @@
+"""The system's C++ compiler: finding it, its options on this machine, and shared libraries cached by content."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from gpu_tomoclass.errors import ResourceError
+
+CANDIDATES = ("g++", "clang++", "c++")
+# No option here changes a result: -fno-trapping-math and -fno-math-errno only say that nobody reads the error flags;
+# -ffp-contract=off forbids fused multiply-add where the source does not say fmaf. Kernels reuse shared memory as
+# another type, as CUDA code does, hence -fno-strict-aliasing.
+COMMON = ("-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno")
+EXACT = ("-fno-trapping-math", "-fno-strict-aliasing")
+# The first of each that a tiny program compiles with; an empty tuple means "do without".
+THREADS = (("-fopenmp",), ("-pthread",))
+TUNING = (("-march=native",), ("-mcpu=native",), ())
+TINY = 'extern "C" int answer() { return 42; }\n'
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler that works.
+
+    Attributes
+    ----------
+    path : str
+    version : str
+        First line of ``--version``.
+    options : tuple of str
+        What every library is compiled with; includes threads and tuning as far as this machine has them.
+    """
+
+    path: str
+    version: str
+    options: tuple[str, ...]
+
+    @property
+    def has_openmp(self) -> bool:
+        return "-fopenmp" in self.options
+
+
+def find_compiler(cache: LibraryCache) -> Compiler:
+    """The compiler named by ``CXX``, else the first of g++, clang++, c++ on the path.
+
+    Raises
+    ------
+    ResourceError
+        If there is none or it cannot make a shared library.
+    """
+    named = os.environ.get("CXX", "").split()
+    paths = [shutil.which(name) for name in (named[:1] or CANDIDATES)]
+    path = next((p for p in paths if p), None)
+    if path is None:
+        looked = named[0] if named else ", ".join(CANDIDATES)
+        raise ResourceError(f"there is no C++ compiler ({looked} not found)", do="install g++, or set CXX")
+    version = _version(path)
+    failure = ""
+    for threads in THREADS:
+        for tuning in TUNING:
+            compiler = Compiler(path, version, (*COMMON, *EXACT, *named[1:], *threads, *tuning))
+            try:
+                cache.library(TINY, compiler, options=("-O0",))
+            except CompileError as error:
+                failure = failure or error.first_line
+            else:
+                return compiler
+    raise ResourceError(f"{path} cannot make a shared library: {failure}", do="set CXX to a compiler that can")
+
+
+def _version(path: str) -> str:
+    try:
+        run = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ResourceError(f"{path} cannot be run: {error}", do="set CXX to a working C++ compiler") from error
+    lines = run.stdout.splitlines()
+    if run.returncode or not lines:
+        raise ResourceError(f"{path} --version failed with {run.returncode}", do="set CXX to a working C++ compiler")
+    return lines[0]
+
+
+class CompileError(ResourceError):
+    """A source that does not compile; the message is the compiler's, with file and line of the source."""
+
+    def __init__(self, compiler: Compiler, output: str) -> None:
+        errors = [line for line in output.splitlines() if "error" in line]
+        self.first_line = (errors or output.splitlines() or ["no message"])[0]
+        super().__init__(
+            f"{compiler.version} refuses a kernel source:\n{output.strip()}\n",
+            do="choose --device numpy, and report this",
+        )
+
+
+class LibraryCache:
+    """Compiled libraries in the user's cache folder, one file each, named after what went in and what came out.
+
+    Several processes may fill it at once: a library appears by one rename. A damaged file does not have the content
+    that its name promises and is compiled again. Where the folder cannot be written, a temporary one serves.
+
+    Parameters
+    ----------
+    folder : pathlib.Path, optional
+        Default ``$XDG_CACHE_HOME/gpu_tomoclass/native`` or ``~/.cache/gpu_tomoclass/native``.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+    notes : tuple of str
+        One sentence if the folder is a temporary one.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.notes: tuple[str, ...] = ()
+        wanted = default_cache_folder() if folder is None else folder
+        if wanted is not None and is_usable(wanted):
+            self.folder = wanted
+            return
+        self.folder = temporary_folder()
+        named = "the home folder is unknown" if wanted is None else f"{wanted} cannot be written"
+        self.notes = (f"{named}: compiled kernels are kept in {self.folder}",)
+
+    @cached_property
+    def _machine(self) -> str:
+        return cpu_model()
+
+    def library(self, code: str, compiler: Compiler, *, options: tuple[str, ...] = ()) -> ctypes.CDLL:
+        """Compile ``code`` unless that has been done, and load it.
+
+        Parameters
+        ----------
+        code : str
+            C++ source. Where it includes files, it must say which version of them, as it decides whether to compile.
+        compiler : Compiler
+        options : tuple of str
+            Added to the compiler's.
+
+        Raises
+        ------
+        CompileError
+            With the compiler's message.
+        ResourceError
+            If the library cannot be loaded.
+        """
+        command = (*compiler.options, *options)
+        key = _digest("\0".join((code, compiler.path, compiler.version, self._machine, *command)).encode())
+        for path in sorted(self.folder.glob(f"{key}-*.so")):
+            if path.stem.partition("-")[2] == _digest(path.read_bytes()):
+                return _load(path)
+            path.unlink(missing_ok=True)
+        return _load(self._compile(code, compiler, command, key))
+
+    def _compile(self, code: str, compiler: Compiler, command: tuple[str, ...], key: str) -> Path:
+        with tempfile.TemporaryDirectory(prefix="compile-", dir=self.folder) as scratch:
+            source, made = Path(scratch) / "kernel.cpp", Path(scratch) / "kernel.so"
+            source.write_text(code, encoding="utf-8")
+            run = subprocess.run(
+                [compiler.path, *command, "-o", str(made), str(source)],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env={**os.environ, "LC_ALL": "C"},
+            )
+            if run.returncode or not made.is_file():
+                raise CompileError(compiler, run.stderr.replace(str(source), "wrapper"))
+            final = self.folder / f"{key}-{_digest(made.read_bytes())}.so"
+            os.replace(made, final)
+        return final
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:  # a file system mounted noexec
+        raise ResourceError(
+            f"a compiled kernel cannot be loaded: {error}", do="set XDG_CACHE_HOME to a folder that may hold programs"
+        ) from error
+
+
+def default_cache_folder() -> Path | None:
+    """Where compiled kernels belong; None if there is no home folder."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        root = Path(base) if base else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return root / "gpu_tomoclass" / "native"
+
+
+def cpu_model() -> str:
+    """What ``-march=native`` depends on: a library must not be used on another processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()} {platform.node()}"
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def is_usable(folder: Path) -> bool:
+    """Create the folder; True if files can be made in it and nobody else can put a library there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        status = folder.lstat()
+    except OSError:
+        return False
+    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def temporary_folder() -> Path:
+    """One folder per user, so that the next process finds the libraries; a fresh one if that name is taken."""
+    shared = Path(tempfile.gettempdir()) / f"gpu_tomoclass-{os.getuid()}"
+    if is_usable(shared):
+        return shared
+    return Path(tempfile.mkdtemp(prefix="gpu_tomoclass-"))

@@ -1,0 +1,202 @@
+"""The ``cuda`` device: the CUDA sources through CuPy and NVRTC. The only module that imports CuPy."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_tomoclass.device.base import Array, BoundKernel, Device
+from gpu_tomoclass.device.compiler import is_usable, temporary_folder
+from gpu_tomoclass.device.launch import Dim3
+from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
+from gpu_tomoclass.errors import ResourceError, UsageError
+from gpu_tomoclass.kernels import kernel_source
+
+# --fmad=false: a * b + c is fused only where the source says fmaf, on every device alike. CuPy itself adds -ftz=true.
+OPTIONS = ("-std=c++17", "--fmad=false")
+TINY = 'extern "C" __global__ void answer(int* __restrict__ result) { *result = 42; }'
+OTHERWISE = "choose --device native or numpy"
+
+
+class CudaDevice(Device):
+    """One GPU.
+
+    Parameters
+    ----------
+    gpu_id : int
+        Number of the GPU among the visible ones.
+    kernels : pathlib.Path, optional
+        Folder of the sources, if not the package's.
+
+    Raises
+    ------
+    ResourceError
+        With a plain reason, if CuPy, the driver, NVRTC or a GPU is missing or does not work.
+    UsageError
+        If there is no GPU of this number.
+    """
+
+    name = "cuda"
+
+    def __init__(self, gpu_id: int = 0, *, kernels: Path | None = None, notes: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.notes = (*notes, *_prepare_cupy_cache())
+        self._cupy = _import_cupy()
+        self._folder = kernels
+        self._modules: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Any, dict[str, KernelSignature]]] = {}
+        self._compiling = threading.Lock()
+        _check_driver(self._cupy)
+        _check_gpu(self._cupy, gpu_id)
+        self.gpu_id = gpu_id
+        self._gpu = self._cupy.cuda.Device(gpu_id)
+        self.description = self._try_out()
+
+    def _try_out(self) -> str:
+        """Compile and run a tiny kernel; describe the GPU."""
+        try:
+            with self._gpu:
+                result = self._cupy.zeros((1,), np.int32)
+                kernel = self._cupy.RawModule(code=TINY, options=OPTIONS).get_function("answer")
+                kernel((1,), (1,), (result,))
+                answer = int(self._cupy.asnumpy(result)[0])
+                properties = self._cupy.cuda.runtime.getDeviceProperties(self.gpu_id)
+        # CuPy, its loader, NVRTC and the driver all raise kinds of their own; any of them means "does not work here".
+        except Exception as error:
+            raise ResourceError(f"no kernel can be run on GPU {self.gpu_id}: {_reason(error)}", do=OTHERWISE) from error
+        if answer != 42:
+            raise ResourceError(f"GPU {self.gpu_id} computes {answer} instead of 42", do=OTHERWISE)
+        name = properties["name"]
+        gpu = name.decode() if isinstance(name, bytes) else str(name)
+        capability = f"{properties['major']}.{properties['minor']}"
+        return f"{gpu} (GPU {self.gpu_id}, compute capability {capability}), CuPy {self._cupy.__version__}"
+
+    def array(self, values: npt.NDArray[Any]) -> Array:
+        with self._gpu:
+            return self._cupy.array(values, order="C")
+
+    def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
+        with self._gpu:
+            return self._cupy.empty(shape, dtype)
+
+    def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
+        with self._gpu:
+            return self._cupy.zeros(shape, dtype)
+
+    def numpy(self, array: Array) -> npt.NDArray[Any]:
+        with self._gpu:
+            return self._cupy.asnumpy(array)
+
+    def synchronize(self) -> None:
+        self._gpu.synchronize()
+
+    def free_memory(self) -> int | None:
+        with self._gpu:
+            free, _ = self._cupy.cuda.runtime.memGetInfo()
+            return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
+
+    def _address_of(self, array: Any) -> int:
+        if not isinstance(array, self._cupy.ndarray):
+            raise TypeError(f"is {type(array).__name__}, not a CuPy array, which the cuda device takes")
+        if array.device.id != self.gpu_id:
+            raise TypeError(f"lies on GPU {array.device.id}, the kernel runs on GPU {self.gpu_id}")
+        return int(array.data.ptr)
+
+    def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel:
+        with self._compiling:
+            if (file, defines) not in self._modules:
+                self._modules[file, defines] = self._module(file, defines)
+        module, signatures = self._modules[file, defines]
+        if name not in signatures:
+            raise KeyError(f"kernels/{file} has no kernel {name}; it has {', '.join(signatures)}")
+        signature, gpu = signatures[name], self._gpu
+        try:
+            with gpu:
+                function = module.get_function(name)
+        except self._cupy.cuda.compiler.CompileException as error:
+            raise ResourceError(
+                f"NVRTC refuses a kernel source:\n{error}\n", do=f"{OTHERWISE}, and report this"
+            ) from error
+
+        def run(grid: Dim3, block: Dim3, values: list[Any]) -> None:
+            with gpu:
+                function(grid, block, tuple(values))
+
+        return BoundKernel(signature, self._address_of, run)
+
+    def _module(self, file: str, defines: tuple[tuple[str, str], ...]) -> tuple[Any, dict[str, KernelSignature]]:
+        source = kernel_source(file, folder=self._folder)
+        options = (*OPTIONS, *(f"-D{name}={value}" for name, value in defines))
+        return self._cupy.RawModule(code=source.text, options=options), parse_signatures(source, dict(defines))
+
+
+def _prepare_cupy_cache() -> tuple[str, ...]:
+    """CuPy makes its cache folder when it is imported and fails where it cannot: give it one that can be written."""
+    if "cupy" in sys.modules:
+        return ()
+    named = os.environ.get("CUPY_CACHE_DIR")
+    wanted = Path(named) if named else Path(os.path.expanduser("~")) / ".cupy" / "kernel_cache"
+    if is_usable(wanted):
+        return ()
+    folder = temporary_folder() / "cupy"
+    os.environ["CUPY_CACHE_DIR"] = str(folder)
+    return (f"{wanted} cannot be written: CuPy keeps compiled kernels in {folder}",)
+
+
+def _import_cupy() -> Any:
+    try:
+        return importlib.import_module("cupy")
+    except ModuleNotFoundError as error:
+        if error.name == "cupy":
+            do = "install gpu_tomoclass[cuda12] or gpu_tomoclass[cuda13]"
+            raise ResourceError("CuPy is not installed", do=do) from None
+        raise ResourceError(f"CuPy cannot be imported: {_reason(error)}", do="install CuPy again") from error
+    # A broken installation raises whatever its libraries raise.
+    except Exception as error:
+        raise ResourceError(f"CuPy cannot be imported: {_reason(error)}", do="install CuPy again") from error
+
+
+def _check_driver(cupy: Any) -> None:
+    runtime = cupy.cuda.runtime
+    driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    if driver == 0:
+        raise ResourceError("there is no NVIDIA driver on this machine", do=OTHERWISE)
+    if driver // 1000 < needed // 1000:  # within one major version, drivers serve newer runtimes
+        raise ResourceError(
+            f"the NVIDIA driver supports CUDA {_version(driver)}, CuPy {cupy.__version__} needs {needed // 1000}.0",
+            do=f"install CuPy for CUDA {driver // 1000}, or a newer driver",
+        )
+
+
+def _check_gpu(cupy: Any, gpu_id: int) -> None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    hint = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise ResourceError(f"no GPU can be used{hint}: {_reason(error)}", do=OTHERWISE) from error
+    if count == 0:
+        raise ResourceError(f"no GPU is visible{hint}", do=OTHERWISE)
+    if not 0 <= gpu_id < count:
+        raise UsageError(f"there is no GPU {gpu_id}; {count} visible{hint}", do=f"give --gpu-id 0 to {count - 1}")
+
+
+def _version(number: int) -> str:
+    """12040 -> 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _reason(error: BaseException) -> str:
+    """Kind and first line of an error, and what a missing compiler library means."""
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    if "nvrtc" in str(error).lower():
+        text += " (NVRTC, CUDA's run-time compiler, is missing or does not fit: install cupy with the [ctk] extra)"
+    return text

@@ -1,0 +1,125 @@
+"""Forest prediction on devices, against a walk through every tree in plain Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from kernel_cases import Case, Inputs
+
+from gpu_tomoclass.device import Device
+from gpu_tomoclass.device.forest import DeviceForest
+from gpu_tomoclass.forest.arrays import LEAF, Forest
+
+
+@dataclass(frozen=True)
+class Size:
+    """A random forest and random pixels."""
+
+    n_trees: int
+    n_nodes: int  # per tree
+    n_features: int
+    n_classes: int
+    n_pixels: int
+    missing: float = 0.0  # share of values that are NaN
+    pure: bool = True  # leaves vote for one class
+
+
+def random_forest(random: np.random.Generator, size: Size) -> Forest:
+    """Trees that grow at random leaves: bushy in places, chains in others."""
+    feature, threshold, child, fraction, roots = [], [], [], [], []
+    n_leaves = 0
+    for _ in range(size.n_trees):
+        start = len(feature)
+        roots.append(start)
+        leaves = [start]
+        feature.append(LEAF)
+        while len(feature) - start + 2 <= size.n_nodes and size.n_features:
+            node = leaves.pop(int(random.integers(max(0, len(leaves) - 3), len(leaves))))
+            feature[node] = int(random.integers(size.n_features))
+            leaves += [len(feature), len(feature) + 1]
+            child.append((node, len(feature)))
+            feature += [LEAF, LEAF]
+        child += [(node, n_leaves + i) for i, node in enumerate(sorted(leaves))]
+        n_leaves += len(leaves)
+    n = len(feature)
+    is_leaf = np.array(feature) == LEAF
+    threshold = np.where(is_leaf, 0, random.normal(size=n)).astype(np.float32)
+    fraction = np.where(is_leaf, 0, random.choice([0, 0.25, 0.9, 1, 1 / 3], size=n)).astype(np.float32)
+    children = np.empty(n, np.int32)
+    children[[node for node, _ in child]] = [c for _, c in child]
+    if size.pure:
+        votes = np.eye(size.n_classes)[random.integers(size.n_classes, size=n_leaves)]
+    else:
+        votes = random.random((n_leaves, size.n_classes)) + 0.01
+    return Forest(
+        np.array(feature, np.int32), threshold, children, fraction, votes, np.array(roots, np.int64), size.n_features
+    )
+
+
+def make(random: np.random.Generator, size: Size) -> Inputs:
+    forest = random_forest(random, size)
+    features = random.normal(size=(size.n_features, size.n_pixels)).astype(np.float32)
+    # Some values are exactly a threshold, some are infinite.
+    asked = np.flatnonzero(forest.feature != LEAF)
+    for node in asked[:: max(1, asked.size // 20)]:
+        features[forest.feature[node], random.integers(size.n_pixels)] = forest.threshold[node]
+    features[random.random(features.shape) < size.missing] = np.nan
+    if features.size > 100:
+        features.flat[random.integers(features.size, size=3)] = np.inf
+        features.flat[random.integers(features.size, size=3)] = -np.inf
+    return {"forest": forest, "features": features}
+
+
+def run(device: Device, inputs: Inputs) -> np.ndarray:
+    features = inputs["features"]
+    on_device = device.array(features) if features.size else features
+    return device.numpy(DeviceForest(inputs["forest"], device).probabilities(on_device))
+
+
+def expected(inputs: Inputs) -> np.ndarray:
+    """Pixel by pixel, tree by tree."""
+    forest: Forest = inputs["forest"]
+    features = inputs["features"]
+    votes = np.zeros((features.shape[1], forest.n_classes))
+    for p, values in enumerate(features.T.tolist()):
+        for root in forest.roots:
+            waiting = [(int(root), 1.0)]
+            while waiting:
+                node, weight = waiting.pop()
+                f, left = int(forest.feature[node]), int(forest.child[node])
+                if f == LEAF:
+                    votes[p] += weight * forest.votes[left]
+                elif values[f] != values[f]:
+                    share = float(forest.left_fraction[node])
+                    waiting += [(left + 1, weight * (1 - share)), (left, weight * share)]
+                else:
+                    waiting.append((left if values[f] < forest.threshold[node] else left + 1, weight))
+    return (votes / votes.sum(axis=1, keepdims=True)).T.astype(np.float32)
+
+
+SMALL = (
+    Size(n_trees=5, n_nodes=21, n_features=6, n_classes=3, n_pixels=45, missing=0.02),
+    Size(n_trees=17, n_nodes=9, n_features=3, n_classes=2, n_pixels=33, pure=False),
+    Size(n_trees=2, n_nodes=15, n_features=400, n_classes=2, n_pixels=5),
+    Size(n_trees=1, n_nodes=1, n_features=2, n_classes=2, n_pixels=3, pure=False),
+)
+CASES = [
+    Case(
+        name="forest",
+        make=make,
+        run=run,
+        expected=expected,
+        sizes=(
+            *SMALL,
+            Size(n_trees=30, n_nodes=201, n_features=252, n_classes=4, n_pixels=301),
+            Size(n_trees=3, n_nodes=41, n_features=9, n_classes=17, n_pixels=257, missing=0.3, pure=False),
+            Size(n_trees=2, n_nodes=40001, n_features=5, n_classes=3, n_pixels=64, missing=0.001),
+            Size(n_trees=3, n_nodes=31, n_features=1, n_classes=2, n_pixels=1),
+            Size(n_trees=2, n_nodes=1, n_features=0, n_classes=5, n_pixels=7),
+        ),
+        small_sizes=SMALL,
+        tolerance=6.1e-8,
+        why="votes are added in float64 in another order, so the float32 result may round the other way: 1 ulp below 1",
+    )
+]

@@ -1,0 +1,314 @@
+"""Executes a PTX kernel: all threads in lockstep, one NumPy operation per instruction.
+
+Each thread has a program counter; the lowest one among the runnable threads is executed for all threads that stand
+there, which brings diverged threads of structured code together again. What a GPU would do wrong silently is an error
+(out of bounds, wrong warp masks, divergent barriers) or a counted fault (races, reads of unwritten shared memory).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import ptx_access
+import ptx_warp
+from ptx_arithmetic import LOGIC, OPERATIONS, compare, flush
+from ptx_memory import LOCAL_TAG, SHARED_TAG, GlobalMemory, SharedMemory, Threads
+from ptx_parse import Instruction, PtxError, PtxKernel, dtype_of, literal, split_operands
+
+MAX_STEPS = 5_000_000
+RUNNING, WAITING, DONE = 0, 1, 2
+# Sources whose type is not the instruction's last one.
+SHIFT_AMOUNTS = {"shl": (1,), "shr": (1,), "shf": (2,), "bfe": (1, 2), "bfi": (2, 3)}
+
+
+class Machine:
+    """One launch.
+
+    Parameters
+    ----------
+    kernel : PtxKernel
+    grid, block : (x, y, z)
+    arguments : sequence
+        In the order of the parameters: names of ``arrays``, and NumPy scalars.
+    arrays : dict of str to numpy.ndarray
+        Device memory; written in place.
+
+    Attributes
+    ----------
+    counts : Counter
+        Instructions, sectors, conflicts, barriers.
+    faults : Counter
+        Races and reads of unwritten shared memory, with the instruction.
+    """
+
+    def __init__(
+        self,
+        kernel: PtxKernel,
+        *,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: Sequence[Any],
+        arrays: dict[str, np.ndarray],
+    ) -> None:
+        self.kernel = kernel
+        per_block, n_blocks = int(np.prod(block)), int(np.prod(grid))
+        if kernel.max_threads is not None and per_block > kernel.max_threads:
+            raise PtxError(f"{kernel.name}: {per_block} threads, __launch_bounds__ says {kernel.max_threads}")
+        self.threads = Threads(n_blocks, per_block)
+        self.special = _special_registers(self.threads, grid, block)
+        constants = {f"constant {name}": values.copy() for name, values in kernel.constants.items()}
+        self.memory = GlobalMemory({**arrays, **constants}, self.threads, constant=set(constants))
+        n_shared = max((start + size for start, size in kernel.shared.values()), default=0)
+        self.shared = SharedMemory(n_shared, self.threads, granule=1 if kernel.has_narrow_shared_access() else 4)
+        n_local = max((start + size for start, size in kernel.local.values()), default=0)
+        self.local = np.full((self.threads.n, -(-n_local // 16) * 16), 0xFF, np.uint8)
+        self.epoch = np.zeros(n_blocks, dtype=np.int64)
+        self.parameters = self._parameters(arguments)
+        self.registers: dict[str, np.ndarray] = {}
+        self.counts: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.counter = np.zeros(self.threads.n, dtype=np.int64)
+        self.state = np.full(self.threads.n, RUNNING, dtype=np.int8)
+
+    def _parameters(self, arguments: Sequence[Any]) -> dict[str, bytes]:
+        sizes = self.kernel.parameters
+        if len(arguments) != len(sizes):
+            raise PtxError(f"{self.kernel.name}: {len(arguments)} arguments for {len(sizes)} parameters")
+        values = {}
+        for (name, size), argument in zip(sizes.items(), arguments, strict=True):
+            value = np.uint64(self.memory.address(argument)) if isinstance(argument, str) else argument
+            raw = np.asarray(value).tobytes()
+            if len(raw) != size:
+                raise PtxError(f"{self.kernel.name}: {name} is given {len(raw)} bytes and takes {size}")
+            values[name] = raw
+        return values
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+    def run(self) -> None:
+        """Run all threads to their end."""
+        code, steps = self.kernel.code, 0
+        with np.errstate(all="ignore"):
+            while True:
+                running = self.state == RUNNING
+                if not running.any():
+                    if (self.state == DONE).all():
+                        return
+                    self._release_barrier()
+                    continue
+                at = int(self.counter[running].min())
+                lanes = np.flatnonzero(running & (self.counter == at))
+                if at >= len(code):
+                    self.state[lanes] = DONE
+                    continue
+                end = self.kernel.block_ends[at]
+                steps += end - at
+                if steps > MAX_STEPS:
+                    raise PtxError(f"{self.kernel.name}: more than {MAX_STEPS} steps")
+                self._run_block(at, end, lanes)
+
+    def _run_block(self, at: int, end: int, lanes: np.ndarray) -> None:
+        n_warps = np.unique(self.threads.warp[lanes]).size
+        self.counts["warp instructions"] += (end - at) * n_warps
+        self.counts["thread instructions"] += (end - at) * lanes.size
+        self.counter[lanes] = end
+        for i in range(at, end):
+            c = self.kernel.code[i]
+            active = lanes
+            if c.guard is not None:
+                holds = self.get(c.guard, np.dtype(bool), lanes)
+                active = lanes[~holds if c.guard_negated else holds]
+            try:
+                self._step(c, active, lanes)
+            except PtxError as error:
+                message, *which = error.args
+                if which:
+                    thread = active[which[0]]
+                    block, inside = self.threads.block[thread], self.threads.in_block[thread]
+                    message = f"{message} by thread {inside} of block {block}"
+                raise PtxError(f"{self.kernel.name}: {message}: {c.text}") from None
+
+    def _step(self, c: Instruction, active: np.ndarray, lanes: np.ndarray) -> None:
+        if c.op == "bra":
+            self.counter[active] = self.kernel.labels[c.operands[0]]
+        elif c.op in ("ret", "exit"):
+            self.state[active] = DONE
+        elif c.op in ("bar", "barrier"):
+            if "warp" in c.mods:
+                return
+            if active.size != lanes.size:
+                raise PtxError("a barrier that only some threads reach")
+            self.state[active] = WAITING
+        elif c.op in ("membar", "fence"):
+            pass
+        elif active.size:
+            self._execute(c, active)
+
+    def _release_barrier(self) -> None:
+        waiting = self.state == WAITING
+        for block in np.unique(self.threads.block[waiting]):
+            part = slice(block * self.threads.per_block, (block + 1) * self.threads.per_block)
+            if (self.state[part] == DONE).any():
+                self.faults["a barrier that a part of the block has left behind"] += 1
+            if np.unique(self.counter[part][self.state[part] == WAITING]).size > 1:
+                raise PtxError(f"{self.kernel.name}: the threads of block {block} wait at different barriers")
+            self.epoch[block] += 1
+            self.counts["barriers"] += 1
+        self.state[waiting] = RUNNING
+
+    # -- operands ----------------------------------------------------------------------------------------------------
+    def get(self, operand: str, dtype: np.dtype, lanes: np.ndarray) -> np.ndarray:
+        """Values of an operand as ``dtype`` for some threads."""
+        negated = operand.startswith("!")
+        operand = operand.lstrip("!")
+        stored = self.registers.get(operand)
+        if stored is None:
+            stored = self.special.get(operand)
+        values = self._immediate(operand, dtype, lanes.size) if stored is None else stored[lanes]
+        if values.dtype != dtype:
+            values = _as_type(values, dtype)
+        return ~values if negated else values
+
+    def _immediate(self, operand: str, dtype: np.dtype, n: int) -> np.ndarray:
+        if operand.startswith("%"):
+            raise PtxError(f"read of the register {operand}, which nobody wrote")
+        number = literal(operand)
+        if number is None:
+            if operand in self.kernel.shared:
+                number = np.uint64(self.kernel.shared[operand][0] | SHARED_TAG)
+            elif operand in self.kernel.local:
+                number = np.uint64(self.kernel.local[operand][0] | LOCAL_TAG)
+            elif operand in self.kernel.constants:
+                number = np.uint64(self.memory.address(f"constant {operand}"))
+            elif dtype.kind == "b":
+                number = np.bool_(int(operand, 0) != 0)
+            else:
+                bits = int(operand.rstrip("U"), 0) & (2 ** (8 * dtype.itemsize) - 1)
+                number = np.array(bits, np.uint64).astype(f"u{dtype.itemsize}").view(dtype)[()]
+        return np.full(n, number)
+
+    def put(self, register: str, values: np.ndarray, lanes: np.ndarray) -> None:
+        """Write a register of some threads."""
+        if register == "_":
+            return
+        dtype = dtype_of(self.kernel.register_type(register))
+        if values.dtype != dtype:
+            values = _as_type(values, dtype)
+        if register not in self.registers:
+            self.registers[register] = np.zeros(self.threads.n, dtype)
+        self.registers[register][lanes] = values
+
+    # -- instructions ------------------------------------------------------------------------------------------------
+    def _execute(self, c: Instruction, lanes: np.ndarray) -> None:
+        special = _SPECIAL.get(c.op)
+        if special is not None:
+            special(self, c, lanes)
+            return
+        function = OPERATIONS.get(c.op)
+        if function is None:
+            raise PtxError("an instruction that the interpreter does not know")
+        if c.types[-1:] == ("pred",):
+            values = [self.get(o, np.dtype(bool), lanes) for o in c.operands[1:]]
+            self.put(c.operands[0], ~values[0] if c.op == "not" else LOGIC[c.op](*values), lanes)
+            return
+        dtype = dtype_of(c.types[-1])
+        amounts = SHIFT_AMOUNTS.get(c.op, ())
+        sources = [self.get(o, self._source_type(c, i, dtype, amounts), lanes) for i, o in enumerate(c.operands[1:])]
+        if "ftz" in c.mods:
+            sources = [flush(s) for s in sources]
+        result = function(c, *sources)
+        self.put(c.operands[0], flush(result) if "ftz" in c.mods else result, lanes)
+
+    @staticmethod
+    def _source_type(c: Instruction, i: int, dtype: np.dtype, amounts: tuple[int, ...]) -> np.dtype:
+        if i in amounts:
+            return np.dtype(np.uint32)
+        if i == 2 and "wide" in c.mods:
+            return np.dtype(f"{dtype.kind}{2 * dtype.itemsize}")
+        return dtype
+
+    def move(self, c: Instruction, lanes: np.ndarray) -> None:
+        """``mov``, which also packs ``{a, b}`` into a wider register and the other way round."""
+        to, source = c.operands[0], c.operands[1]
+        dtype = dtype_of(c.types[-1])
+        if to.startswith("{"):
+            parts = split_operands(to.strip("{}"))
+            narrow = np.dtype(f"u{dtype.itemsize // len(parts)}")
+            values = np.ascontiguousarray(self.get(source, dtype, lanes)).view(narrow).reshape(lanes.size, len(parts))
+            for i, register in enumerate(parts):
+                self.put(register, values[:, i], lanes)
+        elif source.startswith("{"):
+            parts = split_operands(source.strip("{}"))
+            narrow = np.dtype(f"u{dtype.itemsize // len(parts)}")
+            values = np.stack([self.get(p, narrow, lanes) for p in parts], axis=1)
+            self.put(to, np.ascontiguousarray(values).view(dtype)[:, 0], lanes)
+        else:
+            self.put(to, self.get(source, dtype, lanes), lanes)
+
+    def set_predicate(self, c: Instruction, lanes: np.ndarray) -> None:
+        dtype = dtype_of(c.types[-1])
+        a, b = (self.get(o, dtype, lanes) for o in c.operands[1:3])
+        if "ftz" in c.mods:
+            a, b = flush(a), flush(b)
+        holds = compare(c, a, b)
+        fails = ~holds
+        combine = next((LOGIC[m] for m in c.mods[1:] if m in LOGIC), None)
+        if combine is not None:
+            other = self.get(c.operands[3], np.dtype(bool), lanes)
+            holds, fails = combine(holds, other), combine(fails, other)
+        first, _, second = c.operands[0].partition("|")
+        self.put(first, holds, lanes)
+        if second:
+            self.put(second, fails, lanes)
+
+    def select(self, c: Instruction, lanes: np.ndarray) -> None:
+        dtype = dtype_of(c.types[-1])
+        a, b = (self.get(o, dtype, lanes) for o in c.operands[1:3])
+        self.put(c.operands[0], np.where(self.get(c.operands[3], np.dtype(bool), lanes), a, b), lanes)
+
+
+def _special_registers(threads: Threads, grid: Sequence[int], block: Sequence[int]) -> dict[str, np.ndarray]:
+    t, b = threads.in_block, threads.block
+    values = {"%laneid": threads.lane, "%warpid": t // 32, "WARP_SZ": np.full(threads.n, 32)}
+    for axis, i in zip("xyz", range(3), strict=True):
+        values[f"%tid.{axis}"] = t // int(np.prod(block[:i])) % block[i]
+        values[f"%ctaid.{axis}"] = b // int(np.prod(grid[:i])) % grid[i]
+        values[f"%ntid.{axis}"] = np.full(threads.n, block[i])
+        values[f"%nctaid.{axis}"] = np.full(threads.n, grid[i])
+    return {name: v.astype(np.uint32) for name, v in values.items()}
+
+
+def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The same bits; a wider register gives its lower part, a narrower one is extended."""
+    own = values.dtype
+    if (own.kind == "b") != (dtype.kind == "b"):
+        raise PtxError("a predicate used as a number")
+    if own.itemsize == dtype.itemsize:
+        return np.ascontiguousarray(values).view(dtype)
+    if own.itemsize > dtype.itemsize:
+        return np.ascontiguousarray(values).view(f"u{own.itemsize}").astype(f"u{dtype.itemsize}").view(dtype)
+    if dtype.kind == "f":
+        raise PtxError(f"{own} used as {dtype}")
+    return np.ascontiguousarray(values).view(f"{dtype.kind}{own.itemsize}").astype(dtype)
+
+
+def _move_address(machine: Machine, c: Instruction, lanes: np.ndarray) -> None:
+    machine.put(c.operands[0], machine.get(c.operands[1], np.dtype(np.uint64), lanes), lanes)
+
+
+_SPECIAL: dict[str, Callable[[Machine, Instruction, np.ndarray], None]] = {
+    "mov": Machine.move,
+    "cvta": _move_address,
+    "setp": Machine.set_predicate,
+    "selp": Machine.select,
+    "ld": ptx_access.load,
+    "ldu": ptx_access.load,
+    "st": ptx_access.store,
+    "atom": ptx_access.atomic,
+    "red": ptx_access.atomic,
+    "shfl": ptx_warp.shuffle,
+    "vote": ptx_warp.vote,
+    "activemask": ptx_warp.active_mask,
+}

@@ -1,0 +1,218 @@
+"""Memory of a simulated launch: exact bounds, races, reads of what nobody wrote, sectors and bank conflicts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from ptx_parse import PtxError
+
+SECTOR = 32  # bytes: what device memory and caches move at once
+BANKS = 32
+SHARED_TAG, LOCAL_TAG = 1 << 44, 1 << 45  # generic addresses of the two spaces lie there
+FIRST_ADDRESS = 0x7F0000000000
+NOBODY, SEVERAL, ATOMICALLY, HOST = -1, -2, -3, -4
+
+
+class Threads:
+    """Who is who: thread i of the launch is thread ``i % per_block`` of block ``i // per_block``."""
+
+    def __init__(self, n_blocks: int, per_block: int) -> None:
+        self.n_blocks, self.per_block, self.n = n_blocks, per_block, n_blocks * per_block
+        index = np.arange(self.n)
+        self.all = index
+        self.block = index // per_block
+        self.in_block = index % per_block
+        self.lane = self.in_block % 32
+        self.warp = self.block * -(-per_block // 32) + self.in_block // 32
+
+
+class Shadow:
+    """For each granule of a memory: who wrote it last and who read it, and before which barrier.
+
+    Two threads conflict if one of them writes and no barrier of their block stands between them; threads of two blocks
+    conflict always. Atomic accesses do not conflict with each other.
+    """
+
+    def __init__(self, n_bytes: int, granule: int, threads: Threads) -> None:
+        n = -(-n_bytes // granule)
+        self.granule, self.threads = granule, threads
+        self.writer = np.full(n, NOBODY)
+        self.writer_block = np.full(n, NOBODY)
+        self.writer_epoch = np.full(n, -1)
+        self.reader = np.full(n, NOBODY)
+        self.reader_block = np.full(n, NOBODY)
+        self.reader_epoch = np.full(n, -1)
+
+    def cells(self, offset: np.ndarray, size: int) -> list[np.ndarray]:
+        """The granules of accesses at byte offsets, one array per granule of an access."""
+        first = offset // self.granule
+        return [first + i for i in range(max(1, size // self.granule))]
+
+    def read(self, cell: np.ndarray, me: np.ndarray, epoch: np.ndarray) -> dict[str, int]:
+        found = {
+            "read of what another thread writes": self._conflicts(cell, me, epoch, written=True, is_atomic=False),
+            "read of memory that nobody wrote": int((self.writer[cell] == NOBODY).sum()),
+        }
+        block = self.threads.block[me]
+        fresh = (self.reader_epoch[cell] != epoch) & (self.reader_block[cell] == block)
+        fresh |= self.reader[cell] == NOBODY
+        same = fresh | (self.reader[cell] == me)
+        other_block = ~fresh & (self.reader_block[cell] != block)
+        self.reader[cell] = np.where(same, me, SEVERAL)
+        self.reader_block[cell] = np.where(other_block, SEVERAL, block)
+        self.reader_epoch[cell] = epoch
+        # Several threads may read one granule in one instruction; the last assignment won, so mark those.
+        order = np.argsort(cell, kind="stable")
+        equal = cell[order][1:] == cell[order][:-1]
+        if equal.any():
+            first, second = order[:-1][equal], order[1:][equal]
+            self.reader[cell[first[me[first] != me[second]]]] = SEVERAL
+            self.reader_block[cell[first[block[first] != block[second]]]] = SEVERAL
+        return found
+
+    def write(self, cell: np.ndarray, me: np.ndarray, epoch: np.ndarray) -> dict[str, int]:
+        found = {
+            "write of what another thread writes": self._conflicts(cell, me, epoch, written=True, is_atomic=False)
+            + cell.size - np.unique(cell).size,
+            "write of what another thread reads": self._conflicts(cell, me, epoch, written=False, is_atomic=False),
+        }  # fmt: skip
+        self.writer[cell] = me
+        self.writer_block[cell] = self.threads.block[me]
+        self.writer_epoch[cell] = epoch
+        return found
+
+    def update(self, cell: np.ndarray, me: np.ndarray, epoch: np.ndarray) -> dict[str, int]:
+        """An atomic access."""
+        found = {
+            "atomic access to what another thread writes": self._conflicts(
+                cell, me, epoch, written=True, is_atomic=True
+            ),
+            "atomic access to what another thread reads": self._conflicts(
+                cell, me, epoch, written=False, is_atomic=True
+            ),
+            "atomic access to memory that nobody wrote": int((self.writer[cell] == NOBODY).sum()),
+        }
+        block = self.threads.block[me]
+        shared = (self.writer[cell] == ATOMICALLY) & (self.writer_block[cell] != block)
+        self.writer[cell] = ATOMICALLY
+        self.writer_block[cell] = np.where(shared, SEVERAL, block)
+        self.writer_epoch[cell] = epoch
+        order = np.argsort(cell, kind="stable")
+        mixed = (cell[order][1:] == cell[order][:-1]) & (block[order][1:] != block[order][:-1])
+        self.writer_block[cell[order][1:][mixed]] = SEVERAL
+        return found
+
+    def _conflicts(self, cell: np.ndarray, me: np.ndarray, epoch: np.ndarray, *, written: bool, is_atomic: bool) -> int:
+        if written:
+            who, block, when = self.writer[cell], self.writer_block[cell], self.writer_epoch[cell]
+        else:
+            who, block, when = self.reader[cell], self.reader_block[cell], self.reader_epoch[cell]
+        concerned = (who != NOBODY) & (who != HOST) & (who != me)
+        if is_atomic:
+            concerned &= who != ATOMICALLY
+        return int((concerned & ((block != self.threads.block[me]) | (when == epoch))).sum())
+
+
+@dataclass
+class Buffer:
+    """An array of device memory at a simulated address."""
+
+    name: str
+    base: int
+    content: np.ndarray  # flat bytes
+    shadow: Shadow | None
+
+
+class GlobalMemory:
+    """Arrays at addresses far apart; every access outside of them is an error."""
+
+    def __init__(self, arrays: dict[str, np.ndarray], threads: Threads, *, constant: set[str]) -> None:
+        self.buffers: list[Buffer] = []
+        address = FIRST_ADDRESS
+        for name, array in arrays.items():
+            content = array.reshape(-1).view(np.uint8)
+            shadow = None
+            if name not in constant:
+                shadow = Shadow(array.nbytes, min(array.dtype.itemsize, 4), threads)
+                shadow.writer[:] = HOST  # before the launch
+            self.buffers.append(Buffer(name, address, content, shadow))
+            address += -(-array.nbytes // 4096) * 4096 + 4096
+        self.bases = np.array([b.base for b in self.buffers], dtype=np.int64)
+
+    def address(self, name: str) -> int:
+        return next(b.base for b in self.buffers if b.name == name)
+
+    def locate(self, address: np.ndarray, size: int) -> list[tuple[Buffer, np.ndarray, np.ndarray]]:
+        """(buffer, which accesses, byte offsets) for each buffer that is accessed.
+
+        Raises
+        ------
+        PtxError
+            If an access is misaligned or not wholly inside a buffer; ``.args[1]`` is the number of that access.
+        """
+        if (address % size).any():
+            raise PtxError(f"misaligned access of {size} bytes", int(np.flatnonzero(address % size)[0]))
+        number = np.searchsorted(self.bases, address, side="right") - 1
+        parts = []
+        for k in np.unique(number):
+            which = np.flatnonzero(number == k)
+            if k < 0:
+                raise PtxError(f"access at address {int(address[which[0]])}", int(which[0]))
+            buffer = self.buffers[k]
+            offset = address[which] - buffer.base
+            outside = offset + size > buffer.content.size
+            if outside.any():
+                i = int(np.flatnonzero(outside)[0])
+                raise PtxError(
+                    f"access out of bounds: byte {int(offset[i])} of {buffer.name!r}, which has {buffer.content.size}",
+                    int(which[i]),
+                )
+            parts.append((buffer, which, offset))
+        return parts
+
+
+class SharedMemory:
+    """One piece per block, poisoned with NaN."""
+
+    def __init__(self, n_bytes: int, threads: Threads, *, granule: int) -> None:
+        self.n_bytes, self.threads = n_bytes, threads
+        self.stride = -(-n_bytes // 16) * 16
+        self.content = np.full(threads.n_blocks * self.stride, 0xFF, np.uint8)
+        self.shadow = Shadow(self.content.size, granule, threads)
+
+    def locate(self, offset: np.ndarray, size: int, me: np.ndarray) -> np.ndarray:
+        """Byte offsets in ``content``.
+
+        Raises
+        ------
+        PtxError
+            If an access is misaligned or out of bounds.
+        """
+        wrong = (offset % size != 0) | (offset < 0) | (offset + size > self.n_bytes)
+        if wrong.any():
+            i = int(np.flatnonzero(wrong)[0])
+            raise PtxError(f"shared access of {size} bytes at byte {int(offset[i])} of {self.n_bytes}", i)
+        return self.threads.block[me] * self.stride + offset
+
+
+def count_sectors(counts: Counter[str], kind: str, address: np.ndarray, size: int, warp: np.ndarray) -> None:
+    """Sectors of device memory per request of a warp, as if there were no cache."""
+    sector = np.concatenate([address // SECTOR, (address + size - 1) // SECTOR])
+    pairs = np.unique(np.stack([np.concatenate([warp, warp]), sector], axis=1), axis=0)
+    counts[f"{kind} sectors"] += len(pairs)
+    counts[f"{kind} requests"] += np.unique(warp).size
+
+
+def count_conflicts(counts: Counter[str], offset: np.ndarray, size: int, warp: np.ndarray, lane: np.ndarray) -> None:
+    """Wavefronts of shared memory: 32 lanes at once, 16 for 8 bytes each, 8 for 16 bytes each."""
+    lanes_at_once = 32 * 4 // max(size, 4)
+    group = warp * 8 + lane // lanes_at_once
+    words = np.unique(
+        np.concatenate([np.stack([group, offset // 4 + i], axis=1) for i in range(max(1, size // 4))]), axis=0
+    )
+    group_bank, n_words = np.unique(words[:, 0] * BANKS + words[:, 1] % BANKS, return_counts=True)
+    groups, start = np.unique(group_bank // BANKS, return_index=True)
+    counts["shared wavefronts"] += int(np.maximum.reduceat(n_words, start).sum())
+    counts["shared wavefronts needed"] += groups.size

@@ -1,0 +1,118 @@
+"""Every case on every kind of device that needs no GPU; see ``kernel_cases.py`` and docs/devices.md."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from budget import FOLDER, budget_file, check_budget, measure, ptx_results
+from framed import FramedDevice
+from kernel_cases import Case, all_cases, case_sizes
+
+from gpu_tomoclass.device.native import NativeDevice
+from gpu_tomoclass.kernels import kernels_folder
+
+HERE = Path(__file__).parent
+
+
+@cache
+def small_result(name: str, i: int) -> np.ndarray:
+    """What the CPU gives for a small size, compiled for speed."""
+    case = all_cases()[name]
+    return case.run(NativeDevice(threads=1, kernels=case.kernels), case.inputs(case.small_sizes[i]))
+
+
+@pytest.mark.parametrize(("name", "i"), case_sizes("sizes"))
+@pytest.mark.parametrize("gpu_plan", [False, True], ids=["cpu plan", "gpu plan"])
+def test_agrees_and_stays_within_its_arrays(name: str, i: int, gpu_plan: bool) -> None:
+    case = all_cases()[name]
+    inputs = case.inputs(case.sizes[i])
+    device = FramedDevice(threads=2, kernels=case.kernels, gpu_plan=gpu_plan)
+    result = case.run(device, inputs)
+    device.check_frames()
+    case.check(result, inputs)
+
+
+@pytest.mark.parametrize(("name", "i"), case_sizes("small_sizes"))
+@pytest.mark.parametrize("seed", [0, 1, 2], ids=["in order", "seed 1", "seed 2"])
+def test_thread_by_thread(name: str, i: int, seed: int) -> None:
+    """The same bits, whatever the order of threads and blocks, and with poison in unwritten shared memory."""
+    case = all_cases()[name]
+    device = FramedDevice(build="checked", seed=seed, kernels=case.kernels)
+    result = case.run(device, case.inputs(case.small_sizes[i]))
+    device.check_frames()
+    assert_same(case, result, small_result(name, i))
+
+
+@pytest.mark.parametrize(("name", "i"), case_sizes("small_sizes"))
+def test_compiled_for_a_gpu(name: str, i: int) -> None:
+    """NVRTC's PTX, interpreted: the same result, no race, nothing out of bounds, no read of unwritten shared memory."""
+    case = all_cases()[name]
+    result, launches = ptx_results(case, i)
+    for launch in launches:
+        assert not launch.faults, f"{launch.kernel}: {dict(launch.faults)}"
+    np.testing.assert_allclose(result, small_result(name, i), rtol=0, atol=case.ptx_tolerance)
+    case.check(result, case.inputs(case.small_sizes[i]))
+
+
+@pytest.mark.parametrize("name", list(all_cases()))
+def test_within_its_budget(name: str) -> None:
+    """Registers, shared memory and spills on every architecture, and the counts of the interpreter."""
+    check_budget(name, measure(all_cases()[name]))
+
+
+@pytest.mark.parametrize("name", list(all_cases()))
+def test_under_the_sanitizers(tmp_path: Path, name: str) -> None:
+    """A process with AddressSanitizer and UndefinedBehaviorSanitizer runs all small sizes, with both plans."""
+    case = all_cases()[name]
+    run = run_sanitized(tmp_path, name)
+    assert run.returncode == 0, run.stderr[-4000:]
+    with np.load(tmp_path / "results.npz") as results:
+        assert len(results.files) == 2 * len(case.small_sizes)
+        for key in results.files:
+            assert_same(case, results[key], small_result(name, int(key.split()[1])))
+
+
+def test_no_stale_budget() -> None:
+    assert set(FOLDER.glob("*.json")) == {budget_file(name) for name in all_cases()}
+
+
+def test_every_source_has_a_case() -> None:
+    """Each file in ``kernels/`` is launched by the first small size of some case."""
+    launched = {launch.file for case in all_cases().values() for launch in ptx_results(case, 0)[1]}
+    assert {path.name for path in kernels_folder().glob("*.cu")} <= launched
+
+
+def assert_same(case: Case, result: np.ndarray, other: np.ndarray) -> None:
+    """Two plans may add in another order; then the case has a tolerance."""
+    np.testing.assert_allclose(result, other, rtol=0, atol=case.tolerance)
+
+
+def run_sanitized(folder: Path, what: str) -> subprocess.CompletedProcess[str]:
+    """Run ``sanitized_run.py`` with the sanitizer's library loaded before Python."""
+    compiler = os.environ.get("CXX", "g++")
+    found = subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    library = Path(found.stdout.strip())
+    assert library.is_absolute(), f"{compiler} has no address sanitizer library"
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(library.resolve()),
+        "ASAN_OPTIONS": "detect_leaks=0,halt_on_error=1",  # Python itself does not free everything at its end
+        "PYTHONMALLOC": "malloc",
+    }
+    command = [sys.executable, str(HERE / "sanitized_run.py"), str(folder / "results.npz"), what]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(("bug", "message"), [(4, "heap-buffer-overflow"), (5, "out of bounds for type")])
+def test_the_sanitizers_find_planted_bugs(tmp_path: Path, bug: int, message: str) -> None:
+    """A bounds check removed; a shared array too short."""
+    run = run_sanitized(tmp_path, f"bug {bug}")
+    assert run.returncode != 0
+    assert message in run.stderr
+    assert "kernels/box_phases.cu" in run.stderr
