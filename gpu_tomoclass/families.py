@@ -61,7 +61,8 @@ class Family:
     reference : str
         ``"module:function"`` in :mod:`gpu_tomoclass.reference`: (source, **parameters) -> (n, ny, nx) float32.
     kernel : str or None
-        CUDA source that computes the same.
+        ``"module:function"`` in :mod:`gpu_tomoclass.accelerated` that computes the same through kernels:
+        (source, requests) -> None.
     """
 
     name: str
@@ -214,6 +215,7 @@ ORIGINAL = Family(
     reach=lambda: 0,
     scratch=0,
     reference="source:original",
+    kernel="original:original",
 )
 
 _ROWS = (
@@ -379,6 +381,7 @@ _ROWS = (
         reach=lambda distance: distance,
         scratch=8,
         reference="neighbors:neighbors",
+        kernel="neighbors:neighbors",
     ),
 )
 

@@ -1,4 +1,4 @@
-// Class probabilities of pixels by a random forest.   Python: gpu_tomoclass/device/forest.py
+// Class probabilities of pixels by a random forest.   Python: gpu_tomoclass/accelerated/forest.py
 //
 //   probability[c, p] = sum over trees of votes[leaf(tree, p), c] / the same summed over c
 //

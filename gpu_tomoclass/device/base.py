@@ -85,6 +85,14 @@ class Device(ABC):
         """An array of zeros on the device."""
 
     @abstractmethod
+    def upload(self, values: npt.NDArray[Any], target: Array) -> None:
+        """Copy host values into a contiguous array of the device of the same shape and dtype."""
+
+    @abstractmethod
+    def copy(self, values: Array, target: Array) -> None:
+        """Copy from one array of the device to another of the same shape and dtype."""
+
+    @abstractmethod
     def numpy(self, array: Array) -> npt.NDArray[Any]:
         """The array in host memory; on the CPU the array itself. Waits for what computes it."""
 
@@ -135,6 +143,18 @@ class Device(ABC):
         self.kernel(file, kernel, defines=defines)(grid=grid, block=block, args=args)
 
 
+def check_same_kind(values: Array, target: Array) -> None:
+    """A ValueError unless the values fit the target as they are: NumPy and CuPy would broadcast and cast silently."""
+    if values.shape != target.shape or values.dtype != target.dtype:
+        raise ValueError(f"{values.dtype} {values.shape} cannot be copied to {target.dtype} {target.shape}")
+
+
+def copy_checked(values: npt.NDArray[Any], target: Array) -> None:
+    """Between arrays in host memory."""
+    check_same_kind(values, target)
+    target[...] = values
+
+
 class NumpyDevice(Device):
     """The reference implementation; it has arrays and no kernels."""
 
@@ -154,6 +174,12 @@ class NumpyDevice(Device):
 
     def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
         return np.zeros(shape, dtype)
+
+    def upload(self, values: npt.NDArray[Any], target: Array) -> None:
+        copy_checked(values, target)
+
+    def copy(self, values: Array, target: Array) -> None:
+        copy_checked(values, target)
 
     def numpy(self, array: Array) -> npt.NDArray[Any]:
         return array

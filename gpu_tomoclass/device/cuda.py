@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.device.base import Array, BoundKernel, Device
+from gpu_tomoclass.device.base import Array, BoundKernel, Device, check_same_kind
 from gpu_tomoclass.device.compiler import is_usable, temporary_folder
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
@@ -89,6 +89,16 @@ class CudaDevice(Device):
     def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
         with self._gpu:
             return self._cupy.zeros(shape, dtype)
+
+    def upload(self, values: npt.NDArray[Any], target: Array) -> None:
+        check_same_kind(values, target)
+        with self._gpu:
+            target.set(np.ascontiguousarray(values))
+
+    def copy(self, values: Array, target: Array) -> None:
+        check_same_kind(values, target)
+        with self._gpu:
+            self._cupy.copyto(target, values)
 
     def numpy(self, array: Array) -> npt.NDArray[Any]:
         with self._gpu:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.device.base import Array, BoundKernel, Device
+from gpu_tomoclass.device.base import Array, BoundKernel, Device, copy_checked
 from gpu_tomoclass.device.compiler import LibraryCache, find_compiler
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
@@ -115,6 +115,12 @@ class NativeDevice(Device):
         array = self.empty(shape, dtype)
         array[...] = 0
         return array
+
+    def upload(self, values: npt.NDArray[Any], target: Array) -> None:
+        copy_checked(values, target)
+
+    def copy(self, values: Array, target: Array) -> None:
+        copy_checked(values, target)
 
     def numpy(self, array: Array) -> npt.NDArray[Any]:
         return array

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from kernel_cases import Case, Inputs
 
+from gpu_tomoclass.accelerated.forest import DeviceForest
 from gpu_tomoclass.device import Device
-from gpu_tomoclass.device.forest import DeviceForest
 from gpu_tomoclass.forest.arrays import LEAF, Forest
 
 

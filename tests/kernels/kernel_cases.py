@@ -20,7 +20,7 @@ from gpu_tomoclass.device import Device
 Inputs = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One computation on devices.
 
@@ -41,6 +41,8 @@ class Case:
         second there). The first one is measured for the budget.
     tolerance : float
         Largest absolute difference from ``expected``; 0 asks for equal bits.
+    relative : bool
+        Tolerances are shares of the largest absolute value expected in each channel (the first axis).
     why : str
         The reason for this tolerance.
     ptx_tolerance : float
@@ -61,6 +63,7 @@ class Case:
     tolerance: float
     why: str
     ptx_tolerance: float = 0.0
+    relative: bool = False
     kernels: Path | None = None
     naive: Callable[[Inputs], np.ndarray] | None = None
 
@@ -76,10 +79,19 @@ class Case:
         tolerance = self.tolerance
         if self.naive is not None:
             tolerance = 2 * float(np.nanmax(np.abs(self.naive(inputs).astype(np.float64) - expected)))
+        self.compare(result, expected, tolerance)
+
+    def compare(self, result: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+        """AssertionError unless the two agree; NaN must be in the same places."""
         if tolerance == 0:
             np.testing.assert_array_equal(result, expected, strict=True)
-        else:
-            np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
+            return
+        limit = np.full(len(expected), tolerance)
+        if self.relative:
+            finite = np.where(np.isfinite(expected), np.abs(expected), 0).reshape(len(expected), -1)
+            limit = limit * finite.max(axis=1)
+        for channel, (ours, theirs, atol) in enumerate(zip(result, expected, limit, strict=True)):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol, err_msg=f"channel {channel}")
 
 
 @cache

@@ -38,6 +38,14 @@ class SimulatedArray(np.ndarray):
     def data(self) -> SimpleNamespace:  # type: ignore[override]
         return SimpleNamespace(ptr=self.ctypes.data)
 
+    def set(self, values: np.ndarray) -> None:
+        """CuPy's rules: a contiguous host array of the same shape and dtype."""
+        if isinstance(values, SimulatedArray) or values.dtype != self.dtype or values.shape != self.shape:
+            raise TypeError(f"set of {type(values).__name__} {values.dtype} {values.shape}")
+        if not (self.flags.c_contiguous and values.flags.c_contiguous):
+            raise RuntimeError("set of a non-contiguous array")
+        np.asarray(self)[...] = values
+
 
 class CompileException(Exception):
     pass
@@ -114,6 +122,12 @@ class SimulatedCupy:
         if not isinstance(array, SimulatedArray):
             raise TypeError(f"asnumpy of {type(array).__name__}")
         return np.array(array)
+
+    def copyto(self, target: SimulatedArray, values: SimulatedArray) -> None:
+        self.record("copyto", target, values)
+        if not isinstance(values, SimulatedArray):
+            raise TypeError(f"copyto of {type(values).__name__}")
+        np.asarray(target)[...] = values
 
     def get_default_memory_pool(self) -> SimpleNamespace:
         self.record("get_default_memory_pool")

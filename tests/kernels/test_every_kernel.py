@@ -56,7 +56,7 @@ def test_compiled_for_a_gpu(name: str, i: int) -> None:
     result, launches = ptx_results(case, i)
     for launch in launches:
         assert not launch.faults, f"{launch.kernel}: {dict(launch.faults)}"
-    np.testing.assert_allclose(result, small_result(name, i), rtol=0, atol=case.ptx_tolerance)
+    case.compare(result, small_result(name, i), case.ptx_tolerance)
     case.check(result, case.inputs(case.small_sizes[i]))
 
 
@@ -90,7 +90,7 @@ def test_every_source_has_a_case() -> None:
 
 def assert_same(case: Case, result: np.ndarray, other: np.ndarray) -> None:
     """Two plans may add in another order; then the case has a tolerance."""
-    np.testing.assert_allclose(result, other, rtol=0, atol=case.tolerance)
+    case.compare(result, other, case.tolerance)
 
 
 def run_sanitized(folder: Path, what: str) -> subprocess.CompletedProcess[str]:

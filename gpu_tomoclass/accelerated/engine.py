@@ -1,0 +1,102 @@
+"""Feature blocks of a slab on any device: through kernels, or through the reference where there are none."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, MutableMapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_tomoclass.accelerated.source import BlockRequest, DeviceSource, Workspace
+from gpu_tomoclass.device.base import Array, Device
+from gpu_tomoclass.families import FAMILIES, ORIGINAL
+from gpu_tomoclass.features import FeatureBlock
+from gpu_tomoclass.reference.source import FeatureSource
+
+Accelerated = Callable[[DeviceSource, Sequence[BlockRequest]], None]
+
+
+class FeatureEngine:
+    """Computes the same blocks of slab after slab; keeps its arrays on the device.
+
+    Not safe to share between threads: one engine per thread.
+
+    Parameters
+    ----------
+    device : Device
+    blocks : sequence of FeatureBlock
+        Of one bank, in the order in which their channels are wanted.
+    """
+
+    def __init__(self, device: Device, blocks: Sequence[FeatureBlock]) -> None:
+        self.device = device
+        self.blocks = tuple(blocks)
+        self.n_channels = sum(len(block.channels) for block in self.blocks)
+        self.workspace = Workspace(device)
+
+    def compute(
+        self,
+        planes: npt.NDArray[np.float32],
+        *,
+        display_range: tuple[float, float] | None = None,
+        timings: MutableMapping[str, float] | None = None,
+    ) -> Array:
+        """The channels of a slab.
+
+        Parameters
+        ----------
+        planes : numpy.ndarray
+            (nz, ny, nx) float32, prepared.
+        display_range : (float, float), optional
+            See :class:`~gpu_tomoclass.reference.source.FeatureSource`.
+        timings : dict, optional
+            Seconds are added per family (this waits for the device after each). What families share counts for the
+            one that needs it first.
+
+        Returns
+        -------
+        array on the device
+            (n_channels, nz, ny, nx) float32. The next call overwrites it.
+        """
+        out = self.workspace.array("features", (self.n_channels, *planes.shape), np.float32)
+        requests: dict[str, list[BlockRequest]] = {}
+        start = 0
+        for block in self.blocks:
+            stop = start + len(block.channels)
+            requests.setdefault(block.family, []).append(BlockRequest(dict(block.parameters), out[start:stop]))
+            start = stop
+        source = DeviceSource(planes, self.workspace, display_range=display_range) if self.device.runs_kernels else None
+        by_plane = [FeatureSource(plane, display_range=display_range) for plane in planes]
+        for family, wanted in requests.items():
+            began = time.perf_counter()
+            accelerated = accelerated_family(family) if source is not None else None
+            if source is not None and accelerated is not None:
+                accelerated(source, wanted)
+            else:
+                self._compute_by_reference(by_plane, family, wanted)
+            if timings is not None:
+                self.device.synchronize()
+                timings[family] = timings.get(family, 0.0) + time.perf_counter() - began
+        return out
+
+    def _compute_by_reference(
+        self, by_plane: Sequence[FeatureSource], family: str, wanted: Sequence[BlockRequest]
+    ) -> None:
+        row = ORIGINAL if family == ORIGINAL.name else FAMILIES[family]
+        for request in wanted:
+            for z, source in enumerate(by_plane):
+                values = row.compute(source, request.parameters)
+                for channel, image in enumerate(values):
+                    self.device.upload(image, request.out[channel, z])
+
+
+def accelerated_family(family: str) -> Accelerated | None:
+    """The function that fills blocks of a family through kernels; None if it has none."""
+    row = ORIGINAL if family == ORIGINAL.name else FAMILIES[family]
+    if row.kernel is None:
+        return None
+    module, function = row.kernel.split(":")
+    found: Accelerated = getattr(importlib.import_module(f"gpu_tomoclass.accelerated.{module}"), function)
+    return found
