@@ -129,6 +129,10 @@ class Device(ABC):
             bound = self._kernels[key] = self._bind(*key)
         return bound
 
+    def launched_files(self) -> set[str]:
+        """The sources of which a kernel has been asked for."""
+        return {file for file, _, _ in self._kernels}
+
     def launch(
         self,
         file: str,

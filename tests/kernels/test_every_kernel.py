@@ -83,8 +83,12 @@ def test_no_stale_budget() -> None:
 
 
 def test_every_source_has_a_case() -> None:
-    """Each file in ``kernels/`` is launched by the first small size of some case."""
+    """The first small size of some case launches it: on a GPU, or, for ``*_cpu.cu``, on the CPU."""
     launched = {launch.file for case in all_cases().values() for launch in ptx_results(case, 0)[1]}
+    for case in all_cases().values():
+        device = NativeDevice(threads=1, kernels=case.kernels)
+        case.run(device, case.inputs(case.small_sizes[0]))
+        launched.update(file for file in device.launched_files() if file.endswith("_cpu.cu"))
     assert {path.name for path in kernels_folder().glob("*.cu")} <= launched
 
 
