@@ -1,22 +1,5 @@
-"""How far the kernels of each family may be from its reference, and why: one table.
+"""The table has moved to :mod:`gpu_tomoclass.accelerated.tolerances`, as ``gpu-tomoclass doctor`` needs it too."""
 
-``Tolerance(0)`` asks for equal bits. A factor is a share of the channel's largest absolute value.
-"""
+from gpu_tomoclass.accelerated.tolerances import TOLERANCES, Tolerance
 
-from __future__ import annotations
-
-from typing import NamedTuple
-
-
-class Tolerance(NamedTuple):
-    """``factor`` between kernel and reference, ``ptx`` between the PTX and the CPU build of the same kernel."""
-
-    factor: float
-    why: str
-    ptx: float = 0.0
-
-
-TOLERANCES: dict[str, Tolerance] = {
-    "original": Tolerance(0, "a copy"),
-    "neighbors": Tolerance(0, "copies"),
-}
+__all__ = ["TOLERANCES", "Tolerance"]

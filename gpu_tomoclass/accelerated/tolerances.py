@@ -1,0 +1,22 @@
+"""How far the kernels of each family may be from its reference, and why: one table.
+
+``Tolerance(0)`` asks for equal bits. A factor is a share of the channel's largest absolute value.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Tolerance(NamedTuple):
+    """``factor`` between kernel and reference, ``ptx`` between the PTX and the CPU build of the same kernel."""
+
+    factor: float
+    why: str
+    ptx: float = 0.0
+
+
+TOLERANCES: dict[str, Tolerance] = {
+    "original": Tolerance(0, "a copy"),
+    "neighbors": Tolerance(0, "copies"),
+}
