@@ -21,10 +21,11 @@ from gpu_tomoclass import __version__
 from gpu_tomoclass.annotations import Annotation
 from gpu_tomoclass.cache import FeatureCache
 from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass.device import choose_device
 from gpu_tomoclass.evaluate import Confusion
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.intensity import prepare_plane
-from gpu_tomoclass.planes import map_in_order, worker_count
+from gpu_tomoclass.planes import map_in_order
 from gpu_tomoclass.stream import Classifier
 from gpu_tomoclass.strokes import correction_strokes, draw_strokes
 from gpu_tomoclass.training import train
@@ -45,17 +46,20 @@ def annotation_of(strokes: dict[int, np.ndarray], *, shape, classes) -> Annotati
     return Annotation.from_voxels(z, y, x, label, shape=shape, classes=classes)
 
 
-def score(classifier, volume, truth, planes, *, scale, cache=None, workers=None):
+def score(model, device, volume, truth, planes, *, cache=None):
     """Confusion over the given planes and the predicted planes."""
-    confusion = Confusion(classifier.model.classes)
-    prepared = ((z, prepare_plane(volume, z, scale=scale).image) for z in planes)
+    confusion = Confusion(model.classes)
+    plane_device, n_workers = device.side_by_side()
+    classifier = Classifier(model, plane_device)
+    prepared = ((z, prepare_plane(volume, z, scale=model.intensity).image) for z in planes)
 
     def predict(item):
         z, image = item
-        return z, classifier.labels(classifier.probabilities(image, cache=cache))
+        labels, _ = classifier.classify(image[np.newaxis], cache=cache)
+        return z, labels[0]
 
     predicted = {}
-    for z, labels in map_in_order(predict, prepared, workers=worker_count(workers)):
+    for z, labels in map_in_order(predict, prepared, workers=n_workers):
         confusion.update(truth.plane(z) + 1, labels)
         predicted[z] = labels
     return confusion, predicted
@@ -80,7 +84,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", help="folder for computed features; default a temporary one")
+    parser.add_argument("--device", default="auto")
     options = parser.parse_args()
+    device = choose_device(options.device, threads=options.workers)
 
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -108,18 +114,14 @@ def main() -> None:
         rounds = []
         for i in range(options.rounds + 1):
             annotation = annotation_of(strokes, shape=volume.shape, classes=classes)
-            result = train(volume, annotation, bank=bank, cache=cache, workers=options.workers, seed=42, progress=None)
-            classifier = Classifier(result.model)
-            scale = result.model.intensity
-            confusion, predicted = score(
-                classifier, volume, truth, marked, scale=scale, cache=cache, workers=options.workers
-            )
+            result = train(volume, annotation, bank=bank, cache=cache, device=device, workers=options.workers, seed=42)
+            confusion, predicted = score(result.model, device, volume, truth, marked, cache=cache)
             rounds.append({"pixels": int(annotation.label.size), "accuracy_marked_planes": confusion.accuracy,
                            "oob_error": result.oob_error})  # fmt: skip
             print(f"round {i}: {annotation.label.size} px, marked planes {100 * confusion.accuracy:.2f} %, "
                   f"out-of-bag {100 * result.oob_error:.2f} %", flush=True)  # fmt: skip
             if i == options.rounds or (i == 0 and options.score_first):
-                held, _ = score(classifier, volume, truth, held_out, scale=scale, workers=options.workers)
+                held, _ = score(result.model, device, volume, truth, held_out)
                 rounds[-1]["held_out"] = held.to_dict()
                 print(f"  held out ({len(held_out)} planes): {100 * held.accuracy:.2f} %, mean IoU {held.mean_iou:.3f}",
                       [round(float(v), 3) for v in held.iou], flush=True)  # fmt: skip

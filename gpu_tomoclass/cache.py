@@ -1,8 +1,8 @@
 """Computed features on disk, so that retraining with more strokes costs seconds.
 
-The key is the content: a hash of the prepared plane, the definition version and the block's own key. A changed file,
-scale or parameter is another key, so nothing can go stale; the least recently used entries leave when the folder is
-full.
+The key is the content: a hash of the prepared plane, the definition version, the device and the block's own key. A
+changed file, scale or parameter is another key, so nothing can go stale; the least recently used entries leave when the
+folder is full. Devices have entries of their own because the last bit of some channels may differ between them.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.features import DEFINITION_VERSION, FeatureBank, FeatureBlock
-from gpu_tomoclass.reference.source import FeatureSource
+from gpu_tomoclass.accelerated.engine import FeatureEngine
+from gpu_tomoclass.features import DEFINITION_VERSION, FeatureBlock
 
 DEFAULT_LIMIT = 20 * 2**30
 KEEP_FREE = 2 * 2**30  # a cache must never be what fills a disk
@@ -64,10 +63,10 @@ class FeatureCache:
         self._writable = False
         self.notes.append(reason)
 
-    def plane_key(self, image: np.ndarray) -> str:
-        """Key of a prepared plane (ny, nx) float32, to be given to :meth:`get` and :meth:`put`."""
+    def plane_key(self, image: np.ndarray, *, device: str = "numpy") -> str:
+        """Key of a prepared plane (ny, nx) float32 on a device, to be given to :meth:`get` and :meth:`put`."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(f"{__version__}/{DEFINITION_VERSION}/{image.shape}".encode())
+        digest.update(f"{__version__}/{DEFINITION_VERSION}/{device}/{image.shape}".encode())
         digest.update(image.tobytes())
         return digest.hexdigest()
 
@@ -128,35 +127,36 @@ class FeatureCache:
 
 
 def block_values(
-    bank: FeatureBank,
+    engine: FeatureEngine,
     image: np.ndarray,
     *,
-    blocks: Sequence[FeatureBlock],
     cache: FeatureCache | None = None,
     timings: dict[str, float] | None = None,
 ) -> Iterator[tuple[FeatureBlock, np.ndarray]]:
-    """(block, channels (n, ny, nx) float32) one after the other, from the cache where it has them.
+    """(block, channels (n, ny, nx) float32) for each block of the engine, from the cache where it has them.
 
     Parameters
     ----------
-    bank : FeatureBank
+    engine : FeatureEngine
+        What is not in the cache is computed by it, all at once; the values are valid until its next slab.
     image : numpy.ndarray
         A prepared plane (ny, nx), float32.
-    blocks : sequence of FeatureBlock
     cache : FeatureCache, optional
         Asked first and given what was computed.
     timings : dict, optional
         Seconds per family are added for what was computed.
     """
-    source = FeatureSource(image)
-    key = cache.plane_key(image) if cache is not None else ""
-    for block in blocks:
-        values = cache.get(key, block) if cache is not None else None
+    key = cache.plane_key(image, device=engine.device.name) if cache is not None else ""
+    found = {block: cache.get(key, block) if cache is not None else None for block in engine.blocks}
+    missing = [block for block, values in found.items() if values is None]
+    computed = np.empty((0, *image.shape), np.float32)
+    if missing:
+        computed = engine.device.numpy(engine.compute(image[np.newaxis], blocks=missing, timings=timings))[:, 0]
+    start = 0
+    for block, values in found.items():
         if values is None:
-            started = time.perf_counter()
-            values = bank.compute_block(source, block)
-            if timings is not None:
-                timings[block.family] = timings.get(block.family, 0.0) + time.perf_counter() - started
+            values = computed[start : start + len(block.channels)]
+            start += len(block.channels)
             if cache is not None:
                 cache.put(key, block, values)
         yield block, values

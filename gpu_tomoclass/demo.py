@@ -17,12 +17,13 @@ from gpu_tomoclass import __version__
 from gpu_tomoclass.annotations import load_annotation
 from gpu_tomoclass.cache import FeatureCache
 from gpu_tomoclass.classes import LabelClass, default_classes
+from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.evaluate import Confusion, compare_volumes
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.io.partial import check_overwrite
 from gpu_tomoclass.model import Model, save_model
 from gpu_tomoclass.pictures import class_image, grey_image, histogram_figure, overlay_image
-from gpu_tomoclass.planes import Progress, worker_count
+from gpu_tomoclass.planes import Progress
 from gpu_tomoclass.preview import preview
 from gpu_tomoclass.report import Report
 from gpu_tomoclass.simulate import SampleVolume, simulate_sample
@@ -41,7 +42,7 @@ def run_demo(
     folder: str | PathLike[str],
     *,
     seed: int = 0,
-    workers: int | None = None,
+    device: Device | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda message: None,
     progress: Progress | None = None,
@@ -58,8 +59,8 @@ def run_demo(
         ``report.html`` are written there.
     seed : int
         Of the simulation and the strokes.
-    workers : int, optional
-        Threads; default one per usable core.
+    device : Device, optional
+        Default the first that works.
     overwrite : bool
     say : callable, optional
         Given a line of text for each step.
@@ -78,6 +79,7 @@ def run_demo(
     DataError
         If an output exists and ``overwrite`` is not set.
     """
+    device = choose_device() if device is None else device
     target = Path(folder)
     paths = {name: target / name for name in OUTPUTS}
     for path in paths.values():
@@ -109,7 +111,7 @@ def run_demo(
         say(f"training on {STROKES} strokes per class on planes {', '.join(map(str, marked))}")
         started = time.perf_counter()
         first = _train(volume, strokes, paths["strokes.tif"], sample=sample, bank=bank, cache=cache,
-                       classes=classes, workers=workers, overwrite=overwrite)  # fmt: skip
+                       classes=classes, device=device, overwrite=overwrite)  # fmt: skip
         timed("first training (features of the marked planes)", started)
 
         started = time.perf_counter()
@@ -117,24 +119,24 @@ def run_demo(
         for i in range(1, ROUNDS + 1):
             say(f"look {i} of {ROUNDS}: {CORRECTIONS} strokes on the largest errors of each marked plane, train again")
             for z in marked:
-                seen = preview(last.model, volume, plane=z, cache=cache)
+                seen = preview(last.model, volume, plane=z, cache=cache, device=device)
                 strokes[z] = correction_strokes(
                     sample.truth[z], seen.labels, strokes[z], n=CORRECTIONS, length=LENGTH, seed=seed + 1000 * i + z
                 )
             last = _train(volume, strokes, paths["strokes.tif"], sample=sample, bank=bank, cache=cache,
-                          classes=classes, workers=workers, overwrite=True)  # fmt: skip
+                          classes=classes, device=device, overwrite=True)  # fmt: skip
         save_model(last.model, paths["materials.tcm"], overwrite=overwrite)
         timed(f"{ROUNDS} times look, correct, train again (features from the cache)", started)
 
         say("classifying the volume")
-        result = classify(volume, last.model, output=paths["labels.tif"], workers=workers, overwrite=overwrite,
+        result = classify(volume, last.model, output=paths["labels.tif"], device=device, overwrite=overwrite,
                           progress=progress)  # fmt: skip
         seconds["classify the volume"] = result.seconds
         with open_volume(paths["labels.tif"]) as labels:
             unseen = [z for z in range(shape[0]) if z not in marked]
             score = compare_volumes(labels, truth, planes=unseen)
             report = _report(sample, labels=labels, strokes=strokes, marked=marked, score=score, result=result,
-                             trainings=(first, last), seconds=seconds, workers=worker_count(workers))  # fmt: skip
+                             trainings=(first, last), seconds=seconds, device=device)  # fmt: skip
     report.write(paths["report.html"], overwrite=overwrite)
     say(f"accuracy on the {len(unseen)} planes without strokes: {_percent(score.accuracy)}, Dice {score.mean_dice:.3f}")
     return str(paths["report.html"])
@@ -159,11 +161,11 @@ def _train(
     bank: FeatureBank,
     cache: FeatureCache,
     classes: tuple[LabelClass, ...],
-    workers: int | None,
+    device: Device,
     overwrite: bool,
 ) -> TrainingResult:
     _write(path, strokes, sample=sample, classes=classes, overwrite=overwrite)
-    return train(volume, load_annotation(path, volume_shape=volume.shape), bank=bank, cache=cache, workers=workers)
+    return train(volume, load_annotation(path, volume_shape=volume.shape), bank=bank, cache=cache, device=device)
 
 
 def otsu_labels(volume: np.ndarray, n_classes: int) -> np.ndarray:
@@ -185,7 +187,7 @@ def _report(
     result: ClassifyResult,
     trainings: tuple[TrainingResult, TrainingResult],
     seconds: Mapping[str, float],
-    workers: int,
+    device: Device,
 ) -> Report:
     first, last = trainings
     model: Model = last.model
@@ -251,7 +253,7 @@ def _report(
     steps_and_forest = {**seconds, "of which the forest, per plane": result.seconds_per_plane.get("forest", 0.0)}
     report.table(("step", "seconds"), [(name, f"{s:.1f}") for name, s in steps_and_forest.items()])
     report.heading("Settings")
-    report.properties(_settings(sample, model, result, workers=workers))
+    report.properties(_settings(sample, model, result, device=device))
     report.heading("The same, by hand")
     report.commands(
         (
@@ -264,7 +266,7 @@ def _report(
     return report
 
 
-def _settings(sample: SampleVolume, model: Model, result: ClassifyResult, *, workers: int) -> dict[str, Any]:
+def _settings(sample: SampleVolume, model: Model, result: ClassifyResult, *, device: Device) -> dict[str, Any]:
     return {
         "sample": {
             **sample.settings,
@@ -275,7 +277,7 @@ def _settings(sample: SampleVolume, model: Model, result: ClassifyResult, *, wor
         "forest": {**model.training["settings"], "nodes": model.forest.n_nodes, "depth": model.forest.depth},
         "model hash": model.hash,
         "planes per second": result.n_planes / result.seconds,
-        "workers": workers,
+        "device": f"{device.name}: {device.description}",
         "software": {"gpu_tomoclass": __version__, **{k: v for k, v in model.versions.items() if k != "gpu_tomoclass"}},
         "machine": f"{platform.machine()}, {platform.system()}",
     }

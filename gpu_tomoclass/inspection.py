@@ -9,11 +9,11 @@ from os import PathLike
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.cache import block_values
+from gpu_tomoclass.accelerated.engine import FeatureEngine
+from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.intensity import IntensityScale, prepare_plane
-from gpu_tomoclass.planes import Progress
 from gpu_tomoclass.volume import Volume, create_volume
 
 
@@ -33,8 +33,8 @@ def write_features(
     output: str | PathLike[str],
     intensity: str = "auto",
     nan: str = "error",
+    device: Device | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
 ) -> FeatureFile:
     """Compute every channel of the bank on one plane and write them, named, as float32.
 
@@ -48,9 +48,9 @@ def write_features(
         ``.tif`` (slice labels carry the channel names) or ``.ome.zarr``.
     intensity, nan
         See :mod:`gpu_tomoclass.intensity`.
+    device : Device, optional
+        Default the first that works.
     overwrite : bool
-    progress : callable, optional
-        Called with (channels done, channels in all).
 
     Raises
     ------
@@ -80,10 +80,7 @@ def write_features(
     )
     with writer:
         prepared = prepare_plane(volume, plane, scale=scale, nan=nan)
-        channels = np.empty((bank.n_channels, *volume.shape[1:]), dtype=np.float32)
-        for block, values in block_values(bank, prepared.image, blocks=bank.blocks, timings=seconds):
-            channels[block.start : block.stop] = values
-            if progress is not None:
-                progress(block.stop, bank.n_channels)
-        writer.write_plane(0, channels)
+        engine = FeatureEngine(choose_device() if device is None else device, bank.blocks)
+        channels = engine.compute(prepared.image[np.newaxis], timings=seconds)
+        writer.write_plane(0, engine.device.numpy(channels)[:, 0])
     return FeatureFile(seconds, prepared.notes)

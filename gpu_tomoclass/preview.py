@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_tomoclass.cache import FeatureCache
+from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.intensity import prepare_plane
 from gpu_tomoclass.model import Model, fits_volume
@@ -47,6 +48,7 @@ def preview(
     nan: str = "error",
     force: bool = False,
     cache: FeatureCache | None = None,
+    device: Device | None = None,
 ) -> Preview:
     """Classify plane ``plane`` of a volume; with a cache an annotated plane costs only the forest.
 
@@ -62,11 +64,11 @@ def preview(
     if not 0 <= plane < volume.shape[0]:
         raise UsageError(f"there is no plane {plane}, only 0 to {volume.shape[0] - 1}", where=volume.path)
     notes = [*volume.notes, *fits_volume(model, volume, force=force)]
-    classifier = Classifier(model)
+    classifier = Classifier(model, choose_device() if device is None else device)
     prepared = prepare_plane(volume, plane, scale=model.intensity, nan=nan)
-    probabilities = classifier.probabilities(prepared.image, cache=cache)
-    labels = classifier.labels(probabilities)
-    best = np.sort(probabilities, axis=0)
+    slab, probabilities = classifier.classify(prepared.image[np.newaxis], want_probabilities=True, cache=cache)
+    assert probabilities is not None  # they were asked for
+    labels, best = slab[0], np.sort(probabilities[:, 0], axis=0)
     return Preview(
         plane=volume.plane(plane),
         labels=labels,

@@ -6,6 +6,7 @@ itself alone. Memory holds a few planes, whatever the depth of the volume.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,58 +18,122 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass import __version__
+from gpu_tomoclass.accelerated.engine import FeatureEngine
+from gpu_tomoclass.accelerated.forest import DeviceForest
+from gpu_tomoclass.accelerated.labels import device_labels
 from gpu_tomoclass.cache import FeatureCache, block_values
+from gpu_tomoclass.device import Array, Device, choose_device
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import FeatureBlock
 from gpu_tomoclass.forest.predict import predict_classes, predict_probabilities
 from gpu_tomoclass.intensity import IntensityScale, PreparedPlane, prepare_plane
 from gpu_tomoclass.model import Model, fits_volume
-from gpu_tomoclass.planes import Progress, map_in_order, worker_count
+from gpu_tomoclass.planes import Progress, map_in_order
 from gpu_tomoclass.volume import Volume, create_volume
 
 INTENSITY_CHOICES = ("model", "auto", "none")
 UNLABELLED = 0
+MAX_SLAB = 128  # planes; beyond, launches cost nothing any more beside the work
+MEMORY_SHARE = 0.8  # of a GPU's free memory; the rest is left to fragments and to what others need meanwhile
 
 
 class Classifier:
-    """A model made ready to classify planes: only the channels that its forest uses are computed.
+    """A model made ready to classify planes on a device: only the feature blocks that its forest uses are computed.
+
+    Several threads may use it at once; each has arrays of its own on the device.
 
     Parameters
     ----------
     model : Model
+    device : Device
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, device: Device) -> None:
+        self.model, self.device = model, device
         self.class_values = np.array([c.value for c in model.classes], dtype=np.uint8)
         used = model.forest.used_features()
         self.blocks: tuple[FeatureBlock, ...] = model.bank.subset([model.bank.channels[i] for i in used])
-        self._forest = model.forest.restricted(used)
-        # Where each used channel lies: rows of a block -> rows of the reduced feature matrix.
-        position = {int(channel): row for row, channel in enumerate(used)}
-        self._rows = []
-        for block in self.blocks:
-            wanted = [i for i in range(block.start, block.stop) if i in position]
-            self._rows.append(([i - block.start for i in wanted], [position[i] for i in wanted]))
+        channels = [i for block in self.blocks for i in range(block.start, block.stop)]
+        self._forest = model.forest.restricted(channels)
+        self._of_thread = threading.local()
 
-    def probabilities(
-        self, image: np.ndarray, *, cache: FeatureCache | None = None, timings: dict[str, float] | None = None
-    ) -> np.ndarray:
-        """Class probabilities (n_classes, ny, nx), float32, of a prepared plane (ny, nx)."""
-        features = np.empty((self._forest.n_features, image.size), dtype=np.float32)
-        computed = block_values(self.model.bank, image, blocks=self.blocks, cache=cache, timings=timings)
-        for (_, channels), (rows, positions) in zip(computed, self._rows, strict=True):
-            features[positions] = channels[rows].reshape(len(rows), -1)
-        started = time.perf_counter()
-        probabilities = predict_probabilities(self._forest, features)
+    def classify(
+        self,
+        planes: np.ndarray,
+        *,
+        want_probabilities: bool = False,
+        cache: FeatureCache | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Label values, of the first largest probability, and the probabilities if they are wanted.
+
+        Parameters
+        ----------
+        planes : numpy.ndarray
+            (nz, ny, nx) float32, prepared.
+        want_probabilities : bool
+        cache : FeatureCache, optional
+            Of computed features; for a slab of one plane.
+        timings : dict, optional
+            Seconds are added per family and for the ``"forest"``.
+
+        Returns
+        -------
+        labels : numpy.ndarray
+            (nz, ny, nx) uint8.
+        probabilities : numpy.ndarray or None
+            (n_classes, nz, ny, nx) float32.
+        """
+        engine, forest = self._thread_engine()
+        if cache is None:
+            features = engine.compute(planes, timings=timings)
+        else:
+            features = self._cached_features(engine, planes, cache=cache, timings=timings)
+        began = time.perf_counter()
+        n_classes, shape = len(self.class_values), planes.shape
+        flat = features.reshape(self._forest.n_features, planes.size)
+        if isinstance(forest, DeviceForest):
+            found = forest.probabilities(flat)
+            out = engine.workspace.array("labels", (planes.size,), np.uint8)
+            values = engine.workspace.constant("class values", lambda: self.class_values)
+            device_labels(self.device, found, values=values, out=out)
+            labels = self.device.numpy(out)
+        else:
+            found = predict_probabilities(self._forest, flat)
+            labels = predict_classes(found, self.class_values)
+        probabilities = self.device.numpy(found).reshape(n_classes, *shape) if want_probabilities else None
         if timings is not None:
-            timings["forest"] = timings.get("forest", 0.0) + time.perf_counter() - started
-        return probabilities.reshape(len(self.class_values), *image.shape)
+            timings["forest"] = timings.get("forest", 0.0) + time.perf_counter() - began
+        self._of_thread.measured = engine.n_bytes // shape[0]
+        return labels.reshape(shape).copy(), probabilities
 
-    def labels(self, probabilities: np.ndarray) -> np.ndarray:
-        """Class values (ny, nx), uint8, of the first largest probability."""
-        n_classes, ny, nx = probabilities.shape
-        return predict_classes(probabilities.reshape(n_classes, -1), self.class_values).reshape(ny, nx)
+    def slab_planes(self, shape: tuple[int, int]) -> int:
+        """How many planes (ny, nx) to classify at once: one on a CPU; on a GPU what its memory holds, measured on the
+        first one."""
+        if not self.device.has_own_memory or not hasattr(self._of_thread, "measured"):
+            return 1
+        if not hasattr(self._of_thread, "slab"):
+            free, held = self.device.free_memory() or 0, self._of_thread.measured
+            per_plane = held + 4 * shape[0] * shape[1] * len(self.class_values)
+            self._of_thread.slab = max(1, min(MAX_SLAB, int(MEMORY_SHARE * (free + held)) // per_plane))
+        slab: int = self._of_thread.slab
+        return slab
+
+    def _thread_engine(self) -> tuple[FeatureEngine, DeviceForest | None]:
+        if not hasattr(self._of_thread, "engine"):
+            self._of_thread.engine = FeatureEngine(self.device, self.blocks)
+            self._of_thread.forest = DeviceForest(self._forest, self.device) if self.device.runs_kernels else None
+        return self._of_thread.engine, self._of_thread.forest
+
+    def _cached_features(
+        self, engine: FeatureEngine, planes: np.ndarray, *, cache: FeatureCache, timings: dict[str, float] | None
+    ) -> Array:
+        features = np.empty((self._forest.n_features, *planes.shape), dtype=np.float32)
+        start = 0
+        for _, channels in block_values(engine, planes[0], cache=cache, timings=timings):
+            features[start : start + len(channels), 0] = channels
+            start += len(channels)
+        return self.device.array(features)
 
 
 @dataclass(frozen=True)
@@ -89,6 +154,8 @@ class ClassifyResult:
         Wall time.
     seconds_per_plane : dict
         Thread seconds per family, and ``"forest"``, per plane.
+    device : str
+        What computed it.
     """
 
     path: str
@@ -98,6 +165,7 @@ class ClassifyResult:
     notes: Sequence[str]
     seconds: float
     seconds_per_plane: Mapping[str, float]
+    device: str
 
 
 def classify(
@@ -110,7 +178,7 @@ def classify(
     intensity: str = "model",
     nan: str = "error",
     force: bool = False,
-    workers: int | None = None,
+    device: Device | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     **format_options: Any,
@@ -137,8 +205,8 @@ def classify(
         filters looked at a filled voxel.
     force : bool
         Go on although the voxel size differs from that of the training.
-    workers : int, optional
-        Threads; each needs memory for one plane's features.
+    device : Device, optional
+        Default the first that works, with all cores; on a CPU each thread needs memory for one plane's features.
     overwrite : bool
     progress : callable, optional
         Called with (planes done, planes in all).
@@ -159,7 +227,8 @@ def classify(
     notes = [*volume.notes, *fits_volume(model, volume, force=force)]
     start, stop = plane_range(volume, planes)
     scale = model.intensity if intensity == "model" else IntensityScale.for_volume(volume, mode=intensity)
-    classifier = Classifier(model)
+    device, n_workers = _device_for(device, n_planes=stop - start)
+    classifier = Classifier(model, device)
     metadata = provenance(volume, model, planes=(start, stop), scale=scale, nan=nan)
     names = [c.name for c in model.classes]
     shape = (stop - start, *volume.shape[1:])
@@ -174,20 +243,29 @@ def classify(
     timings: dict[str, float] = defaultdict(float)
     started = time.perf_counter()
 
-    def prepared() -> Iterator[PreparedPlane]:
-        for z in range(start, stop):
-            yield prepare_plane(volume, z, scale=scale, nan=nan)
+    def slabs() -> Iterator[list[PreparedPlane]]:
+        z = start
+        while z < stop:
+            n = min(stop - z, classifier.slab_planes(shape[1:]) if n_workers == 1 else 1)
+            yield [prepare_plane(volume, i, scale=scale, nan=nan) for i in range(z, z + n)]
+            z += n
 
-    def classified(plane: PreparedPlane) -> tuple[np.ndarray, np.ndarray, dict[str, float], tuple[str, ...]]:
+    def classified(slab: list[PreparedPlane]) -> _ClassifiedSlab:
         seconds: dict[str, float] = {}
-        if plane.missing:
-            unknown = np.zeros((len(names), *plane.image.shape), np.float32)
-            return np.full(plane.image.shape, UNLABELLED, np.uint8), unknown, seconds, plane.notes
-        p = classifier.probabilities(plane.image, timings=seconds)
-        labels = classifier.labels(p)
-        if nan == "mask" and plane.filled is not None:
-            labels[influenced(plane.filled, classifier.blocks)] = UNLABELLED
-        return labels, p, seconds, plane.notes
+        images = np.stack([plane.image for plane in slab])
+        if all(plane.missing for plane in slab):
+            labels = np.full(images.shape, UNLABELLED, np.uint8)
+            p = np.zeros((len(names), *images.shape), np.float32) if probabilities else None
+        else:
+            labels, p = classifier.classify(images, want_probabilities=probabilities, timings=seconds)
+        for i, plane in enumerate(slab):
+            if plane.missing:
+                labels[i] = UNLABELLED
+                if p is not None:
+                    p[:, i] = 0
+            elif nan == "mask" and plane.filled is not None:
+                labels[i][influenced(plane.filled, classifier.blocks)] = UNLABELLED
+        return _ClassifiedSlab(labels, p, seconds, [note for plane in slab for note in plane.notes])
 
     with ExitStack() as stack:
         label_writer = stack.enter_context(
@@ -200,17 +278,19 @@ def classify(
             )
         if progress is not None:
             progress(0, stop - start)
-        results = map_in_order(classified, prepared(), workers=worker_count(workers))
-        for done, (labels, p, seconds, plane_notes) in enumerate(results):
-            label_writer.write_plane(done, labels)
-            if probability_writer is not None:
-                probability_writer.write_plane(done, p)
-            n_voxels += np.bincount(labels.ravel(), minlength=256)
-            notes.extend(plane_notes)
-            for name, value in seconds.items():
+        done = 0
+        for slab in map_in_order(classified, slabs(), workers=n_workers):
+            for i, labels in enumerate(slab.labels):
+                label_writer.write_plane(done, labels)
+                if probability_writer is not None and slab.probabilities is not None:
+                    probability_writer.write_plane(done, slab.probabilities[:, i])
+                done += 1
+            n_voxels += np.bincount(slab.labels.ravel(), minlength=256)
+            notes.extend(slab.notes)
+            for name, value in slab.seconds.items():
                 timings[name] += value
             if progress is not None:
-                progress(done + 1, stop - start)
+                progress(done, stop - start)
         volume.check_unchanged()
     notes.extend(note for note in volume.notes if note not in notes)  # planes found missing on the way
     counts = {c.name: int(n_voxels[c.value]) for c in model.classes}
@@ -224,7 +304,22 @@ def classify(
         notes=list(dict.fromkeys(notes)),
         seconds=time.perf_counter() - started,
         seconds_per_plane={name: value / (stop - start) for name, value in timings.items()},
+        device=device.name,
     )
+
+
+@dataclass(frozen=True)
+class _ClassifiedSlab:
+    labels: np.ndarray  # (nz, ny, nx) uint8
+    probabilities: np.ndarray | None  # (n_classes, nz, ny, nx) float32
+    seconds: Mapping[str, float]
+    notes: Sequence[str]
+
+
+def _device_for(device: Device | None, *, n_planes: int) -> tuple[Device, int]:
+    """The device of each worker and the number of workers: planes side by side, unless there is only one plane."""
+    chosen = choose_device() if device is None else device
+    return (chosen, 1) if n_planes == 1 else chosen.side_by_side()
 
 
 def plane_range(volume: Volume, planes: tuple[int, int] | None) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass import __version__
+from gpu_tomoclass.accelerated.engine import FeatureEngine
 from gpu_tomoclass.annotations import Annotation
 from gpu_tomoclass.arff import TrainingTable
 from gpu_tomoclass.cache import FeatureCache, block_values
 from gpu_tomoclass.classes import LabelClass, default_classes
+from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, ModelError
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.forest.train import TrainedForest, train_forest
@@ -68,6 +71,7 @@ def train(
     intensity: str = "auto",
     nan: str = "error",
     cache: FeatureCache | None = None,
+    device: Device | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
     **forest_options: Any,
@@ -87,8 +91,10 @@ def train(
     nan : {"error", "fill", "mask"}
         Non-finite voxels; for ``"mask"`` strokes on them are left out.
     cache : FeatureCache, optional
+    device : Device, optional
+        Where features are computed; default the first that works.
     workers : int, optional
-        Threads; default one per usable core.
+        Threads that grow the forest; default one per usable core.
     progress : callable, optional
         Called with (planes done, planes in all).
     **forest_options
@@ -106,7 +112,8 @@ def train(
         raise ModelError(f"is {volume.shape}, the annotation belongs to {annotation.shape}", where=volume.path)
     started = time.perf_counter()
     scale = IntensityScale.for_volume(volume, mode=intensity)
-    n_workers = worker_count(workers)
+    plane_device, n_plane_workers = (choose_device() if device is None else device).side_by_side()
+    engines = threading.local()
     timings: dict[str, list[float]] = defaultdict(list)
     notes: list[str] = []
     hits_before = cache.hits if cache is not None else 0
@@ -124,10 +131,12 @@ def train(
         if nan == "mask" and plane.filled is not None:
             keep = ~plane.filled[y, x]
             y, x, label = y[keep], x[keep], label[keep]
-        return _plane_rows(plane, y, x, label, bank=bank, cache=cache)
+        if not hasattr(engines, "of_thread"):
+            engines.of_thread = FeatureEngine(plane_device, bank.blocks)
+        return _plane_rows(plane, y, x, label, engine=engines.of_thread, cache=cache)
 
     values, labels = [], []
-    for done, part in enumerate(map_in_order(rows, prepared(), workers=n_workers), start=1):
+    for done, part in enumerate(map_in_order(rows, prepared(), workers=n_plane_workers), start=1):
         values.append(part.values)
         labels.append(part.labels)
         for family, seconds in part.timings.items():
@@ -147,8 +156,14 @@ def train(
         classes=annotation.classes,
         scale=scale,
         voxel_size=volume.voxel_size,
-        source={"volume": volume.fingerprint(), "dtype": volume.dtype.name, "planes": zs, "nan": nan},
-        forest_options={"n_jobs": n_workers, **forest_options},
+        source={
+            "volume": volume.fingerprint(),
+            "dtype": volume.dtype.name,
+            "planes": zs,
+            "nan": nan,
+            "device": plane_device.name,
+        },
+        forest_options={"n_jobs": worker_count(workers), **forest_options},
         seconds_per_plane={family: float(np.median(s)) for family, s in timings.items()},
         cached_blocks=cache.hits - hits_before if cache is not None else 0,
         notes=[*annotation.notes, *_scale_notes(bank, volume.shape[1:]), *notes],
@@ -197,13 +212,13 @@ def _plane_rows(
     x: np.ndarray,
     label: np.ndarray,
     *,
-    bank: FeatureBank,
+    engine: FeatureEngine,
     cache: FeatureCache | None,
 ) -> _PlaneRows:
-    """Features of the marked pixels of one plane; one block at a time, so memory is one block, not the bank."""
-    values = np.empty((y.size, bank.n_channels), dtype=np.float32)
+    """Features of the marked pixels of one plane."""
+    values = np.empty((y.size, engine.n_channels), dtype=np.float32)
     timings: dict[str, float] = {}
-    for block, channels in block_values(bank, plane.image, blocks=bank.blocks, cache=cache, timings=timings):
+    for block, channels in block_values(engine, plane.image, cache=cache, timings=timings):
         values[:, block.start : block.stop] = channels[:, y, x].T
     return _PlaneRows(values, label, timings, plane.notes)
 

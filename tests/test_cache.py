@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from gpu_tomoclass import cache as cache_module
+from gpu_tomoclass.accelerated.engine import FeatureEngine
 from gpu_tomoclass.cache import FeatureCache, block_values
+from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.features import FeatureBank
 
 
@@ -19,7 +21,8 @@ def bank():
 
 
 def values(bank, image, cache, timings=None):
-    return [v.copy() for _, v in block_values(bank, image, blocks=bank.blocks, cache=cache, timings=timings)]
+    engine = FeatureEngine(NumpyDevice(), bank.blocks)
+    return [v.copy() for _, v in block_values(engine, image, cache=cache, timings=timings)]
 
 
 def test_second_time_is_read_and_equal(tmp_path, bank, image):

@@ -11,6 +11,7 @@ from skimage.filters import threshold_multiotsu
 
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.demo import OUTPUTS, otsu_labels, run_demo
+from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.pictures import class_image, grey_image, overlay_image
 from gpu_tomoclass.report import Report
@@ -18,7 +19,7 @@ from gpu_tomoclass.report import Report
 
 def test_demo(tmp_path):
     said = []
-    report = run_demo(tmp_path, workers=1, say=said.append, shape=(6, 128, 124))
+    report = run_demo(tmp_path, device=NumpyDevice(threads=1), say=said.append, shape=(6, 128, 124))
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(OUTPUTS)
     labels, truth = tifffile.imread(tmp_path / "labels.tif"), tifffile.imread(tmp_path / "truth.tif")
     unmarked = [0, 1, 2, 4, 5]
@@ -32,7 +33,7 @@ def test_demo(tmp_path):
     assert sorted(np.unique(np.nonzero(strokes)[0])) == [3]
     np.testing.assert_array_equal(strokes[strokes > 0], truth[strokes > 0])
     with pytest.raises(DataError, match="--overwrite"):
-        run_demo(tmp_path, workers=1)
+        run_demo(tmp_path, device=NumpyDevice())
 
 
 def test_otsu_labels_are_those_of_the_grey_levels():

@@ -40,6 +40,7 @@ class FeatureEngine:
         self,
         planes: npt.NDArray[np.float32],
         *,
+        blocks: Sequence[FeatureBlock] | None = None,
         display_range: tuple[float, float] | None = None,
         timings: MutableMapping[str, float] | None = None,
     ) -> Array:
@@ -49,6 +50,8 @@ class FeatureEngine:
         ----------
         planes : numpy.ndarray
             (nz, ny, nx) float32, prepared.
+        blocks : sequence of FeatureBlock, optional
+            Compute these instead of all.
         display_range : (float, float), optional
             See :class:`~gpu_tomoclass.reference.source.FeatureSource`.
         timings : dict, optional
@@ -60,10 +63,12 @@ class FeatureEngine:
         array on the device
             (n_channels, nz, ny, nx) float32. The next call overwrites it.
         """
-        out = self.workspace.array("features", (self.n_channels, *planes.shape), np.float32)
+        blocks = self.blocks if blocks is None else blocks
+        n_channels = sum(len(block.channels) for block in blocks)
+        out = self.workspace.array("features", (n_channels, *planes.shape), np.float32)
         requests: dict[str, list[BlockRequest]] = {}
         start = 0
-        for block in self.blocks:
+        for block in blocks:
             stop = start + len(block.channels)
             requests.setdefault(block.family, []).append(BlockRequest(dict(block.parameters), out[start:stop]))
             start = stop
@@ -80,6 +85,11 @@ class FeatureEngine:
                 self.device.synchronize()
                 timings[family] = timings.get(family, 0.0) + time.perf_counter() - began
         return out
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the engine holds on the device; after one slab, what every slab of this shape needs."""
+        return self.workspace.n_bytes
 
     def _compute_by_reference(
         self, by_plane: Sequence[FeatureSource], family: str, wanted: Sequence[BlockRequest]

@@ -50,6 +50,11 @@ class Workspace:
             found = self._arrays[name] = self.device.empty(tuple(shape), dtype)
         return found
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes held."""
+        return sum(int(a.nbytes) for a in (*self._arrays.values(), *self._constants.values()))
+
     def constant(self, key: Hashable, make: Callable[[], npt.NDArray[Any]]) -> Array:
         """A table such as filter weights, uploaded when first asked for; ``key`` must name all it depends on."""
         if key not in self._constants:

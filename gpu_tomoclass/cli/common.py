@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from gpu_tomoclass.device import Device
     from gpu_tomoclass.features import FeatureBank
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -134,7 +135,35 @@ nan_option = click.option(
     show_default=True,
     help="Non-finite voxels: refuse; take the nearest value; or also leave their surroundings unlabelled.",
 )
-workers_option = click.option("--workers", type=click.IntRange(1), help="Threads; default one per usable core.")
+
+
+def device_options(command: F) -> F:
+    """Where to compute: what :func:`open_device` takes."""
+    for option in (
+        click.option("--workers", type=click.IntRange(1), help="CPU threads; default one per usable core."),
+        click.option("--gpu-id", type=click.IntRange(0), default=0, show_default=True, help="Which GPU."),
+        click.option(
+            "--device",
+            "device_name",
+            type=click.Choice(["auto", "cuda", "native", "numpy"]),
+            default="auto",
+            show_default=True,
+            help="cuda: a GPU; native: compiled for this CPU; numpy: slow, always works; auto: the first that works.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def open_device(device_name: str, gpu_id: int, workers: int | None, *, quiet: bool) -> Device:
+    """The device that :func:`device_options` ask for; says on stderr which it is and why not a faster one."""
+    from gpu_tomoclass.device import choose_device
+
+    device = choose_device(device_name, gpu_id, threads=workers)
+    show_notes([f"device: {device.name}, {device.description}", *device.notes], quiet=quiet)
+    return device
+
+
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
 
 

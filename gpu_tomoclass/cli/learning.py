@@ -11,16 +11,17 @@ from gpu_tomoclass.cli.common import (
     PlaneRange,
     ValuePair,
     bank_options,
+    device_options,
     intensity_option,
     make_bank,
     nan_option,
+    open_device,
     overwrite_option,
     progress,
     quiet_option,
     show_notes,
     table,
     volume_options,
-    workers_option,
 )
 from gpu_tomoclass.errors import UsageError
 
@@ -66,7 +67,7 @@ def _open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
 @click.option("--seed", type=click.IntRange(0), default=42, show_default=True, help="Of the forest.")
 @volume_options
 @cache_options
-@workers_option
+@device_options
 @overwrite_option
 @quiet_option
 def train(
@@ -89,6 +90,8 @@ def train(
     nan: str,
     cache: str | None,
     no_cache: bool,
+    device_name: str,
+    gpu_id: int,
     workers: int | None,
     overwrite: bool,
     quiet: bool,
@@ -122,6 +125,7 @@ def train(
         from gpu_tomoclass.volume import open_volume
 
         bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch)
+        device = open_device(device_name, gpu_id, workers, quiet=quiet)
         reading: dict[str, Any] = {
             "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
         }  # fmt: skip
@@ -144,6 +148,7 @@ def train(
                     intensity=intensity,
                     nan=nan,
                     cache=_open_cache(cache, no_cache),
+                    device=device,
                     workers=workers,
                     progress=advance,
                     **forest,
@@ -179,6 +184,7 @@ def _show_training(result: TrainingResult) -> None:
 @nan_option
 @volume_options
 @cache_options
+@device_options
 @overwrite_option
 @quiet_option
 def preview(
@@ -191,6 +197,9 @@ def preview(
     nan: str,
     cache: str | None,
     no_cache: bool,
+    device_name: str,
+    gpu_id: int,
+    workers: int | None,
     overwrite: bool,
     quiet: bool,
     **reading: Any,
@@ -203,8 +212,10 @@ def preview(
 
     check_picture_target(output, overwrite=overwrite)
     loaded = load_model(model)
+    device = open_device(device_name, gpu_id, workers, quiet=quiet)
     with open_volume(volume, **reading) as source:
-        result = run(loaded, source, plane=plane, nan=nan, force=force, cache=_open_cache(cache, no_cache))
+        features = _open_cache(cache, no_cache)
+        result = run(loaded, source, plane=plane, nan=nan, force=force, cache=features, device=device)
     save_preview(result, output, classes=loaded.classes, title=f"plane {plane}", alpha=alpha, overwrite=overwrite)
     show_notes(result.notes, quiet=quiet)
     click.echo(table([("class", "pixels"), *((name, str(n)) for name, n in result.counts.items())]))
@@ -228,7 +239,7 @@ def preview(
 @click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), help="Of OME-Zarr output; default 0.4.")
 @nan_option
 @volume_options
-@workers_option
+@device_options
 @overwrite_option
 @quiet_option
 def classify(
@@ -241,6 +252,8 @@ def classify(
     force: bool,
     ome_version: str | None,
     nan: str,
+    device_name: str,
+    gpu_id: int,
     workers: int | None,
     overwrite: bool,
     quiet: bool,
@@ -252,6 +265,7 @@ def classify(
     from gpu_tomoclass.volume import open_volume
 
     loaded = load_model(model)
+    device = open_device(device_name, gpu_id, workers, quiet=quiet)
     format_options = {} if ome_version is None else {"ome_version": ome_version}
     with open_volume(volume, **reading) as source, progress("classify", quiet=quiet) as advance:
         chosen = None
@@ -266,7 +280,7 @@ def classify(
             intensity=intensity,
             nan=nan,
             force=force,
-            workers=workers,
+            device=device,
             overwrite=overwrite,
             progress=advance,
             **format_options,
@@ -310,10 +324,12 @@ def evaluate(
 @click.command()
 @click.option("-o", "--output", default="demo", show_default=True, metavar="FOLDER")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulation and the strokes.")
-@workers_option
+@device_options
 @overwrite_option
 @quiet_option
-def demo(output: str, seed: int, workers: int | None, overwrite: bool, quiet: bool) -> None:
+def demo(
+    output: str, seed: int, device_name: str, gpu_id: int, workers: int | None, overwrite: bool, quiet: bool
+) -> None:
     """Make a sample tomogram, train, classify, compare with the truth, write a report."""
     from gpu_tomoclass.demo import run_demo
 
@@ -321,6 +337,7 @@ def demo(output: str, seed: int, workers: int | None, overwrite: bool, quiet: bo
         if not quiet:
             click.echo(message, err=True)
 
+    device = open_device(device_name, gpu_id, workers, quiet=quiet)
     with progress("classify", quiet=quiet) as advance:
-        report = run_demo(output, seed=seed, workers=workers, overwrite=overwrite, say=say, progress=advance)
+        report = run_demo(output, seed=seed, device=device, overwrite=overwrite, say=say, progress=advance)
     click.echo(f"report: {report}")

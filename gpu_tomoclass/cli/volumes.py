@@ -10,9 +10,11 @@ import click
 
 from gpu_tomoclass.cli.common import (
     bank_options,
+    device_options,
     intensity_option,
     make_bank,
     nan_option,
+    open_device,
     overwrite_option,
     progress,
     quiet_option,
@@ -107,6 +109,7 @@ def substack(
 @intensity_option
 @nan_option
 @volume_options
+@device_options
 @overwrite_option
 @quiet_option
 def features(
@@ -121,6 +124,9 @@ def features(
     membrane_patch: int,
     intensity: str,
     nan: str,
+    device_name: str,
+    gpu_id: int,
+    workers: int | None,
     overwrite: bool,
     quiet: bool,
     **reading: Any,
@@ -130,7 +136,8 @@ def features(
     from gpu_tomoclass.inspection import write_features
     from gpu_tomoclass.volume import open_volume
 
-    with open_volume(volume, **reading) as source, progress("features", quiet=quiet, unit="channels") as advance:
+    device = open_device(device_name, gpu_id, workers, quiet=quiet)
+    with open_volume(volume, **reading) as source:
         show_notes(source.notes, quiet=quiet)
         result = write_features(
             source,
@@ -139,8 +146,8 @@ def features(
             output=output,
             intensity=intensity,
             nan=nan,
+            device=device,
             overwrite=overwrite,
-            progress=advance,
         )
     show_notes(result.notes, quiet=quiet)
     click.echo(table([("family", "seconds"), *((f, f"{s:.2f}") for f, s in result.seconds.items())]))

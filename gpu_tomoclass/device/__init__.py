@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gpu_tomoclass.device.base import BoundKernel, Device, NumpyDevice
+from gpu_tomoclass.device.base import Array, BoundKernel, Device, NumpyDevice
 from gpu_tomoclass.errors import ResourceError, UsageError
 
 DEVICES = ("cuda", "native", "numpy")
 
-__all__ = ["DEVICES", "BoundKernel", "Device", "NumpyDevice", "choose_device"]
+__all__ = ["DEVICES", "Array", "BoundKernel", "Device", "NumpyDevice", "choose_device"]
 
 
 def choose_device(name: str = "auto", gpu_id: int = 0, *, threads: int | None = None) -> Device:
@@ -26,7 +26,7 @@ def choose_device(name: str = "auto", gpu_id: int = 0, *, threads: int | None = 
     gpu_id : int
         Which GPU, for ``cuda`` and ``auto``.
     threads : int, optional
-        CPU threads, for ``native``; default one per usable core.
+        CPU threads, for ``native`` and ``numpy``; default one per usable core.
 
     Raises
     ------
@@ -66,4 +66,7 @@ def _makers(gpu_id: int, threads: int | None) -> dict[str, Callable[[], Device]]
 
         return NativeDevice(threads=threads)
 
-    return {"cuda": cuda, "native": native, "numpy": NumpyDevice}
+    def numpy() -> Device:
+        return NumpyDevice(threads=threads)
+
+    return {"cuda": cuda, "native": native, "numpy": numpy}

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from gpu_tomoclass.device.launch import Dim3, checked_arguments, checked_defines, checked_shape
 from gpu_tomoclass.device.signature import KernelSignature
 from gpu_tomoclass.errors import ResourceError
+from gpu_tomoclass.planes import worker_count
 
 Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on a GPU
 Run = Callable[[Dim3, Dim3, list[Any]], None]
@@ -61,6 +62,8 @@ class Device(ABC):
     wants_gpu_plan : bool
         Whether kernels should be launched in the shape meant for a GPU (many threads per block, one or few results
         each) or in the one meant for a CPU (see ``docs/devices.md``).
+    has_own_memory : bool
+        Whether arrays must be moved to and from it, and many planes at once keep it busy.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Device(ABC):
     notes: tuple[str, ...] = ()
     runs_kernels: bool = True
     wants_gpu_plan: bool = True
+    has_own_memory: bool = False
 
     def __init__(self) -> None:
         self._kernels: dict[tuple[str, str, tuple[tuple[str, str], ...]], BoundKernel] = {}
@@ -95,6 +99,10 @@ class Device(ABC):
     @abstractmethod
     def numpy(self, array: Array) -> npt.NDArray[Any]:
         """The array in host memory; on the CPU the array itself. Waits for what computes it."""
+
+    def side_by_side(self) -> tuple[Device, int]:
+        """The device for a thread that computes one of several planes, and how many such threads keep it busy."""
+        return self, 1
 
     @abstractmethod
     def synchronize(self) -> None:
@@ -165,10 +173,14 @@ class NumpyDevice(Device):
     name = "numpy"
     runs_kernels = False
 
-    def __init__(self, *, notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, threads: int | None = None, notes: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.description = f"NumPy {np.__version__}"
+        self.threads = worker_count(threads)
+        self.description = f"NumPy {np.__version__}, {self.threads} thread{'s' if self.threads > 1 else ''}"
         self.notes = notes
+
+    def side_by_side(self) -> tuple[Device, int]:
+        return self, self.threads
 
     def array(self, values: npt.NDArray[Any]) -> Array:
         return np.array(values, order="C")

@@ -45,6 +45,7 @@ class CudaDevice(Device):
     """
 
     name = "cuda"
+    has_own_memory = True
 
     def __init__(self, gpu_id: int = 0, *, kernels: Path | None = None, notes: tuple[str, ...] = ()) -> None:
         super().__init__()

@@ -99,6 +99,9 @@ class NativeDevice(Device):
         twin.threads = worker_count(threads)
         return twin
 
+    def side_by_side(self) -> tuple[Device, int]:
+        return self.with_threads(1), self.threads
+
     def array(self, values: npt.NDArray[Any]) -> Array:
         copy = self.empty(values.shape, values.dtype)
         copy[...] = values

@@ -268,12 +268,12 @@ def test_stopping_leaves_nothing_that_looks_finished(case, model, tmp_path):
         "import os, signal, sys\n"
         "from gpu_tomoclass import stream\n"
         "from gpu_tomoclass.cli import run\n"
-        "labels = stream.Classifier.labels\n"
+        "classify = stream.Classifier.classify\n"
         "sent = []\n"
-        "def stop(self, p):\n"
+        "def stop(self, planes, **rest):\n"
         "    if not sent:\n        sent.append(1)\n        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    return labels(self, p)\n"
-        "stream.Classifier.labels = stop\n"
+        "    return classify(self, planes, **rest)\n"
+        "stream.Classifier.classify = stop\n"
         "sys.exit(run(sys.argv[1:]))"
     )
     done = subprocess.run(

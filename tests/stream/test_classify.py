@@ -8,6 +8,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from gpu_tomoclass.annotations import Annotation
 from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.forest.predict import predict_probabilities
@@ -69,14 +70,15 @@ def test_training_rows_are_the_marked_pixels(volume, annotation, model):
     forest = RandomForestClassifier(30, max_features=2, criterion="entropy", random_state=42).fit(rows, labels)
     pixels = model.bank.compute(volume.array[4]).reshape(model.bank.n_channels, -1)
     expected = forest.predict_proba(pixels.T).T.reshape(2, 32, 28)
-    found = Classifier(model).probabilities(volume.array[4].astype(np.float32))
+    _, found = Classifier(model, NumpyDevice()).classify(volume.array[4:5].astype(np.float32), want_probabilities=True)
+    found = found[:, 0]
     np.testing.assert_allclose(found, expected, atol=1e-6)  # votes are summed in float32 steps
     assert model.training["counts"] == {"out": int((labels == 3).sum()), "in": int((labels == 7).sum())}
 
 
 def test_labels_are_class_values_whatever_the_run(volume, model, tmp_path):
     whole = tmp_path / "whole.tif"
-    classify(volume, model, output=whole, workers=1, probabilities=True)
+    classify(volume, model, output=whole, device=NumpyDevice(threads=1), probabilities=True)
     with open_volume(whole) as labels, open_volume(tmp_path / "whole_probabilities.tif", channel=0) as first:
         reference = np.stack([p for _, p in labels.planes()])
         probability = np.stack([p for _, p in first.planes()])
@@ -84,7 +86,7 @@ def test_labels_are_class_values_whatever_the_run(volume, model, tmp_path):
     np.testing.assert_array_equal(reference == 3, probability >= 0.5)  # two classes, the lower value wins ties
     for workers, planes in ((3, None), (2, (0, 4)), (2, (4, 9)), (1, (8, 9))):
         path = tmp_path / f"{workers}{planes}.tif"
-        classify(volume, model, output=path, workers=workers, planes=planes)
+        classify(volume, model, output=path, device=NumpyDevice(threads=workers), planes=planes)
         start, stop = planes or (0, 9)
         with open_volume(path) as labels:
             np.testing.assert_array_equal(np.stack([p for _, p in labels.planes()]), reference[start:stop])
@@ -94,7 +96,7 @@ def test_only_used_channels_are_computed(volume, model):
     used = model.forest.used_features()
     families = {b.family for b in model.bank.blocks for i in used if b.start <= i < b.stop}
     only = [i for i, name in enumerate(model.bank.channels) if name.startswith("Mean")]
-    classifier = Classifier(model)
+    classifier = Classifier(model, NumpyDevice())
     assert {b.family for b in classifier.blocks} == families
     # a forest that asks one family only: the blocks of the others are not touched
     forest = model.forest
@@ -103,8 +105,8 @@ def test_only_used_channels_are_computed(volume, model):
     narrow = Model(narrow_forest, model.bank, model.classes, model.intensity)
     timings = {}
     image = prepare_plane(volume, 0, scale=model.intensity).image
-    narrow_classifier = Classifier(narrow)
-    probabilities = narrow_classifier.probabilities(image, timings=timings)
+    narrow_classifier = Classifier(narrow, NumpyDevice())
+    _, probabilities = narrow_classifier.classify(image[np.newaxis], want_probabilities=True, timings=timings)
     assert set(timings) == {"mean", "forest"}
     full = model.bank.compute(image).reshape(model.bank.n_channels, -1)
     np.testing.assert_array_equal(probabilities.reshape(2, -1), predict_probabilities(narrow.forest, full))
@@ -114,14 +116,14 @@ def test_a_damaged_plane_leaves_no_output(volume, model, tmp_path):
     broken = ArrayVolume(volume.array)
     broken.broken = (5,)
     with pytest.raises(DataError, match="plane 5 is damaged"):
-        classify(broken, model, output=tmp_path / "x.tif", workers=2, probabilities=True)
+        classify(broken, model, output=tmp_path / "x.tif", device=NumpyDevice(threads=2), probabilities=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_planes_are_unlabelled_and_listed(volume, model, tmp_path):
     broken = ArrayVolume(volume.array, allow_missing_planes=True)
     broken.broken = (5,)
-    result = classify(broken, model, output=tmp_path / "x.tif", workers=2)
+    result = classify(broken, model, output=tmp_path / "x.tif", device=NumpyDevice(threads=2))
     with open_volume(tmp_path / "x.tif") as labels:
         assert (labels.plane(5) == 0).all()
         assert (labels.plane(4) > 0).all()
@@ -159,7 +161,7 @@ def test_a_volume_that_changes_during_the_run_is_refused(volume, model, tmp_path
                     file.write(b"more")
 
         with pytest.raises(DataError, match="changed during the run"):
-            classify(source, model, output=tmp_path / "out.tif", workers=1, progress=touch)
+            classify(source, model, output=tmp_path / "out.tif", device=NumpyDevice(threads=1), progress=touch)
     assert not (tmp_path / "out.tif").exists()
 
 
