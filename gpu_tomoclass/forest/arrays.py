@@ -212,6 +212,31 @@ class Forest:
         _require(n_uses == 1, "number of leaves of votes", n_uses, "a row of votes must belong to one leaf")
 
 
+def breadth_first(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Old node numbers in breadth-first order, and for each the new number of its left child (-1 for a leaf)."""
+    levels, children = [np.zeros(1, dtype=np.int64)], []
+    n_numbered = 1
+    while levels[-1].size:
+        level = levels[-1]
+        split = left[level] != LEAF
+        inner = level[split]
+        new = np.full(level.size, LEAF, dtype=np.int64)
+        new[split] = n_numbered + 2 * np.arange(inner.size)
+        children.append(new)
+        levels.append(np.stack([left[inner], right[inner]], axis=1).ravel())
+        n_numbered += levels[-1].size
+    return np.concatenate(levels), np.concatenate(children)
+
+
+def smallest_above(t: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """The smallest float32 that is larger than each t; the largest float32 where there is none."""
+    with np.errstate(over="ignore"):
+        s = t.astype(np.float32)
+    s = np.where(s > t, s, np.nextafter(s, np.float32(np.inf)))
+    # scikit-learn splits "missing" from "present" at t = inf; all values but the largest float32 itself stay left.
+    return np.minimum(s, np.finfo(np.float32).max)
+
+
 def _require(
     good: npt.NDArray[np.bool_], field: str, values: np.ndarray, rule: str, *, index: np.ndarray | None = None
 ) -> None:

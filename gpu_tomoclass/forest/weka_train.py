@@ -22,7 +22,7 @@ from gpu_tomoclass.device.compiler import LibraryCache, find_compiler
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 from gpu_tomoclass.forest.arrays import LEAF, Forest
 from gpu_tomoclass.forest.java_random import JavaRandom
-from gpu_tomoclass.forest.train import TrainedForest, _checked_rows, _notes, _out_of_bag
+from gpu_tomoclass.forest.trained import TrainedForest, checked_rows, out_of_bag, training_notes
 from gpu_tomoclass.forest.weka_trees import MISSING, Rows, grow, smallest_float32_not_below, votes_of
 from gpu_tomoclass.planes import worker_count
 
@@ -93,7 +93,7 @@ def train_weka(
     ResourceError
         If memory does not suffice, or ``engine="compiled"`` cannot be.
     """
-    values, labels = _checked_rows(values, labels, channels=channels)
+    values, labels = checked_rows(values, labels, channels=channels)
     _check_settings(n_trees, max_features, max_depth, seed, engine)
     _check_range(values, channels)
     class_values, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -118,7 +118,7 @@ def train_weka(
         seed=seed,
         threads=worker_count(n_jobs),
     )
-    error, confusion, n_never = _out_of_bag(votes, classes)
+    error, confusion, n_never = out_of_bag(votes, classes)
     return TrainedForest(
         forest=_forest(trees, values.shape[1]),
         class_values=tuple(int(v) for v in class_values),
@@ -135,7 +135,7 @@ def train_weka(
             "balance": balance,
             "seed": seed,
         },
-        notes=(*notes, *_notes(values, class_values, counts, n_never)),
+        notes=(*notes, *training_notes(values, class_values, counts, n_never)),
     )
 
 

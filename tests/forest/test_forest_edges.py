@@ -122,12 +122,12 @@ def test_missing_training_values_are_noted_and_go_both_ways():
 @given(t=st.floats(-1e30, 1e30), steps=st.integers(-3, 3))
 def test_thresholds_split_float32_exactly_as_float64_does(t, steps):
     """``value <= t`` with a float64 t, and ``value < s`` with the float32 s, for the values next to t."""
-    from gpu_tomoclass.forest.train import _smallest_above
+    from gpu_tomoclass.forest.arrays import smallest_above
 
     value = np.float32(t)
     for _ in range(abs(steps)):
         value = np.nextafter(value, np.float32(np.copysign(FLOAT_MAX, steps)))
-    assert (value < _smallest_above(np.array([t]))[0]) == (float(value) <= t)
+    assert (value < smallest_above(np.array([t]))[0]) == (float(value) <= t)
 
 
 @settings(max_examples=100, deadline=None)
