@@ -256,6 +256,7 @@ _ROWS = (
         whole_plane=_STRETCHED,
         scratch=48,
         reference="bilateral:bilateral",
+        kernel="bilateral:bilateral",
     ),
     Family(
         name="lipschitz",

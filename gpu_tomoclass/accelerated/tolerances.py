@@ -19,4 +19,5 @@ class Tolerance(NamedTuple):
 TOLERANCES: dict[str, Tolerance] = {
     "original": Tolerance(0, "a copy"),
     "neighbors": Tolerance(0, "copies"),
+    "bilateral": Tolerance(0, "the same sums in the same order"),
 }
