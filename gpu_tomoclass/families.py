@@ -269,6 +269,7 @@ _ROWS = (
         whole_plane=_STRETCHED,
         scratch=48,
         reference="lipschitz:lipschitz",
+        kernel="lipschitz:lipschitz",
     ),
     Family(
         name="kuwahara",

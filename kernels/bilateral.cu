@@ -6,8 +6,8 @@
 // for 11 x 11 and 21 x 21 taps q around p, each with two ranges of grey levels (50 and 100); outside of the plane the
 // grey level is 0. Sums in float32, row by row, as in the reference.
 //
-// A thread has one pixel. A block keeps its grey levels and their surroundings in shared memory (3.7 bytes per pixel are
-// read with blocks of 32 x 16, 16 are written), and a copy of the range weights for every lane: of a single copy, lanes
+// A thread has one pixel. A block keeps its grey levels and their surroundings in shared memory (3.7 bytes per pixel
+// are read with blocks of 32 x 16, 16 are written), and a copy of the range weights for every lane: of a single copy, lanes
 // would want different words of the same bank. Both ranges, and both filters where they overlap, share a tap's look-up:
 // 441 look-ups per pixel, 2248 multiplications and as many additions.
 //
@@ -72,7 +72,8 @@ bilateral(const unsigned char* __restrict__ grey, const float2* __restrict__ by_
     for (int j = 0; j < TAPS; ++j) {
         const unsigned char* row = tile[threadIdx.y + j] + lane;
         if (j >= FIRST && j < FIRST + SMALL_TAPS)
-            add_row<true>(row, centre, near, small_spatial + (j - FIRST) * SMALL_TAPS, spatial + j * TAPS, small, large);
+            add_row<true>(row, centre, near, small_spatial + (j - FIRST) * SMALL_TAPS, spatial + j * TAPS, small,
+                          large);
         else
             add_row<false>(row, centre, near, small_spatial, spatial + j * TAPS, small, large);
     }

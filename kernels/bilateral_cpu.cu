@@ -2,8 +2,8 @@
 //
 // A block is one task of a CPU thread: ROWS x COLUMNS pixels, from a tile of grey levels with its surroundings, 0
 // outside of the plane. The compiler gathers both range weights of a difference at once, as one number of 64 bits, for
-// several neighbours along x, and keeps their sums in registers along a row of taps. Per pixel and tap: a load, a gather
-// and 8 operations; the sums are added in the reference's order, row by row.
+// several neighbours along x, and keeps their sums in registers along a row of taps. Per pixel and tap: a load, a
+// gather and 8 operations; the sums are added in the reference's order, row by row.
 //
 // Compile-time: ONE_THREAD, ROWS, COLUMNS.
 #ifndef UNROLL

@@ -20,4 +20,5 @@ TOLERANCES: dict[str, Tolerance] = {
     "original": Tolerance(0, "a copy"),
     "neighbors": Tolerance(0, "copies"),
     "bilateral": Tolerance(0, "the same sums in the same order"),
+    "lipschitz": Tolerance(0, "whole numbers"),
 }
