@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pytest
 import zarr
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
 from ome_zarr_models import v04, v05
 
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.io.zarr_writer import TILE, ZarrWriter, tile
+from gpu_tomoclass.io.zarr_store import SHARD_PLANES, TILE, tile
+from gpu_tomoclass.io.zarr_writer import ZarrWriter
 from gpu_tomoclass.volume import create_volume, open_volume
 
 SHAPE = (4, 5, 6)
@@ -125,3 +128,61 @@ def test_what_cannot_be_written(tmp_path):
             writer.write_plane(z, np.zeros((5, 6), np.uint8))
     writer.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5", "0.5 sharded"])
+@pytest.mark.parametrize("kind", ["labels", "image", "channels"])
+def test_pyramid(tmp_path, version, kind):
+    """Coarser levels: labels keep their values, images are means whose place a translation tells."""
+    random = np.random.default_rng(5)
+    lead = (2,) if kind == "channels" else ()
+    data = random.integers(0, 4, (70, *lead, 9, 515), np.uint8)
+    options = {"classes": default_classes(["a", "b", "c"])} if kind == "labels" else {}
+    options |= {"channels": ["a", "b"]} if kind == "channels" else {}
+    options |= {"ome_version": version[:3], **({"sharded": True} if "sharded" in version else {})}
+    path = tmp_path / "p.ome.zarr"
+    with create_volume(path, shape=(70, 9, 515), dtype=np.uint8, voxel_size=(2, 1, 1), **options) as writer:
+        for z in range(70):
+            writer.write_plane(z, data[z])
+    group = zarr.open_group(path, mode="r")
+    full = data.transpose(1, 0, 2, 3) if lead else data
+    assert [group[name].shape[-3:] for name in ("0", "1", "2")] == [(70, 9, 515), (35, 9, 258), (35, 9, 129)]
+    assert "3" not in group
+    if kind == "labels":
+        np.testing.assert_array_equal(group["2"][...], data[::2, :, ::4])
+    else:
+        wide = np.concatenate([full, full[..., -1:]], axis=-1).astype(float)
+        expected = wide.reshape(*lead, 35, 2, 9, 258, 2).mean(axis=(-1, -4))
+        np.testing.assert_array_equal(group["1"][...], np.rint(expected))
+    models = MODELS[version[:3]]
+    image = (models.ImageLabel if kind == "labels" else models.Image).from_zarr(group)
+    attributes = image.attributes if version == "0.4" else image.attributes.ome
+    datasets = attributes.multiscales[0].datasets
+    assert [d.path for d in datasets] == ["0", "1", "2"]
+    assert datasets[2].coordinateTransformations[0].scale[-3:] == [4, 1, 4]
+    if kind != "labels":
+        assert datasets[2].coordinateTransformations[1].translation[-3:] == [1, 0, 1.5]
+    with open_volume(path, **({"channel": 1} if lead else {})) as volume:
+        np.testing.assert_array_equal(volume.plane(69), full[-1, -1] if lead else full[-1])
+    # another reader
+    (node, *_) = Reader(parse_url(path, mode="r"))()
+    assert [level.shape[-3:] for level in node.data] == [(70, 9, 515), (35, 9, 258), (35, 9, 129)]
+    np.testing.assert_array_equal(np.asarray(node.data[0]), full)
+
+
+def test_shards_hold_many_planes(tmp_path):
+    data = np.random.default_rng(6).integers(0, 99, (SHARD_PLANES + 3, 5, 6), np.uint8)
+    path = tmp_path / "s.zarr"
+    options = {"shape": data.shape, "dtype": "u1", "ome_version": "0.5", "sharded": True}
+    with create_volume(path, **options) as writer:
+        for z, plane in enumerate(data):
+            writer.write_plane(z, plane)
+    assert sorted(p.name for p in (path / "0" / "c").iterdir()) == ["0", "1"]
+    np.testing.assert_array_equal(zarr.open_array(path / "0", mode="r")[...], data)
+    writer = create_volume(tmp_path / "t.zarr", **options)
+    with pytest.raises(UsageError, match=r"plane 1 of a sharded store comes out of order"):
+        writer.write_plane(1, data[1])
+    writer.discard()
+    with pytest.raises(UsageError, match=r"OME-Zarr 0.4 has no shards.*0.5"):
+        create_volume(tmp_path / "t.zarr", shape=data.shape, dtype="u1", sharded=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
