@@ -290,6 +290,7 @@ _ROWS = (
         reach=lambda sigma: kernel_radius(sigma),
         scratch=24,
         reference="edges:gaussian_blur",
+        kernel="edges:gaussian_blur",
     ),
     Family(
         name="sobel_filter",
@@ -299,6 +300,7 @@ _ROWS = (
         reach=lambda sigma: kernel_radius(sigma) + 1,
         scratch=24,
         reference="edges:sobel_filter",
+        kernel="edges:sobel_filter",
     ),
     Family(
         name="hessian",
@@ -308,6 +310,7 @@ _ROWS = (
         reach=lambda sigma: kernel_radius(sigma) + 2,
         scratch=64,
         reference="edges:hessian",
+        kernel="edges:hessian",
     ),
     Family(
         name="difference_of_gaussians",
@@ -317,6 +320,7 @@ _ROWS = (
         reach=lambda sigma, smaller: kernel_radius(sigma),
         scratch=24,
         reference="edges:difference_of_gaussians",
+        kernel="edges:difference_of_gaussians",
     ),
     _rank("variance", scratch=36),
     _rank("mean", scratch=24),

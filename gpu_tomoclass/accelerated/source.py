@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpu_tomoclass.accelerated.blur import gaussian_blur
 from gpu_tomoclass.device.base import Array, Device
 
 EXTREMES_BLOCKS = 32  # per plane, on a GPU; each leaves one pair for the last step
@@ -112,6 +113,17 @@ class DeviceSource:
             fill(array)
             self._ready.add(name)
         return array
+
+    def gaussian(self, sigma: float) -> Array:
+        """Each plane after TWS's Gaussian blur of "sigma": (nz, ny, nx) float32. Sigma 0 is the image itself."""
+        if sigma == 0:
+            return self.image
+        return self.shared(
+            f"gaussian {sigma}",
+            self.shape,
+            np.float32,
+            lambda out: gaussian_blur(self.workspace, self.image, out, sigma),
+        )
 
     def extremes(self) -> Array:
         """Minimum and maximum of the finite pixels of each plane: (nz, 2) float32; 0 and 0 if there are none."""

@@ -21,4 +21,10 @@ TOLERANCES: dict[str, Tolerance] = {
     "neighbors": Tolerance(0, "copies"),
     "bilateral": Tolerance(0, "the same sums in the same order"),
     "lipschitz": Tolerance(0, "whole numbers"),
+    "gaussian_blur": Tolerance(0, "the same sums in the same order"),
+    "sobel_filter": Tolerance(0, "the same sums in the same order"),
+    "hessian": Tolerance(
+        1.2e-7, "arc cosines differ in a double's last bit, so that rarely the float32 does; all else in no bit"
+    ),
+    "difference_of_gaussians": Tolerance(0, "the same sums in the same order"),
 }

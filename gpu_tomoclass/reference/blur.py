@@ -41,14 +41,29 @@ def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 def blur_columns(lines: np.ndarray, std: float) -> np.ndarray:
     """Blur along axis 0: (length, n_lines) float32 -> the same shape and dtype; ``std`` in pixels."""
-    if std <= 2 * MIN_REDUCED_STD + 0.5:
+    if not is_reduced(std):
         return _convolve(lines, *gaussian_kernel(std, max_radius=len(lines)))
-    factor = min(math.floor(std / MIN_REDUCED_STD), len(lines))
-    # Reducing has a std of 1/2 and enlarging one of 1/sqrt(3) reduced samples; variances add.
-    reduced_std = math.sqrt(std * std / (factor * factor) - 1.0 / 3.0 - 1.0 / 4.0)
+    factor, reduced_std = reduction(std, length=len(lines))
     reduced = _reduce(lines, factor)
     reduced = _convolve(reduced, *gaussian_kernel(reduced_std, max_radius=len(reduced)))
     return _enlarge(reduced, factor, length=len(lines))
+
+
+def is_reduced(std: float) -> bool:
+    """Whether a blur is done on reduced lines."""
+    return std > 2 * MIN_REDUCED_STD + 0.5
+
+
+def reduction(std: float, *, length: int) -> tuple[int, float]:
+    """The factor by which lines are reduced, and the standard deviation in reduced samples of the blur between."""
+    factor = min(math.floor(std / MIN_REDUCED_STD), length)
+    # Reducing has a std of 1/2 and enlarging one of 1/sqrt(3) reduced samples; variances add.
+    return factor, math.sqrt(std * std / (factor * factor) - 1.0 / 3.0 - 1.0 / 4.0)
+
+
+def reduced_length(length: int, factor: int) -> int:
+    """Samples of a reduced line."""
+    return (length + factor - 1) // factor + 2 * REDUCED_MARGIN
 
 
 def gaussian_kernel(std: float, *, max_radius: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,10 +119,9 @@ def kernel_radius(sigma: float) -> int:
     if std <= 0:
         return 0
     reach = math.sqrt(-2.0 * math.log(ACCURACY))
-    if std <= 2 * MIN_REDUCED_STD + 0.5:
+    if not is_reduced(std):
         return math.ceil(std * reach)
-    factor = math.floor(std / MIN_REDUCED_STD)
-    reduced_std = math.sqrt(std * std / (factor * factor) - 1.0 / 3.0 - 1.0 / 4.0)
+    factor, reduced_std = reduction(std, length=math.floor(std))
     return factor * (math.ceil(reduced_std * reach) + 4)
 
 
@@ -129,15 +143,21 @@ def _convolve(lines: np.ndarray, kernel: np.ndarray, beyond: np.ndarray) -> np.n
     return result
 
 
-def _reduce(lines: np.ndarray, factor: int) -> np.ndarray:
-    """Quadratic-spline reduction along axis 0 by ``factor``, with 3 samples beyond each end."""
+def reducing_kernel(factor: int) -> np.ndarray:
+    """Weights of quadratic-spline reduction: (3 factor,) float32."""
     mid = 3 * factor // 2
     kernel = np.zeros(3 * factor, dtype=np.float32)
     for i in range((3 * factor + 1) // 2):
         x = i / factor
         value = (0.75 - x * x) / factor if i <= factor // 2 else (0.125 + 0.5 * (x - 1) * (x - 2)) / factor
         kernel[mid - i] = kernel[mid + i] = value
-    n_out = (len(lines) + factor - 1) // factor + 2 * REDUCED_MARGIN
+    return kernel
+
+
+def _reduce(lines: np.ndarray, factor: int) -> np.ndarray:
+    """Quadratic-spline reduction along axis 0 by ``factor``, with 3 samples beyond each end."""
+    kernel = reducing_kernel(factor)
+    n_out = reduced_length(len(lines), factor)
     centre = -REDUCED_MARGIN * factor - factor // 2 + factor * np.arange(n_out)
     result = np.zeros((n_out, lines.shape[1]), dtype=np.float32)
     for x in range(factor):
@@ -147,14 +167,20 @@ def _reduce(lines: np.ndarray, factor: int) -> np.ndarray:
     return result
 
 
-def _enlarge(reduced: np.ndarray, factor: int, *, length: int) -> np.ndarray:
-    """Cubic B-spline interpolation along axis 0 back to ``length`` samples."""
+def enlarging_kernel(factor: int) -> np.ndarray:
+    """Weights of cubic B-spline interpolation: (4 factor,) float32."""
     mid = 2 * factor
     kernel = np.zeros(4 * factor, dtype=np.float32)
     for i in range(2 * factor):
         x = i / factor
         value = 2.0 / 3.0 - x * x * (1 - 0.5 * x) if i < factor else (2.0 - x) * (2.0 - x) * (2.0 - x) / 6.0
         kernel[mid + i] = kernel[mid - i] = value
+    return kernel
+
+
+def _enlarge(reduced: np.ndarray, factor: int, *, length: int) -> np.ndarray:
+    """Cubic B-spline interpolation along axis 0 back to ``length`` samples."""
+    kernel = enlarging_kernel(factor)
     position = np.arange(length) + REDUCED_MARGIN * factor + factor - 1
     above, phase = position // factor, factor - 1 - position % factor
     result = reduced[above - 2] * kernel[phase, np.newaxis]
