@@ -7,7 +7,7 @@
 // grey level is 0. Sums in float32, row by row, as in the reference.
 //
 // A thread has one pixel. A block keeps its grey levels and their surroundings in shared memory (3.7 bytes per pixel
-// are read with blocks of 32 x 16, 16 are written), and a copy of the range weights for every lane: of a single copy, lanes
+// are read with blocks of 32 x 16, 16 are written), and a copy of the range weights for every lane: of one copy, lanes
 // would want different words of the same bank. Both ranges, and both filters where they overlap, share a tap's look-up:
 // 441 look-ups per pixel, 2248 multiplications and as many additions.
 //
