@@ -1,0 +1,175 @@
+"""Mistakes planted in small kernels are found when their PTX is interpreted or launched: tests of the tests.
+
+Each is found for its own reason, and the same kernel without the mistake is not accused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+from kernel_tools import (
+    BOX_TOLERANCE,
+    SOURCES,
+    expected_box,
+    expected_exchange,
+    run_box,
+    run_exchange,
+    run_total,
+)
+from ptx_parse import PtxError
+from simulated_cupy import ptx_device
+
+from gpu_tomoclass.device import Device
+from gpu_tomoclass.kernels import kernel_source
+
+IMAGE = np.random.default_rng(1).normal(size=(9, 70)).astype(np.float32)
+VALUES = np.random.default_rng(2).integers(0, 7, size=150).astype(np.int32)  # no 7: that bin is only cleared and read
+FIRST, STEP = 40_000, 65_537  # first * step is beyond 32 bits
+
+
+def faults(run: Callable[[Device], object]) -> str:
+    """What the interpreter counts while ``run`` launches something on the simulated GPU."""
+    device, cupy = ptx_device(kernels=SOURCES)
+    cupy.launches.clear()  # the device's own first try
+    run(device)
+    assert cupy.launches
+    return "\n".join(fault for launch in cupy.launches for fault in launch.faults)
+
+
+def run_tally(device: Device, *, bug: int = 0) -> np.ndarray:
+    counts = device.zeros(8, np.int32)
+    device.launch(
+        "tally.cu",
+        "tally",
+        grid=(-(-VALUES.size // 64),),
+        block=(64,),
+        args={"values": device.array(VALUES), "counts": counts, "n": VALUES.size, "first": FIRST, "step": STEP},
+        defines={"BUG": bug},
+    )
+    return device.numpy(counts)
+
+
+def test_correct_kernels_are_not_accused() -> None:
+    device, cupy = ptx_device(kernels=SOURCES)
+    np.testing.assert_allclose(run_box(device, IMAGE), expected_box(IMAGE), atol=BOX_TOLERANCE, rtol=0)
+    assert run_total(device, np.arange(1000, dtype=np.int32)) == 499500
+    values = np.arange(-64, 64, dtype=np.int32)
+    np.testing.assert_array_equal(run_exchange(device, values), expected_exchange(values))
+    picked = VALUES[(FIRST + np.arange(VALUES.size, dtype=np.int64)) * STEP % VALUES.size]
+    np.testing.assert_array_equal(run_tally(device), np.bincount(picked, minlength=8))
+    assert len(cupy.launches) == 5
+    assert not any(launch.faults for launch in cupy.launches)
+
+
+@pytest.mark.parametrize(
+    ("run", "fault"),
+    [
+        (partial(run_box, image=IMAGE, bug=1), "read of what another thread writes: ld.shared"),
+        (partial(run_box, image=IMAGE, bug=2), "read of what another thread writes: ld.shared"),
+        (partial(run_box, image=IMAGE, bug=6), "a barrier that a part of the block has left behind"),
+        (partial(run_total, values=VALUES, bug=1), "read of what another thread writes: ld.shared"),
+        (partial(run_tally, bug=1), "read of memory that nobody wrote: ld.shared"),
+        (partial(run_tally, bug=1), "atomic access to memory that nobody wrote: atom.shared"),
+        (partial(run_tally, bug=2), "write of what another thread writes: st.shared"),
+        (partial(run_tally, bug=3), "write of what another thread writes: st.global"),
+    ],
+    ids=[
+        "first barrier removed",
+        "second barrier removed",
+        "threads that leave before a barrier",
+        "barrier of a reduction removed",
+        "unwritten shared memory read",
+        "unwritten shared memory counted up",
+        "sum in shared memory without atomics",
+        "sum of blocks without atomics",
+    ],
+)
+def test_faults(run: Callable[[Device], object], fault: str) -> None:
+    assert fault in faults(run)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (partial(run_box, image=IMAGE, bug=3), r"box: access out of bounds: byte \d+ of 'argument 1', .* by thread"),
+        (partial(run_box, image=IMAGE, bug=4), r"box: access out of bounds: byte \d+ of 'argument 1', .* by thread"),
+        (partial(run_tally, bug=4), r"tally: access (at address|out of bounds).* by thread \d+ of block"),
+        (partial(run_total, values=VALUES, bug=2), "total: a lane is not named in its own warp mask"),
+        (partial(run_total, values=VALUES, bug=3), "total: the threads of block 0 wait at different barriers"),
+    ],
+    ids=[
+        "swapped indices",
+        "bounds check removed",
+        "index of 32 bits overflows",
+        "mask of half a warp",
+        "threads at different barriers",
+    ],
+)
+def test_errors(run: Callable[[Device], object], message: str) -> None:
+    with pytest.raises(PtxError, match=message):
+        faults(run)
+
+
+def test_shared_array_too_short() -> None:
+    """Its end lies in the next array of the block, whose owners notice, or behind all of them."""
+    try:
+        found = faults(partial(run_box, image=IMAGE, bug=5))
+    except PtxError as error:
+        found = str(error)
+    assert "another thread" in found or "shared access" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("n", np.float32(24), r"scale: argument n is .*, the kernel takes long long"),
+        ("first", 2**31, r"scale: argument first is 2147483648, beyond -2147483648..2147483647 of int"),
+        ("factor", 1e39, r"scale: argument factor is 1e\+39, beyond the range of float"),
+        ("values", np.zeros(24, np.float32), r"scale: argument values: is ndarray, not a CuPy array"),
+        ("result", None, r"scale: argument result: is NoneType"),
+    ],
+)
+def test_typed_launch(name: str, value: object, message: str) -> None:
+    device, cupy = ptx_device(kernels=SOURCES)
+    args = {
+        "values": device.array(np.arange(24, dtype=np.float32)),
+        "result": device.zeros(24, np.float32),
+        "factor": 2,
+        "offset": 1,
+        "n": 24,
+        "first": 0,
+    }
+    device.launch("scale.cu", "scale", grid=(1,), block=(32,), args=args)
+    np.testing.assert_array_equal(device.numpy(args["result"]), 2 * np.arange(24) + 1)
+    cupy.launches.clear()
+    with pytest.raises((TypeError, ValueError), match=message):
+        device.launch("scale.cu", "scale", grid=(1,), block=(32,), args={**args, name: value})
+    assert not cupy.launches
+
+
+@pytest.mark.parametrize(
+    ("n", "kind", "message"),
+    [
+        (np.int64(150), PtxError, "tally: .* is given 8 bytes and takes 4"),
+        (150, TypeError, "CuPy would pass 150 with a type of its own choice"),
+    ],
+    ids=["64 bits", "Python number"],
+)
+def test_scalars_of_the_wrong_width_past_the_typed_launch(n: object, kind: type[Exception], message: str) -> None:
+    """What a launch by CuPy itself would let through."""
+    device, cupy = ptx_device(kernels=SOURCES)
+    values, counts = device.array(VALUES), device.zeros(8, np.int32)
+    function = cupy.RawModule(code=kernel_source("tally.cu", folder=SOURCES).text, options=()).get_function("tally")
+    function((3,), (64,), (values, counts, np.int32(150), np.int32(FIRST), np.int32(STEP)))
+    with pytest.raises(kind, match=message):
+        function((3,), (64,), (values, counts, n, np.int32(FIRST), np.int32(STEP)))
+
+
+def test_an_argument_too_few_past_the_typed_launch() -> None:
+    device, cupy = ptx_device(kernels=SOURCES)
+    function = cupy.RawModule(code=kernel_source("tally.cu", folder=SOURCES).text, options=()).get_function("tally")
+    with pytest.raises(PtxError, match="tally: 2 arguments for 5 parameters"):
+        function((3,), (64,), (device.array(VALUES), device.zeros(8, np.int32)))
