@@ -1,7 +1,8 @@
 """Training rows as Fiji's Trainable Weka Segmentation saves them (ARFF), read and written.
 
 The part of ARFF that TWS uses: numeric attributes, one nominal class attribute at the end, comma-separated rows, ``?``
-for a missing value. Weka prints numbers with at most six decimals, so an ARFF is lossy: a value below 5e-7 becomes 0.
+for a missing value. Weka prints numbers with at most six decimals, so its ARFF is lossy: a value below 5e-7 becomes 0.
+Weka reads more digits than it prints, so ours need not be.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import BinaryIO
 import numpy as np
 
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
-from gpu_tomoclass.io.partial import commit, discard, prepare_target, writing
+from gpu_tomoclass.io.partial import check_overwrite, commit, discard, prepare_target, writing
 
 # What TWS 4 writes and checks for when it loads rows.
 TWS_RELATION = "TWS-2D-v4.0.0-grayscale"
 
 _ROWS_AT_ONCE = 4096
 _FEW_ROWS = 5
+_EPSILON = 2.0**-23  # float32 holds a number to half of this part of it
 _SMALL = 1e-3  # channels below this everywhere have at most three significant digits left
 _TOKEN = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,'\"{}]+"
 _ATTRIBUTE = re.compile(rf"@attribute\s+({_TOKEN})\s+(.+)", re.IGNORECASE)
@@ -141,7 +143,9 @@ def _add_notes(table: TrainingTable, path: str) -> None:
         table.notes.append(f"classes with very few rows: {', '.join(few)}")
     largest = np.nanmax(np.abs(np.nan_to_num(table.values)), axis=0)
     small = [name for name, v in zip(table.channels, largest.tolist(), strict=True) if v < _SMALL]
-    if small:
+    millionths = np.nan_to_num(table.values[:, largest < _SMALL]).astype(np.float64) * 1e6
+    has_six_decimals = (np.abs(millionths - np.rint(millionths)) <= _EPSILON * np.abs(millionths)).all()
+    if small and has_six_decimals:
         more = f" and {len(small) - 5} more" if len(small) > 5 else ""
         table.notes.append(
             f"ARFF keeps six decimals; these channels are below {_SMALL} everywhere, so little of them is left: "
@@ -268,20 +272,40 @@ def _quote(name: str) -> str:
     return "'" + "".join(_ESCAPES.get(c, c) for c in name) + "'"
 
 
-def save_arff(path: str | PathLike[str], table: TrainingTable, *, overwrite: bool = False) -> None:
-    """Write a table so that Weka and TWS load it: the same bytes that TWS writes for the same values.
+def check_arff_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Raise before hours of training what :func:`save_arff` would raise after them."""
+    if not fspath(path).lower().endswith(".arff"):
+        raise UsageError("a file of training rows ends in .arff", where=fspath(path))
+    check_overwrite(path, overwrite=overwrite)
 
-    (Beyond about 1e15 the last digits that Java prints depend on its version; the number read back does not.)
+
+def save_arff(path: str | PathLike[str], table: TrainingTable, *, exact: bool = False, overwrite: bool = False) -> None:
+    """Write a table so that Weka and TWS load it.
+
+    Parameters
+    ----------
+    path : str or path
+    table : TrainingTable
+    exact : bool
+        Nine significant digits, from which every float32 comes back, instead of the bytes that TWS writes for the same
+        values: six decimals at most. (Beyond about 1e15 the last digits that Java prints depend on its version; the
+        number read back does not.)
+    overwrite : bool
 
     Raises
     ------
     UsageError
-        If the table holds infinite values, which Weka cannot read.
+        If the table holds infinite values, which Weka cannot read, or two classes of one name.
     DataError, ResourceError
         If the file exists (without ``overwrite``) or cannot be written.
     """
     if np.isinf(table.values).any():
         raise UsageError("infinite feature values cannot be written to an ARFF file", where=fspath(path))
+    if len({name.strip() for name in table.class_names}) != len(table.class_names):
+        raise UsageError(
+            f"classes of one name cannot be told apart: {', '.join(table.class_names)}", where=fspath(path)
+        )
+    numbers = _exact_numbers if exact else _numbers
     classes = [_quote(name) for name in table.class_names]
     header = [f"@relation {_quote(table.relation)}", ""]
     header += [f"@attribute {_quote(name)} numeric" for name in table.channels]
@@ -291,7 +315,7 @@ def save_arff(path: str | PathLike[str], table: TrainingTable, *, overwrite: boo
         with writing(path), open(temporary, "w", encoding="utf-8", newline="\n") as file:
             file.write("\n".join(header))
             for row, label in zip(table.values, table.label.tolist(), strict=True):
-                file.write(_numbers(row) + classes[label - 1] + "\n")
+                file.write(numbers(row) + classes[label - 1] + "\n")
     except BaseException:
         discard(temporary)
         raise
@@ -306,3 +330,8 @@ def _numbers(row: np.ndarray) -> str:
     wide[half] = np.nextafter(wide[half], np.copysign(np.inf, wide[half]))
     text = ("%.6f," * wide.size) % tuple(wide.tolist())
     return _TRAILING_ZEROS.sub(",", text).replace("nan,", "?,")
+
+
+def _exact_numbers(row: np.ndarray) -> str:
+    """Comma-separated numbers of nine significant digits, ? for NaN."""
+    return (("%.9g," * row.size) % tuple(row.tolist())).replace("nan,", "?,")

@@ -133,6 +133,30 @@ def import_fiji_model(path: str | PathLike[str], *, signed_16_bit: bool = False)
     )
 
 
+def describe_fiji_model(fiji: FijiModel) -> dict[str, Any]:
+    """What ``gpu-tomoclass model info CLASSIFIER.model`` shows, JSON-ready."""
+    return {
+        "format": "classifier of Fiji's Trainable Weka Segmentation (FastRandomForest)",
+        "relation": fiji.relation,
+        "classes": list(fiji.class_names),
+        "channels": fiji.bank.n_channels,
+        "bank": fiji.bank.to_dict(),
+        "forest": {
+            "trees": fiji.forest.n_trees,
+            "nodes": fiji.forest.n_nodes,
+            "depth": fiji.forest.depth,
+            "channels used": int(fiji.forest.used_features().size),
+        },
+        "trained with": {
+            "seed": fiji.seed,
+            "channels tried per split": fiji.max_features,
+            "largest depth": fiji.max_depth or "unlimited",
+            "out-of-bag error": fiji.oob_error if np.isfinite(fiji.oob_error) else None,
+        },
+        "notes": list(fiji.notes),
+    }
+
+
 def load_fiji_model(path: str | PathLike[str]) -> FijiModel:
     """Read and check a ``.model`` file of TWS.
 

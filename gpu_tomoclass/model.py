@@ -216,7 +216,10 @@ def _check_signature(file: Path) -> None:
     if start.startswith(b"PK\x03\x04"):
         return
     kind = "empty" if not start else next(kind for magic, kind in _SIGNATURES if start.startswith(magic))
-    raise ModelError(f"is not a gpu_tomoclass model, it is {kind}", where=file, do="make one with gpu-tomoclass train")
+    do = "make one with gpu-tomoclass train"
+    if start.startswith((b"\xac\xed", b"\x1f\x8b")):
+        do += ", or bring a classifier from Fiji with gpu-tomoclass model import"
+    raise ModelError(f"is not a gpu_tomoclass model, it is {kind}", where=file, do=do)
 
 
 def _read(archive: zipfile.ZipFile) -> Model:

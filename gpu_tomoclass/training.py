@@ -24,7 +24,7 @@ from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, ModelError
 from gpu_tomoclass.features import FeatureBank
-from gpu_tomoclass.forest.train import TrainedForest, train_forest
+from gpu_tomoclass.forest.engines import grow_forest
 from gpu_tomoclass.intensity import IntensityScale, PreparedPlane, prepare_plane
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.planes import Progress, map_in_order, worker_count
@@ -44,6 +44,8 @@ class TrainingResult:
         Training pixels per class name.
     importance : dict
         Share of the forest's impurity decrease per family, largest first, summing to 1.
+    table : TrainingTable
+        The rows that the forest was grown on, in their order.
     seconds_per_plane : dict
         Seconds of computing per family and plane (one thread), for families computed in this run.
     cached_blocks : int
@@ -57,6 +59,7 @@ class TrainingResult:
     oob_error: float | None
     counts: Mapping[str, int]
     importance: Mapping[str, float]
+    table: TrainingTable
     seconds_per_plane: Mapping[str, float] = field(default_factory=dict)
     cached_blocks: int = 0
     notes: Sequence[str] = ()
@@ -98,8 +101,8 @@ def train(
     progress : callable, optional
         Called with (planes done, planes in all).
     **forest_options
-        Of :func:`gpu_tomoclass.forest.train.train_forest`: n_trees, max_features, max_depth, min_samples_leaf,
-        balance, seed.
+        Of :func:`gpu_tomoclass.forest.engines.grow_forest`: engine, n_trees, max_features, max_depth,
+        min_samples_leaf, balance, seed.
 
     Raises
     ------
@@ -175,7 +178,8 @@ def train_from_table(table: TrainingTable, *, workers: int | None = None, **fore
     """Train a model from training rows that Fiji saved (ARFF).
 
     The bank (sigmas, membrane settings) is read from the channel names; values enter as Fiji computed them, so the
-    model takes voxel values as stored (signed 16 bit: +32768, see :mod:`gpu_tomoclass.intensity`).
+    model takes voxel values as stored (signed 16 bit: +32768, see :mod:`gpu_tomoclass.intensity`). The forest is grown
+    on the channels in the table's order, so that the ``weka`` engine grows the trees that Fiji grows from this file.
 
     Raises
     ------
@@ -186,9 +190,10 @@ def train_from_table(table: TrainingTable, *, workers: int | None = None, **fore
     """
     bank, order = FeatureBank.from_channels(table.channels)
     return _finish(
-        table.values[:, order],
+        table.values,
         table.label,
         bank=bank,
+        order=order,
         classes=default_classes(table.class_names),
         scale=IntensityScale(),
         voxel_size=None,
@@ -228,6 +233,7 @@ def _finish(
     labels: np.ndarray,
     *,
     bank: FeatureBank,
+    order: np.ndarray | None = None,
     classes: Sequence[LabelClass],
     scale: IntensityScale,
     voxel_size: VoxelSize | None,
@@ -238,17 +244,21 @@ def _finish(
     notes: Sequence[str] = (),
     feature_seconds: float = 0.0,
 ) -> TrainingResult:
+    """Grow the forest; ``order`` are the columns of ``values`` in the order of the bank, if they have another one."""
     marked = np.unique(labels)
     used = tuple(c for c in classes if c.value in marked)
     if len(used) < 2:
         raise DataError(f"training needs two classes, only {[c.name for c in used]} have usable pixels")
     started = time.perf_counter()
-    trained = train_forest(values, labels, channels=bank.channels, **forest_options)
+    columns = np.arange(bank.n_channels) if order is None else order
+    names = np.empty(bank.n_channels, dtype=object)
+    names[columns] = bank.channels
+    trained = grow_forest(values, labels, channels=names.tolist(), **forest_options)
     forest_seconds = time.perf_counter() - started
     counts = {c.name: int((labels == c.value).sum()) for c in used}
-    importance = _importance_per_family(trained, bank)
+    importance = _importance_per_family(trained.feature_importance[columns], bank)
     model = Model(
-        forest=trained.forest,
+        forest=trained.forest.restricted(columns),
         bank=bank,
         classes=used,
         intensity=scale,
@@ -258,7 +268,7 @@ def _finish(
             "counts": counts,
             "oob_error": trained.oob_error,
             "importance": importance,
-            "data_hash": _data_hash(values, labels, bank.channels),
+            "data_hash": _data_hash(values[:, columns], labels, bank.channels),
             **source,
         },
         versions={
@@ -273,6 +283,12 @@ def _finish(
         oob_error=trained.oob_error,
         counts=counts,
         importance=importance,
+        table=TrainingTable(
+            values,
+            (1 + np.searchsorted([c.value for c in used], labels)).astype(np.uint8),
+            tuple(names.tolist()),
+            tuple(c.name for c in used),
+        ),
         seconds_per_plane=dict(seconds_per_plane or {}),
         cached_blocks=cached_blocks,
         notes=list(dict.fromkeys([*notes, *trained.notes])),
@@ -290,10 +306,10 @@ def _scale_notes(bank: FeatureBank, shape: tuple[int, ...]) -> list[str]:
     return [f"planes of {shape[0]} x {shape[1]} are smaller than these filters, which mostly see the border: {listed}"]
 
 
-def _importance_per_family(trained: TrainedForest, bank: FeatureBank) -> dict[str, float]:
+def _importance_per_family(of_channel: np.ndarray, bank: FeatureBank) -> dict[str, float]:
     total: dict[str, float] = defaultdict(float)
     for block in bank.blocks:
-        total[block.family] += float(trained.feature_importance[block.start : block.stop].sum())
+        total[block.family] += float(of_channel[block.start : block.stop].sum())
     return dict(sorted(total.items(), key=lambda item: -item[1]))
 
 

@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.cli import learning, volumes
+from gpu_tomoclass.cli import learning, models, volumes
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
 
 STOPPED = "stopped: nothing was written under the output name; run the same command again"
@@ -26,6 +26,7 @@ def cli() -> None:
     \b
     Look at a volume:     info, reslice, substack, features
     Teach and apply:      train, preview, classify, evaluate
+    From and to Fiji:     model import, model info, train --from, train --save-rows
     See it work:          demo
 
     Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 bug, 2 usage, 3 bad data, 4 model does not
@@ -43,6 +44,7 @@ for command in (
     learning.classify,
     learning.evaluate,
     learning.demo,
+    models.model,
 ):
     cli.add_command(command)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -237,3 +237,21 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
     cells = [tuple(map(str, row)) for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def description_rows(description: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values, one line each; what is inside something is indented."""
+    for name, value in description.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{prefix}{name}", ""
+            yield from description_rows(value, f"{prefix}  ")
+        elif value not in (None, [], {}):
+            yield f"{prefix}{name}", _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):  # a class in a list of classes
+        return " ".join(str(v) for v in value.values() if not isinstance(v, list))
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -51,6 +51,7 @@ def _open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
 @click.argument("annotations", nargs=-1)
 @click.option("-o", "--output", required=True, metavar="MODEL.tcm", help="The model file.")
 @click.option("--from", "table_path", metavar="DATA.arff", help="Train from rows saved by Fiji instead of a volume.")
+@click.option("--save-rows", metavar="DATA.arff", help="Also write the training rows; Fiji loads them.")
 @click.option("--every", type=click.IntRange(1), help="The annotation's planes are every n-th plane of the volume..")
 @click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2.")
 @click.option("--label-axes", metavar="ORDER", help="Read the stored axes of label images in this order, e.g. xyz.")
@@ -59,12 +60,21 @@ def _open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
 @bank_options
 @intensity_option
 @nan_option
+@click.option(
+    "--forest",
+    "engine",
+    type=click.Choice(["auto", "weka", "sklearn", "cuml"]),
+    default="auto",
+    show_default=True,
+    help="Who grows it: weka, the trees that Fiji grows; scikit-learn; cuML (GPU). auto is weka where that works.",
+)
 @click.option("--trees", "n_trees", type=click.IntRange(1), default=200, show_default=True, help="Trees.")
 @click.option("--max-features", type=click.IntRange(1), default=2, show_default=True, help="Features tried per split.")
 @click.option("--max-depth", type=click.IntRange(1), help="Depth of a tree; default unlimited.")
-@click.option("--min-samples-leaf", type=click.IntRange(1), default=1, show_default=True, help="Pixels per leaf.")
+@click.option("--min-samples-leaf", type=click.IntRange(1), default=1, show_default=True,
+              help="Pixels per leaf; not with --forest weka.")  # fmt: skip
 @click.option("--balance", is_flag=True, help="Give every class the same weight.")
-@click.option("--seed", type=click.IntRange(0), default=42, show_default=True, help="Of the forest.")
+@click.option("--seed", type=int, default=42, show_default=True, help="Of the forest.")
 @volume_options
 @cache_options
 @device_options
@@ -75,6 +85,7 @@ def train(
     annotations: tuple[str, ...],
     output: str,
     table_path: str | None,
+    save_rows: str | None,
     every: int | None,
     start: int | None,
     label_axes: str | None,
@@ -110,6 +121,10 @@ def train(
     from gpu_tomoclass.model import check_model_target, save_model
 
     check_model_target(output, overwrite=overwrite)
+    if save_rows is not None:
+        from gpu_tomoclass.arff import check_arff_target
+
+        check_arff_target(save_rows, overwrite=overwrite)
     if table_path is not None:
         if volume is not None:
             raise UsageError("give either a volume with annotations or --from DATA.arff, not both")
@@ -154,16 +169,23 @@ def train(
                     **forest,
                 )
     save_model(result.model, output, overwrite=overwrite)
+    if save_rows is not None:
+        from gpu_tomoclass.arff import save_arff
+
+        save_arff(save_rows, result.table, exact=True, overwrite=overwrite)
     show_notes(result.notes, quiet=quiet)
     _show_training(result)
     click.echo(f"model: {output}")
+    if save_rows is not None:
+        click.echo(f"rows: {save_rows}")
 
 
 def _show_training(result: TrainingResult) -> None:
     forest = result.model.forest
     if result.oob_error is not None:
         click.echo(f"out-of-bag error: {100 * result.oob_error:.2f} %")
-    click.echo(f"forest: {forest.n_trees} trees, {forest.n_nodes} nodes, depth {forest.depth}")
+    engine = result.model.training["settings"]["engine"]
+    click.echo(f"forest ({engine}): {forest.n_trees} trees, {forest.n_nodes} nodes, depth {forest.depth}")
     click.echo(table([("class", "pixels"), *((name, str(n)) for name, n in result.counts.items())]))
     rows = [("family", "importance", "s/plane")]
     for name, share in result.importance.items():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
 from gpu_tomoclass.cli.common import (
     bank_options,
+    description_rows,
     device_options,
     intensity_option,
     make_bank,
@@ -43,25 +43,7 @@ def info(path: str, as_json: bool, **reading: Any) -> None:
     if as_json:
         click.echo(json.dumps(description, indent=2))
         return
-    click.echo(table(_rows(description)))
-
-
-def _rows(description: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names and values, one line each; what is inside something is indented."""
-    for name, value in description.items():
-        if isinstance(value, Mapping) and value:
-            yield f"{prefix}{name}", ""
-            yield from _rows(value, f"{prefix}  ")
-        elif value not in (None, [], {}):
-            yield f"{prefix}{name}", _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):  # a class in a list of classes
-        return " ".join(str(v) for v in value.values() if not isinstance(v, list))
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    click.echo(table(description_rows(description)))
 
 
 @click.command()

@@ -97,7 +97,7 @@ def train_cuml(
             importance = np.asarray(classifier.feature_importances_, dtype=np.float64)
     # cuML, RAFT, RMM and CuPy raise kinds of their own; whichever it is, the forest was not grown.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ResourceError(f"cuML {cuml_version} did not grow the forest: {reason}", do=OTHERWISE) from error
     error_rate, confusion, n_never = out_of_bag(votes, columns)
     importance = np.where(np.isfinite(importance), importance, 0)

@@ -49,10 +49,7 @@ def predict_probabilities(
     DataError
         If the features are not a float32 matrix.
     """
-    if features.ndim != 2 or features.dtype != np.float32:
-        raise DataError(f"features are {features.dtype} {features.shape}, not float32 (n_features, n_pixels)")
-    if features.shape[0] != forest.n_features:
-        raise ModelError(f"there are {features.shape[0]} features, the forest was trained on {forest.n_features}")
+    check_features(forest, features)
     if n_threads < 1:
         raise UsageError(f"{n_threads} threads cannot work", do="give 1 or more")
     features = np.ascontiguousarray(features)
@@ -73,6 +70,14 @@ def predict_probabilities(
         with ThreadPoolExecutor(n_threads, thread_name_prefix="forest") as pool:
             list(pool.map(fill, blocks))
     return probabilities
+
+
+def check_features(forest: Forest, features: npt.NDArray[np.float32]) -> None:
+    """Raise if the features are not float32 (n_features, n_pixels), or not those of the forest."""
+    if features.ndim != 2 or features.dtype != np.float32:
+        raise DataError(f"features are {features.dtype} {features.shape}, not float32 (n_features, n_pixels)")
+    if features.shape[0] != forest.n_features:
+        raise ModelError(f"there are {features.shape[0]} features, the forest was trained on {forest.n_features}")
 
 
 def predict_classes(

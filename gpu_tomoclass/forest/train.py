@@ -105,7 +105,7 @@ def train_forest(
         n_never_out_of_bag=n_never,
         feature_importance=classifier.feature_importances_,
         settings={
-            "engine": "scikit-learn",
+            "engine": "sklearn",
             "n_trees": n_trees,
             "max_features": max_features,
             "max_depth": max_depth,

@@ -139,6 +139,22 @@ def train_weka(
     )
 
 
+def reason_against(values: npt.NDArray[np.float32], *, min_samples_leaf: int, seed: int) -> str | None:
+    """Why :func:`train_weka` cannot grow this forest fast; None if it can."""
+    if min_samples_leaf != 1:
+        return "that one has no smallest number of pixels in a leaf"
+    if not _is_java_int(seed):
+        return f"that one takes no seed of {seed}"
+    values = np.asarray(values)
+    if values.size and _columns_beyond(values).size:
+        return f"that one cannot split values beyond {MISSING / 2:.3g}"
+    try:
+        _Library()
+    except ResourceError as error:
+        return f"that one cannot be compiled here ({error.what.splitlines()[0]})"
+    return None
+
+
 def balanced_rows(classes: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Rows that Weka's supervised ``Resample`` draws: class by class, n_rows // n_classes of each, with replacement.
 
@@ -159,15 +175,23 @@ def _check_settings(n_trees: int, max_features: int, max_depth: int | None, seed
             raise UsageError(f"{name} is {number}", do="give 1 or more")
     if max_depth is not None and max_depth < 0:
         raise UsageError(f"max_depth is {max_depth}", do="give 1 or more, or leave it out")
-    if not -(2**31) <= seed < 2**31:
+    if not _is_java_int(seed):
         raise UsageError(f"seed is {seed}", do="give a number from -2147483648 to 2147483647, as Fiji has them")
     if engine not in ENGINES:
         raise UsageError(f"engine {engine!r} is unknown", do=f"choose one of {', '.join(ENGINES)}")
 
 
-def _check_range(values: npt.NDArray[np.float32], channels: Sequence[str] | None) -> None:
+def _is_java_int(number: int) -> bool:
+    return -(2**31) <= number < 2**31
+
+
+def _columns_beyond(values: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
     """FastRandomForest adds neighbouring values in float32; where that overflows it would never end."""
-    beyond = np.flatnonzero(np.nanmax(np.abs(values), axis=0, initial=0) > MISSING / 2)
+    return np.flatnonzero(np.nanmax(np.abs(values), axis=0, initial=0) > MISSING / 2)
+
+
+def _check_range(values: npt.NDArray[np.float32], channels: Sequence[str] | None) -> None:
+    beyond = _columns_beyond(values)
     if beyond.size:
         names = [str(c) if channels is None else channels[c] for c in beyond[:5]]
         raise DataError(

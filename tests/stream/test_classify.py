@@ -53,7 +53,7 @@ def annotation(volume):
 def model(volume, annotation):
     volume.reads.clear()
     bank = FeatureBank.create(["gaussian_blur", "sobel_filter", "mean", "neighbors"], sigma_max=4)
-    result = train(volume, annotation, bank=bank, n_trees=30)
+    result = train(volume, annotation, bank=bank, n_trees=30, engine="sklearn")
     assert set(volume.reads) <= {0, 2, 4, 6, 8}  # marked planes, and three for the fingerprint
     return result.model
 

@@ -1,0 +1,55 @@
+"""Commands about model files: model import, model info."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from gpu_tomoclass.cli.common import description_rows, overwrite_option, quiet_option, show_notes, table
+
+
+@click.group()
+def model() -> None:
+    """Bring classifiers from Fiji, look into model files."""
+
+
+@model.command("import")
+@click.argument("classifier", metavar="CLASSIFIER.model")
+@click.option("-o", "--output", required=True, metavar="MODEL.tcm", help="The model file.")
+@click.option("--signed-16-bit", is_flag=True, help="Fiji's image was signed 16 bit, to which ImageJ adds 32768.")
+@overwrite_option
+@quiet_option
+def import_(classifier: str, output: str, signed_16_bit: bool, overwrite: bool, quiet: bool) -> None:
+    """Make a model of a classifier that Fiji's Trainable Weka Segmentation saved.
+
+    It gives the classes and probabilities that Fiji gives. The file is read as data; nothing in it is executed.
+    """
+    from gpu_tomoclass.fiji import import_fiji_model
+    from gpu_tomoclass.model import check_model_target, save_model
+
+    check_model_target(output, overwrite=overwrite)
+    imported = import_fiji_model(classifier, signed_16_bit=signed_16_bit)
+    save_model(imported, output, overwrite=overwrite)
+    show_notes(imported.training["notes"], quiet=quiet)
+    forest = imported.forest
+    click.echo(f"forest: {forest.n_trees} trees, {forest.n_nodes} nodes, depth {forest.depth}")
+    click.echo(f"channels: {imported.bank.n_channels}, {forest.used_features().size} of them used")
+    click.echo(f"classes: {', '.join(c.name for c in imported.classes)}")
+    click.echo(f"model: {output}")
+
+
+@model.command()
+@click.argument("path", metavar="MODEL.tcm|CLASSIFIER.model")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def info(path: str, as_json: bool) -> None:
+    """Say what a model file, or a classifier of Fiji, holds."""
+    from gpu_tomoclass.model import MODEL_SUFFIX, describe_model, load_model
+
+    if path.lower().endswith(MODEL_SUFFIX):
+        description = describe_model(load_model(path))
+    else:
+        from gpu_tomoclass.fiji import describe_fiji_model, load_fiji_model
+
+        description = describe_fiji_model(load_fiji_model(path))
+    click.echo(json.dumps(description, indent=2) if as_json else table(description_rows(description)))
