@@ -1,6 +1,7 @@
 // Gaussian blur with ImageJ's weights, one pass per axis.   Python: gpu_tomoclass/accelerated/blur.py
 //
-//   result[i] = v[i] w[0] + e[i] v[0] + e[n - 1 - i] v[n - 1] + sum over k = 1 .. radius - 1 of (v[i - k] + v[i + k]) w[k]
+//   result[i] = v[i] w[0] + e[i] v[0] + e[n - 1 - i] v[n - 1]
+//               + sum over k = 1 .. radius - 1 of (v[i - k] + v[i + k]) w[k]
 //
 // along a line v of n samples, added in this order in float32, nothing fused: as ImageJ does. Samples beyond the ends
 // count as 0; e[i], the weight of all that lies further out than i, belongs to the end sample and is added within

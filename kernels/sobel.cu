@@ -4,13 +4,14 @@
 //   gradient: sqrt(R(v)^2 + C(v)^2)
 //   hessian:  A = R(R(v)), B = C(R(v)), D = C(C(v)); the eight channels are in the code
 //
-// Each R and C is summed in double in the order of the kernel's entries and rounded to float32; outside of the plane the
-// edge pixel counts, at each of the two steps, as ImageJ's Convolver has it. The precision of every later step is TWS's.
-// The orientation needs an arc cosine: our own, a polynomial for the arc sine on 0 .. 1/2 (minimax, error 2.4e-16), in fma.
+// Each R and C is summed in double in the order of the kernel's entries and rounded to float32; outside of the plane
+// the edge pixel counts, at each of the two steps, as ImageJ's Convolver has it. The precision of every later step is
+// TWS's. The orientation needs an arc cosine: our own, by a polynomial for the arc sine on 0 .. 1/2 (minimax, relative
+// error 2.4e-16).
 //
-// A block has TX x TY pixels with their surroundings in shared memory, read once: per pixel 4 bytes read and 4 (gradient)
-// or 32 (hessian) written, coalesced; 10 or 25 additions in double, and for the hessian 3 roots, a quotient and 13 fma in
-// double. ONE_THREAD (a CPU): a block's only thread goes along the rows of the tile, in vectors.
+// A block has TX x TY pixels with their surroundings in shared memory, read once: per pixel 4 bytes read and 4
+// (gradient) or 32 (hessian) written, coalesced; 10 or 25 additions in double, and for the hessian 3 roots, a quotient
+// and 13 fma in double. ONE_THREAD (a CPU): a block's only thread goes along the rows of the tile, in vectors.
 //
 // Compile-time: TX, TY (pixels, and threads, of a block).
 #ifndef CUDA_INDEPENDENT  // on a CPU: says that the results of a loop do not overlap
@@ -32,10 +33,11 @@ __device__ __forceinline__ void for_tile(int x0, int y0, int nx, int ny, Each ea
         for (int i = last; i < wide; ++i) each(j, i, y, nx - 1);
     }
 #else
-    const int wide = TX + 2 * MARGIN, high = TY + 2 * MARGIN;
-    for (int p = threadIdx.y * TX + threadIdx.x; p < wide * high; p += TX * TY) {
-        const int j = p / wide, i = p % wide;
-        each(j, i, min(max(y0 + j - MARGIN, 0), ny - 1), min(max(x0 + i - MARGIN, 0), nx - 1));
+    // In the order of memory, for no bank conflicts.
+    for (int p = threadIdx.y * TX + threadIdx.x; p < PITCH * (TY + 2 * MARGIN); p += TX * TY) {
+        const int j = p / PITCH, i = p % PITCH;
+        if (i < TX + 2 * MARGIN)
+            each(j, i, min(max(y0 + j - MARGIN, 0), ny - 1), min(max(x0 + i - MARGIN, 0), nx - 1));
     }
 #endif
 }

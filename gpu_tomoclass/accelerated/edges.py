@@ -13,6 +13,7 @@ from gpu_tomoclass.device.base import Array
 GPU_TILE = (32, 8)  # pixels and threads of a block
 CPU_TILE = (256, 16)  # pixels of a block: three tiles of this size fit the second-level cache
 THREADS = {True: 256, False: 1024}  # of a block of the difference, with the GPU's plan or not
+AT_ONCE = 4  # images that a launch of the difference takes
 
 
 def gaussian_blur(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
@@ -26,14 +27,20 @@ def difference_of_gaussians(source: DeviceSource, requests: Sequence[BlockReques
     threads = THREADS[source.device.wants_gpu_plan]
     n = int(source.image.size)
     for request in requests:
-        wide = source.gaussian(request.parameters["sigma"])
-        for channel, sigma in enumerate(request.parameters["smaller"]):
+        other = source.gaussian(request.parameters["sigma"])
+        for start in range(0, len(request.parameters["smaller"]), AT_ONCE):
+            images = [source.gaussian(sigma) for sigma in request.parameters["smaller"][start : start + AT_ONCE]]
             source.device.launch(
                 "difference.cu",
                 "difference",
-                grid=(-(-n // threads),),
+                grid=(-(-n // threads), len(images)),
                 block=(threads,),
-                args={"a": source.gaussian(sigma), "b": wide, "result": request.out[channel], "n": n},
+                args={
+                    **dict(zip("abcd", images + images[:1] * (AT_ONCE - len(images)), strict=True)),
+                    "other": other,
+                    "result": request.out[start : start + len(images)],
+                    "n": n,
+                },
                 defines={"THREADS": threads},
             )
 
