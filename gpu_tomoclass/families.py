@@ -202,6 +202,7 @@ def _rank(name: str, *, scratch: int) -> Family:
         reach=lambda radius: len(disk_half_widths(radius)) // 2,
         scratch=scratch,
         reference=f"ranks:{name}",
+        kernel=f"ranks:{name}",
     )
 
 
@@ -365,6 +366,7 @@ _ROWS = (
         whole_plane=_STRETCHED,
         scratch=72,
         reference="entropy:entropy",
+        kernel="entropy:entropy",
     ),
     Family(
         name="membrane_projections",

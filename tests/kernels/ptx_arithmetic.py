@@ -223,9 +223,13 @@ def _clz(c: Instruction, a: np.ndarray) -> np.ndarray:
 
 @operation("bfind")
 def _bfind(c: Instruction, a: np.ndarray) -> np.ndarray:
-    if a.dtype.kind != "u" or "shiftamt" in c.mods:
+    if a.dtype.kind != "u":
         raise PtxError(f"not modelled: {c.text}")
-    return np.array([int(x).bit_length() - 1 for x in a]).astype(np.uint32)
+    n = 8 * a.dtype.itemsize
+    position = np.array([int(x).bit_length() - 1 for x in a])
+    if "shiftamt" in c.mods:  # how far to the left it would have to be moved to be the highest bit
+        position = np.where(position < 0, -1, n - 1 - position)
+    return position.astype(np.uint32)
 
 
 @operation("brev")
