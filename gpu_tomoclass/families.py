@@ -335,6 +335,7 @@ _ROWS = (
         reach=lambda sigma: max(derivative_reach(sigma, d) for d in ORDERS),
         scratch=24,
         reference="derivatives:derivatives",
+        kernel="derivatives:derivatives",
     ),
     Family(
         name="laplacian",
@@ -343,6 +344,7 @@ _ROWS = (
         reach=lambda sigma: derivative_reach(sigma, 2),
         scratch=28,
         reference="derivatives:laplacian",
+        kernel="derivatives:laplacian",
     ),
     Family(
         name="structure",
@@ -355,6 +357,7 @@ _ROWS = (
         reach=lambda sigma: derivative_reach(sigma, 1) + derivative_reach(INTEGRATION_SCALES[-1], 0),
         scratch=136,
         reference="derivatives:structure",
+        kernel="derivatives:structure",
     ),
     Family(
         name="entropy",

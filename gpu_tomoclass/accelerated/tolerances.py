@@ -27,6 +27,9 @@ TOLERANCES: dict[str, Tolerance] = {
         1.2e-7, "arc cosines differ in a double's last bit, so that rarely the float32 does; all else in no bit"
     ),
     "difference_of_gaussians": Tolerance(0, "the same sums in the same order"),
+    "derivatives": Tolerance(0, "the same sums in the same order"),
+    "laplacian": Tolerance(0, "the same sums in the same order"),
+    "structure": Tolerance(0, "the same sums in the same order"),
     "variance": Tolerance(0, "the same sums in the same order"),
     "mean": Tolerance(0, "the same sums in the same order"),
     "minimum": Tolerance(0, "one of the values"),
