@@ -1,7 +1,7 @@
-"""The only loop over the planes of a volume: read, prepare, compute, classify, write.
+"""The only loop over the planes of a volume: read, prepare, compute, classify, write, all at the same time.
 
-The result does not depend on the number of workers or on which planes are in one run: every plane is computed from
-itself alone. Memory holds a few planes, whatever the depth of the volume.
+The result does not depend on the size of slabs, the number of threads, which planes are in one run, or interruptions:
+every plane is computed from itself alone. Memory holds a few planes, whatever the depth of the volume.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
@@ -18,122 +17,20 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.accelerated.engine import FeatureEngine
-from gpu_tomoclass.accelerated.forest import DeviceForest
-from gpu_tomoclass.accelerated.labels import device_labels
-from gpu_tomoclass.cache import FeatureCache, block_values
-from gpu_tomoclass.device import Array, Device, choose_device
-from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.features import FeatureBlock
-from gpu_tomoclass.forest.predict import predict_classes, predict_probabilities
+from gpu_tomoclass.classifier import Classifier
+from gpu_tomoclass.device import Device, choose_device
+from gpu_tomoclass.errors import DataError, StoppedError, UsageError
 from gpu_tomoclass.intensity import IntensityScale, PreparedPlane, prepare_plane
 from gpu_tomoclass.model import Model, fits_volume
-from gpu_tomoclass.planes import Progress, map_in_order
-from gpu_tomoclass.volume import Volume, create_volume
+from gpu_tomoclass.pipeline import Pipeline
+from gpu_tomoclass.planes import Progress
+from gpu_tomoclass.slabs import PROBABILITIES, UNCERTAINTIES, UNLABELLED, SlabClassifier, Wanted
+from gpu_tomoclass.staging import Product, Slab, Staging
+from gpu_tomoclass.volume import Volume
+
+__all__ = ["Classifier", "ClassifyResult", "classify", "plane_range", "product_name", "provenance"]
 
 INTENSITY_CHOICES = ("model", "auto", "none")
-UNLABELLED = 0
-MAX_SLAB = 128  # planes; beyond, launches cost nothing any more beside the work
-MEMORY_SHARE = 0.8  # of a GPU's free memory; the rest is left to fragments and to what others need meanwhile
-
-
-class Classifier:
-    """A model made ready to classify planes on a device: only the feature blocks that its forest uses are computed.
-
-    Several threads may use it at once; each has arrays of its own on the device.
-
-    Parameters
-    ----------
-    model : Model
-    device : Device
-    """
-
-    def __init__(self, model: Model, device: Device) -> None:
-        self.model, self.device = model, device
-        self.class_values = np.array([c.value for c in model.classes], dtype=np.uint8)
-        used = model.forest.used_features()
-        self.blocks: tuple[FeatureBlock, ...] = model.bank.subset([model.bank.channels[i] for i in used])
-        channels = [i for block in self.blocks for i in range(block.start, block.stop)]
-        self._forest = model.forest.restricted(channels)
-        self._of_thread = threading.local()
-
-    def classify(
-        self,
-        planes: np.ndarray,
-        *,
-        want_probabilities: bool = False,
-        cache: FeatureCache | None = None,
-        timings: dict[str, float] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Label values, of the first largest probability, and the probabilities if they are wanted.
-
-        Parameters
-        ----------
-        planes : numpy.ndarray
-            (nz, ny, nx) float32, prepared.
-        want_probabilities : bool
-        cache : FeatureCache, optional
-            Of computed features; for a slab of one plane.
-        timings : dict, optional
-            Seconds are added per family and for the ``"forest"``.
-
-        Returns
-        -------
-        labels : numpy.ndarray
-            (nz, ny, nx) uint8.
-        probabilities : numpy.ndarray or None
-            (n_classes, nz, ny, nx) float32.
-        """
-        engine, forest = self._thread_engine()
-        if cache is None:
-            features = engine.compute(planes, timings=timings)
-        else:
-            features = self._cached_features(engine, planes, cache=cache, timings=timings)
-        began = time.perf_counter()
-        n_classes, shape = len(self.class_values), planes.shape
-        flat = features.reshape(self._forest.n_features, planes.size)
-        if isinstance(forest, DeviceForest):
-            found = forest.probabilities(flat)
-            out = engine.workspace.array("labels", (planes.size,), np.uint8)
-            values = engine.workspace.constant("class values", lambda: self.class_values)
-            device_labels(self.device, found, values=values, out=out)
-            labels = self.device.numpy(out)
-        else:
-            found = predict_probabilities(self._forest, flat)
-            labels = predict_classes(found, self.class_values)
-        probabilities = self.device.numpy(found).reshape(n_classes, *shape) if want_probabilities else None
-        if timings is not None:
-            timings["forest"] = timings.get("forest", 0.0) + time.perf_counter() - began
-        self._of_thread.measured = engine.n_bytes // shape[0]
-        return labels.reshape(shape).copy(), probabilities
-
-    def slab_planes(self, shape: tuple[int, int]) -> int:
-        """How many planes (ny, nx) to classify at once: one on a CPU; on a GPU what its memory holds, measured on the
-        first one."""
-        if not self.device.has_own_memory or not hasattr(self._of_thread, "measured"):
-            return 1
-        if not hasattr(self._of_thread, "slab"):
-            free, held = self.device.free_memory() or 0, self._of_thread.measured
-            per_plane = held + 4 * shape[0] * shape[1] * len(self.class_values)
-            self._of_thread.slab = max(1, min(MAX_SLAB, int(MEMORY_SHARE * (free + held)) // per_plane))
-        slab: int = self._of_thread.slab
-        return slab
-
-    def _thread_engine(self) -> tuple[FeatureEngine, DeviceForest | None]:
-        if not hasattr(self._of_thread, "engine"):
-            self._of_thread.engine = FeatureEngine(self.device, self.blocks)
-            self._of_thread.forest = DeviceForest(self._forest, self.device) if self.device.runs_kernels else None
-        return self._of_thread.engine, self._of_thread.forest
-
-    def _cached_features(
-        self, engine: FeatureEngine, planes: np.ndarray, *, cache: FeatureCache, timings: dict[str, float] | None
-    ) -> Array:
-        features = np.empty((self._forest.n_features, *planes.shape), dtype=np.float32)
-        start = 0
-        for _, channels in block_values(engine, planes[0], cache=cache, timings=timings):
-            features[start : start + len(channels), 0] = channels
-            start += len(channels)
-        return self.device.array(features)
 
 
 @dataclass(frozen=True)
@@ -144,9 +41,10 @@ class ClassifyResult:
     ----------
     path : str
         The label volume.
-    probability_paths : tuple of str
-        Empty without probabilities; one file per class where the format holds one image per file (MRC).
-    n_planes : int
+    other_paths : tuple of str
+        Probabilities (one file per class where the format holds one image per file: MRC) and uncertainty.
+    n_planes, n_resumed : int
+        Planes in all, and those that an interrupted run had finished before.
     counts : dict
         Voxels per class name (and ``"unlabelled"`` where masked).
     notes : list of str
@@ -154,17 +52,23 @@ class ClassifyResult:
         Wall time.
     seconds_per_plane : dict
         Thread seconds per family, and ``"forest"``, per plane.
+    profile : dict
+        JSON: busy seconds of ``read``, ``compute`` (sum over threads) and ``write``, ``finish`` (what follows the last
+        plane: pyramid, TIFF or MRC, renaming), ``wall``; ``threads``; ``slowest_stage_share``, how much of the wall
+        time of the planes the slowest stage was busy.
     device : str
         What computed it.
     """
 
     path: str
-    probability_paths: tuple[str, ...]
+    other_paths: tuple[str, ...]
     n_planes: int
+    n_resumed: int
     counts: Mapping[str, int]
     notes: Sequence[str]
     seconds: float
     seconds_per_plane: Mapping[str, float]
+    profile: Mapping[str, Any]
     device: str
 
 
@@ -173,13 +77,17 @@ def classify(
     model: Model,
     *,
     output: str | PathLike[str],
-    probabilities: bool = False,
+    probabilities: str | None = None,
+    uncertainty: str | None = None,
     planes: tuple[int, int] | None = None,
     intensity: str = "model",
     nan: str = "error",
     force: bool = False,
     device: Device | None = None,
+    slab_planes: int | None = None,
     overwrite: bool = False,
+    restart: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
     **format_options: Any,
 ) -> ClassifyResult:
@@ -188,14 +96,19 @@ def classify(
     Labels are the class values of the model (1..255); 0 is "not classified": masked voxels
     (``nan="mask"``) and planes that could not be read (``allow_missing_planes``).
 
+    While it runs, finished planes are kept beside the output (see :mod:`gpu_tomoclass.staging`); after an interruption
+    of any kind the same call goes on with the others, and the result is the same as without interruption.
+
     Parameters
     ----------
     volume : Volume
     model : Model
     output : path
         ``.ome.zarr``, ``.zarr``, ``.tif``, ``.mrc``; class names, colours and provenance travel in its metadata.
-    probabilities : bool
-        Also write float32 probabilities per class to ``<output>_probabilities``, same format.
+    probabilities : {None, "float32", "uint8"}
+        Also write probabilities per class to ``<output>_probabilities``, same format.
+    uncertainty : {None, "margin", "entropy"}
+        Also write how unsure the forest is to ``<output>_uncertainty``; see :class:`gpu_tomoclass.slabs.Wanted`.
     planes : (start, stop), optional
         Classify only these planes; the output has stop - start planes.
     intensity : {"model", "auto", "none"}
@@ -207,7 +120,13 @@ def classify(
         Go on although the voxel size differs from that of the training.
     device : Device, optional
         Default the first that works, with all cores; on a CPU each thread needs memory for one plane's features.
+    slab_planes : int, optional
+        Planes at once, never changed; default what the device's memory holds, halved where that was too much.
     overwrite : bool
+    restart : bool
+        Throw away what an interrupted run has kept.
+    should_stop : callable, optional
+        Asked before each slab is read; once True, what is in flight is finished and StoppedError raised.
     progress : callable, optional
         Called with (planes done, planes in all).
     **format_options
@@ -216,110 +135,205 @@ def classify(
     Raises
     ------
     ModelError
-        If the model does not fit the volume.
+        If the model does not fit the volume, or an interrupted run of another kind is in the way.
     DataError
         If a plane cannot be read or used, or the output exists.
     UsageError
-        If ``planes`` is no range of the volume.
+        If ``planes`` is no range of the volume, or an option has no such value.
+    ResourceError
+        If memory or disk is not enough, or another process writes the same output.
+    StoppedError
+        If ``should_stop`` said so.
     """
-    if intensity not in INTENSITY_CHOICES:
-        raise UsageError(f"intensity {intensity!r} is unknown", do=f"choose one of {', '.join(INTENSITY_CHOICES)}")
+    _check_choice("intensity", intensity, INTENSITY_CHOICES)
+    _check_choice("probabilities", probabilities, (None, *PROBABILITIES))
+    _check_choice("uncertainty", uncertainty, (None, *UNCERTAINTIES))
+    if slab_planes is not None and slab_planes < 1:
+        raise UsageError(f"slabs of {slab_planes} planes cannot be classified", do="give 1 or more")
     notes = [*volume.notes, *fits_volume(model, volume, force=force)]
     start, stop = plane_range(volume, planes)
     scale = model.intensity if intensity == "model" else IntensityScale.for_volume(volume, mode=intensity)
-    device, n_workers = _device_for(device, n_planes=stop - start)
-    classifier = Classifier(model, device)
+    chosen = choose_device() if device is None else device
+    wanted = Wanted(probabilities, uncertainty, mask_filled=nan == "mask")
     metadata = provenance(volume, model, planes=(start, stop), scale=scale, nan=nan)
-    names = [c.name for c in model.classes]
-    shape = (stop - start, *volume.shape[1:])
-    common: dict[str, Any] = {
-        "shape": shape,
-        "voxel_size": volume.voxel_size,
-        "metadata": metadata,
-        "overwrite": overwrite,
-        **format_options,
-    }
-    n_voxels = np.zeros(256, dtype=np.int64)
-    timings: dict[str, float] = defaultdict(float)
-    started = time.perf_counter()
-
-    def slabs() -> Iterator[list[PreparedPlane]]:
-        z = start
-        while z < stop:
-            n = min(stop - z, classifier.slab_planes(shape[1:]) if n_workers == 1 else 1)
-            yield [prepare_plane(volume, i, scale=scale, nan=nan) for i in range(z, z + n)]
-            z += n
-
-    def classified(slab: list[PreparedPlane]) -> _ClassifiedSlab:
-        seconds: dict[str, float] = {}
-        images = np.stack([plane.image for plane in slab])
-        if all(plane.missing for plane in slab):
-            labels = np.full(images.shape, UNLABELLED, np.uint8)
-            p = np.zeros((len(names), *images.shape), np.float32) if probabilities else None
-        else:
-            labels, p = classifier.classify(images, want_probabilities=probabilities, timings=seconds)
-        for i, plane in enumerate(slab):
-            if plane.missing:
-                labels[i] = UNLABELLED
-                if p is not None:
-                    p[:, i] = 0
-            elif nan == "mask" and plane.filled is not None:
-                labels[i][influenced(plane.filled, classifier.blocks)] = UNLABELLED
-        return _ClassifiedSlab(labels, p, seconds, [note for plane in slab for note in plane.notes])
-
-    with ExitStack() as stack:
-        label_writer = stack.enter_context(
-            create_volume(output, dtype=np.dtype(np.uint8), classes=model.classes, **common)
-        )
-        probability_writer = None
-        if probabilities:
-            probability_writer = stack.enter_context(
-                create_volume(probabilities_name(output), dtype=np.dtype(np.float32), channels=names, **common)
-            )
-        if progress is not None:
-            progress(0, stop - start)
-        done = 0
-        for slab in map_in_order(classified, slabs(), workers=n_workers):
-            for i, labels in enumerate(slab.labels):
-                label_writer.write_plane(done, labels)
-                if probability_writer is not None and slab.probabilities is not None:
-                    probability_writer.write_plane(done, slab.probabilities[:, i])
-                done += 1
-            n_voxels += np.bincount(slab.labels.ravel(), minlength=256)
-            notes.extend(slab.notes)
-            for name, value in slab.seconds.items():
-                timings[name] += value
-            if progress is not None:
-                progress(done, stop - start)
-        volume.check_unchanged()
-    notes.extend(note for note in volume.notes if note not in notes)  # planes found missing on the way
-    counts = {c.name: int(n_voxels[c.value]) for c in model.classes}
-    if n_voxels[UNLABELLED]:
-        counts["unlabelled"] = int(n_voxels[UNLABELLED])
+    products = _products(output, model, wanted)
+    began = time.perf_counter()
+    with Staging(
+        output,
+        products,
+        shape=(stop - start, *volume.shape[1:]),
+        run={
+            **metadata,
+            "device": chosen.name,
+            "outputs": {p.name: [fspath(p.path), p.dtype.name] for p in products},
+            "format": format_options,
+        },
+        voxel_size=volume.voxel_size,
+        metadata=metadata,
+        format_options=format_options,
+        overwrite=overwrite,
+        restart=restart,
+    ) as staging:
+        run = _Run(volume, model, chosen, wanted, staging, scale=scale, nan=nan, first=start, slab_planes=slab_planes)
+        run.go(should_stop=should_stop, progress=progress)
+        notes += [*run.notes, *staging.notes]
+        notes += [note for note in volume.notes if note not in notes]  # planes found missing on the way
+        finish_began = time.perf_counter()
+        outputs = staging.finish()
+    finished = time.perf_counter()
+    counts = {c.name: int(run.n_voxels[c.value]) for c in model.classes}
+    if run.n_voxels[UNLABELLED]:
+        counts["unlabelled"] = int(run.n_voxels[UNLABELLED])
+    n_computed = max(1, stop - start - run.n_resumed)
     return ClassifyResult(
         path=fspath(output),
-        probability_paths=() if probability_writer is None else probability_writer.outputs(),
+        other_paths=tuple(outputs[1:]),
         n_planes=stop - start,
+        n_resumed=run.n_resumed,
         counts=counts,
         notes=list(dict.fromkeys(notes)),
-        seconds=time.perf_counter() - started,
-        seconds_per_plane={name: value / (stop - start) for name, value in timings.items()},
-        device=device.name,
+        seconds=finished - began,
+        seconds_per_plane={name: value / n_computed for name, value in run.timings.items()},
+        profile=run.profile(finish=finished - finish_began, wall=finished - began),
+        device=chosen.name,
     )
 
 
-@dataclass(frozen=True)
-class _ClassifiedSlab:
-    labels: np.ndarray  # (nz, ny, nx) uint8
-    probabilities: np.ndarray | None  # (n_classes, nz, ny, nx) float32
-    seconds: Mapping[str, float]
-    notes: Sequence[str]
+class _Run:
+    """The planes of one run through the pipeline."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        model: Model,
+        device: Device,
+        wanted: Wanted,
+        staging: Staging,
+        *,
+        scale: IntensityScale,
+        nan: str,
+        first: int,
+        slab_planes: int | None,
+    ) -> None:
+        self.volume, self.staging = volume, staging
+        self.n_resumed = staging.n_done
+        self._scale, self._nan, self._first = scale, nan, first
+        self._todo = np.flatnonzero(~staging.done)
+        thread_device, self.n_threads = device, 1
+        if self._todo.size > 1:  # planes side by side; a single one has all threads to itself
+            thread_device, n_threads = device.side_by_side()
+            self.n_threads = min(n_threads, int(self._todo.size))
+        self._slabs = SlabClassifier(
+            model, thread_device, wanted=wanted, n_threads=self.n_threads, fixed_slab=slab_planes
+        )
+        self.timings: dict[str, float] = defaultdict(float)
+        self._timings_lock = threading.Lock()
+        self.n_voxels = np.zeros(256, dtype=np.int64)
+        self._pipeline: Pipeline[tuple[int, list[PreparedPlane]], list[Slab]] | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        if not self.n_resumed:
+            return self._slabs.notes
+        return [f"{self.n_resumed} planes had been done by an interrupted run", *self._slabs.notes]
+
+    def go(self, *, should_stop: Callable[[], bool], progress: Progress | None) -> None:
+        """Classify what is not done yet."""
+        n = self.staging.shape[0]
+        if progress is not None:
+            progress(self.staging.n_done, n)
+
+        def write(slabs: list[Slab]) -> None:
+            for slab in slabs:
+                self.staging.write(slab)
+                self.n_voxels += np.bincount(slab.values["labels"].ravel(), minlength=256)
+            if progress is not None:
+                progress(self.staging.n_done, n)
+
+        self._count_resumed()
+        if self._todo.size:
+            self._pipeline = Pipeline(self._read, self._compute, write, workers=self.n_threads, should_stop=should_stop)
+            try:
+                self._pipeline.run()
+            except Exception as error:
+                if self.staging.n_done:
+                    error.add_note(
+                        f"{self._kept()}; once the cause is mended, the same command goes on with the others"
+                    )
+                raise
+        try:
+            self.volume.check_unchanged()
+        except DataError:
+            self.staging.done[:] = False  # some planes may be of the old file: nothing of it is kept
+            raise
+        if not self.staging.done.all():
+            kept = self._kept() if self.staging.n_done else "no plane was finished"
+            raise StoppedError(f"stopped: {kept}", do="repeat the same command to go on")
+
+    def _kept(self) -> str:
+        done, n = self.staging.n_done, self.staging.shape[0]
+        return f"{done} of {n} planes are done and kept in {self.staging.folder}"
+
+    def _read(self) -> Iterator[tuple[int, list[PreparedPlane]]]:
+        """Runs of planes that are not done, as long as a slab may be."""
+        i = 0
+        while i < self._todo.size:
+            z = int(self._todo[i])
+            stop = min(i + self._slabs.slab_planes(), self._todo.size)
+            n = 1
+            while i + n < stop and self._todo[i + n] == z + n:
+                n += 1
+            planes = range(self._first + z, self._first + z + n)
+            yield z, [prepare_plane(self.volume, p, scale=self._scale, nan=self._nan) for p in planes]
+            i += n
+
+    def _compute(self, item: tuple[int, list[PreparedPlane]]) -> list[Slab]:
+        seconds: dict[str, float] = {}
+        slabs = self._slabs.classify(*item, seconds)
+        with self._timings_lock:
+            for name, value in seconds.items():
+                self.timings[name] += value
+        return slabs
+
+    def _count_resumed(self) -> None:
+        for z in np.flatnonzero(self.staging.done):
+            plane = self.staging.plane("labels", int(z))
+            self.n_voxels += np.bincount(plane.ravel(), minlength=256)
+
+    def profile(self, *, finish: float, wall: float) -> dict[str, Any]:
+        """See :class:`ClassifyResult`."""
+        seconds = self._pipeline.seconds if self._pipeline is not None else None
+        stages = {
+            "read": seconds.read if seconds else 0.0,
+            "compute": seconds.compute if seconds else 0.0,
+            "write": seconds.write if seconds else 0.0,
+        }
+        slowest = max(stages["read"], stages["compute"] / self.n_threads, stages["write"])
+        share = slowest / seconds.wall if seconds and seconds.wall else 0.0
+        return {
+            "seconds": {**stages, "finish": finish, "planes": seconds.wall if seconds else 0.0, "wall": wall},
+            "threads": self.n_threads,
+            "slowest_stage_share": share,
+            "thread_seconds": dict(self.timings),
+            "planes": int(self._todo.size),
+        }
 
 
-def _device_for(device: Device | None, *, n_planes: int) -> tuple[Device, int]:
-    """The device of each worker and the number of workers: planes side by side, unless there is only one plane."""
-    chosen = choose_device() if device is None else device
-    return (chosen, 1) if n_planes == 1 else chosen.side_by_side()
+def _check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:
+    if value not in choices:
+        listed = ", ".join(str(choice) for choice in choices if choice is not None)
+        raise UsageError(f"{name} {value!r} is unknown", do=f"choose one of {listed}")
+
+
+def _products(output: str | PathLike[str], model: Model, wanted: Wanted) -> list[Product]:
+    products = [Product("labels", fspath(output), np.dtype(np.uint8), classes=model.classes)]
+    if wanted.probabilities:
+        names = [c.name for c in model.classes]
+        path = product_name(output, "probabilities")
+        products.append(Product("probabilities", path, np.dtype(wanted.probabilities), channels=names))
+    if wanted.uncertainty:
+        products.append(Product("uncertainty", product_name(output, "uncertainty"), np.dtype(np.float32)))
+    return products
 
 
 def plane_range(volume: Volume, planes: tuple[int, int] | None) -> tuple[int, int]:
@@ -336,27 +350,15 @@ def plane_range(volume: Volume, planes: tuple[int, int] | None) -> tuple[int, in
     return start, stop
 
 
-def probabilities_name(output: str | PathLike[str]) -> str:
-    """``labels.ome.zarr`` -> ``labels_probabilities.ome.zarr``."""
-    path = fspath(output)
+def product_name(output: str | PathLike[str], product: str) -> str:
+    """``labels.ome.zarr`` and ``"probabilities"`` -> ``labels_probabilities.ome.zarr``."""
+    path = fspath(output).rstrip("/\\")
     lower = path.lower()
     for suffix in (".ome.zarr", ".ome.tiff", ".ome.tif"):
         if lower.endswith(suffix):
-            return f"{path[: -len(suffix)]}_probabilities{path[-len(suffix) :]}"
+            return f"{path[: -len(suffix)]}_{product}{path[-len(suffix) :]}"
     stem, dot, suffix = path.rpartition(".")
-    return f"{stem}_probabilities{dot}{suffix}" if dot else f"{path}_probabilities"
-
-
-def influenced(filled: np.ndarray, blocks: Sequence[FeatureBlock]) -> np.ndarray:
-    """Pixels (ny, nx) bool whose features look at a filled voxel, by the largest radius of the blocks.
-
-    Families that see the whole plane (the normalisation of Gabor, twenty steps of diffusion) are not counted: their
-    dependence on one far voxel is slight, and counting it would unlabel the plane.
-    """
-    from scipy import ndimage
-
-    square = 2 * max((block.radius or 0) for block in blocks) + 1
-    return ndimage.maximum_filter(filled, size=square, mode="constant", cval=False)
+    return f"{stem}_{product}{dot}{suffix}" if dot else f"{path}_{product}"
 
 
 def provenance(

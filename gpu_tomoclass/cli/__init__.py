@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -72,7 +73,10 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _fail(StoppedError(STOPPED))
     except TomoclassError as error:
-        return _fail(error)
+        code = _fail(error)
+        if isinstance(error, StoppedError):
+            click.echo(f"resume with: {shlex.join(['gpu-tomoclass', *arguments])}", err=True)
+        return code
     except MemoryError as error:
         return _fail(ResourceError(f"out of memory ({error})", do="use fewer --workers or a machine with more memory"))
     except OSError as error:
@@ -92,6 +96,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _fail(error: TomoclassError) -> int:
     click.echo(f"gpu-tomoclass: error: {error}", err=True)
+    for note in getattr(error, "__notes__", ()):
+        click.echo(f"note: {note}", err=True)
     return error.exit_code
 
 

@@ -20,6 +20,7 @@ from gpu_tomoclass.cli.common import (
     progress,
     quiet_option,
     show_notes,
+    stop_on_signal,
     table,
     volume_options,
 )
@@ -27,6 +28,7 @@ from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
     from gpu_tomoclass.cache import FeatureCache
+    from gpu_tomoclass.stream import ClassifyResult
     from gpu_tomoclass.training import TrainingResult
 
 
@@ -248,7 +250,20 @@ def preview(
 @click.argument("volume")
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="LABELS", help=".ome.zarr, .tif or .mrc")
-@click.option("--probabilities", is_flag=True, help="Also write LABELS_probabilities, one channel per class.")
+@click.option(
+    "--probabilities",
+    type=click.Choice(["float32", "uint8"]),
+    is_flag=False,
+    flag_value="float32",
+    help="Also write LABELS_probabilities, one channel per class; uint8 is a quarter of the size.",
+)
+@click.option(
+    "--uncertainty",
+    type=click.Choice(["margin", "entropy"]),
+    is_flag=False,
+    flag_value="margin",
+    help="Also write LABELS_uncertainty: 0 where the forest is sure, 1 where it is not.",
+)
 @click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
 @click.option(
     "--intensity",
@@ -259,6 +274,10 @@ def preview(
 )
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
 @click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), help="Of OME-Zarr output; default 0.4.")
+@click.option("--sharded", is_flag=True, help="OME-Zarr 0.5 with 32 planes to a file.")
+@click.option("--slab-planes", type=click.IntRange(1), help="Planes at once; default what the memory holds.")
+@click.option("--restart", is_flag=True, help="Begin anew instead of resuming an interrupted run.")
+@click.option("--profile", metavar="FILE.json", help="Write where the time went; also as a table.")
 @nan_option
 @volume_options
 @device_options
@@ -268,54 +287,74 @@ def classify(
     volume: str,
     model: str,
     output: str,
-    probabilities: bool,
     planes: tuple[int, int | None] | None,
-    intensity: str,
-    force: bool,
     ome_version: str | None,
-    nan: str,
+    sharded: bool,
+    profile: str | None,
     device_name: str,
     gpu_id: int,
     workers: int | None,
-    overwrite: bool,
     quiet: bool,
-    **reading: Any,
+    axes: str | None,
+    series: int | None,
+    channel: int | None,
+    allow_missing_planes: bool,
+    **options: Any,
 ) -> None:
-    """Classify VOLUME with MODEL into a label volume."""
+    """Classify VOLUME with MODEL into a label volume.
+
+    Interrupted in any way, the same command goes on where it was. One Ctrl-C (or SIGTERM) finishes the planes in
+    work, a second one stops at once.
+    """
     from gpu_tomoclass.model import load_model
     from gpu_tomoclass.stream import classify as run
     from gpu_tomoclass.volume import open_volume
 
     loaded = load_model(model)
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
-    format_options = {} if ome_version is None else {"ome_version": ome_version}
-    with open_volume(volume, **reading) as source, progress("classify", quiet=quiet) as advance:
-        chosen = None
+    if ome_version is not None:
+        options["ome_version"] = ome_version
+    if sharded:
+        options["sharded"] = True
+    reading: dict[str, Any] = {
+        "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
+    }  # fmt: skip
+    with (
+        open_volume(volume, **reading) as source,
+        stop_on_signal() as should_stop,
+        progress("classify", quiet=quiet) as advance,
+    ):
         if planes is not None:
-            chosen = (planes[0], source.shape[0] if planes[1] is None else planes[1])
+            options["planes"] = (planes[0], source.shape[0] if planes[1] is None else planes[1])
         result = run(
-            source,
-            loaded,
-            output=output,
-            probabilities=probabilities,
-            planes=chosen,
-            intensity=intensity,
-            nan=nan,
-            force=force,
-            device=device,
-            overwrite=overwrite,
-            progress=advance,
-            **format_options,
+            source, loaded, output=output, device=device, should_stop=should_stop, progress=advance, **options
         )
     show_notes(result.notes, quiet=quiet)
     total = sum(result.counts.values())
     rows = [("class", "voxels", "share"), *((n, str(v), f"{100 * v / total:.2f} %") for n, v in result.counts.items())]
     click.echo(table(rows))
-    rate = result.n_planes / max(result.seconds, 1e-9)
-    click.echo(f"{result.n_planes} planes in {result.seconds:.1f} s ({rate:.2f} planes/s)")
+    rate = (result.n_planes - result.n_resumed) / max(result.seconds, 1e-9)
+    click.echo(f"{result.n_planes - result.n_resumed} planes in {result.seconds:.1f} s ({rate:.2f} planes/s)")
+    if profile is not None:
+        _write_profile(result, profile)
     click.echo(f"labels: {result.path}")
-    for path in result.probability_paths:
-        click.echo(f"probabilities: {path}")
+    for path in result.other_paths:
+        click.echo(f"also: {path}")
+
+
+def _write_profile(result: ClassifyResult, path: str) -> None:
+    from gpu_tomoclass.io.partial import writing
+
+    with writing(path), open(path, "w", encoding="utf-8") as file:
+        json.dump({"device": result.device, "n_planes": result.n_planes, **result.profile}, file, indent=1)
+        file.write("\n")
+    n = max(1, result.profile["planes"])
+    stages = [("stage", "s", "ms/plane")]
+    stages += [(k, f"{s:.2f}", f"{1000 * s / n:.1f}") for k, s in result.profile["seconds"].items()]
+    stages += [(f"  {k}", f"{s:.2f}", f"{1000 * s / n:.1f}") for k, s in result.profile["thread_seconds"].items()]
+    click.echo(table(stages))
+    share = result.profile["slowest_stage_share"]
+    click.echo(f"the slowest stage was busy for {100 * share:.0f} % of the time of the planes; profile: {path}")
 
 
 @click.command()

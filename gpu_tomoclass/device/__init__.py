@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gpu_tomoclass.device.base import Array, BoundKernel, Device, NumpyDevice
+from gpu_tomoclass.device.base import Array, BoundKernel, Device, NumpyDevice, is_out_of_memory
 from gpu_tomoclass.errors import ResourceError, UsageError
 
 DEVICES = ("cuda", "native", "numpy")
 
-__all__ = ["DEVICES", "Array", "BoundKernel", "Device", "NumpyDevice", "choose_device"]
+__all__ = ["DEVICES", "Array", "BoundKernel", "Device", "NumpyDevice", "choose_device", "is_out_of_memory"]
 
 
 def choose_device(name: str = "auto", gpu_id: int = 0, *, threads: int | None = None) -> Device:

@@ -112,6 +112,9 @@ class Device(ABC):
     def free_memory(self) -> int | None:
         """Bytes that arrays may still take; None if the device cannot tell."""
 
+    def release_memory(self) -> None:  # noqa: B027  (a CPU's arrays go back to the system by themselves)
+        """Give memory that no array needs any more back to the system."""
+
     @abstractmethod
     def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel: ...
 
@@ -153,6 +156,17 @@ class Device(ABC):
     ) -> None:
         """:meth:`kernel` and the call of it in one."""
         self.kernel(file, kernel, defines=defines)(grid=grid, block=block, args=args)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was not enough, on the host or on a GPU: a smaller slab may fit.
+
+    CuPy's own is a ``MemoryError``; libraries below it raise a ``RuntimeError`` that quotes CUDA's name of the error.
+    """
+    marks = ("out_of_memory", "out of memory", "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
+    )
 
 
 def check_same_kind(values: Array, target: Array) -> None:

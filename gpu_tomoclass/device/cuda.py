@@ -113,6 +113,10 @@ class CudaDevice(Device):
             free, _ = self._cupy.cuda.runtime.memGetInfo()
             return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
 
+    def release_memory(self) -> None:
+        with self._gpu:
+            self._cupy.get_default_memory_pool().free_all_blocks()
+
     def _address_of(self, array: Any) -> int:
         if not isinstance(array, self._cupy.ndarray):
             raise TypeError(f"is {type(array).__name__}, not a CuPy array, which the cuda device takes")

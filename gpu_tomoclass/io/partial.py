@@ -66,14 +66,20 @@ def prepare_target(path: StrPath, *, overwrite: bool = False, folder: bool = Fal
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(target)
-        # File systems allow 255 bytes for a name: a long target name is cut in the temporary one.
-        stem = os.fsdecode(os.fsencode(target.name)[:150])
-        temporary = target.with_name(f".{stem}.{_owner()}-{uuid.uuid4().hex[:8]}.partial")
+        temporary = temporary_name(target)
         if folder:
             temporary.mkdir()
         else:
             temporary.open("xb").close()
     return temporary
+
+
+def temporary_name(path: StrPath) -> Path:
+    """A hidden name beside ``path`` that nobody else has; what is left there the next run with this target removes."""
+    target = Path(path)
+    # File systems allow 255 bytes for a name: a long target name is cut in the temporary one.
+    stem = os.fsdecode(os.fsencode(target.name)[:150])
+    return target.with_name(f".{stem}.{_owner()}-{uuid.uuid4().hex[:8]}.partial")
 
 
 def check_overwrite(path: StrPath, *, overwrite: bool, folder: bool = False) -> None:
@@ -98,11 +104,17 @@ def check_overwrite(path: StrPath, *, overwrite: bool, folder: bool = False) -> 
     raise DataError(f"is {kind}, which is not replaced", where=target, do="choose another name")
 
 
-def commit(temporary: StrPath, target: StrPath) -> None:
+def commit(temporary: StrPath, target: StrPath, *, keep_on_error: bool = False) -> None:
     """Sync ``temporary`` to disk and give it the name ``target``, replacing what has that name.
 
     A file is replaced in one step. A folder cannot be: the old one is moved aside first and removed last, so that at
     every moment one of the two is complete on disk.
+
+    Parameters
+    ----------
+    temporary, target : str or path
+    keep_on_error : bool
+        Leave the temporary data where they are if this fails, to try again later.
 
     Raises
     ------
@@ -119,7 +131,8 @@ def commit(temporary: StrPath, target: StrPath) -> None:
                 os.replace(source, target)
             _sync_entry(target.parent)
     except BaseException:
-        discard(source)
+        if not keep_on_error:
+            discard(source)
         raise
 
 

@@ -14,7 +14,7 @@ from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.forest.predict import predict_probabilities
 from gpu_tomoclass.intensity import prepare_plane
 from gpu_tomoclass.model import Model
-from gpu_tomoclass.stream import Classifier, classify, probabilities_name
+from gpu_tomoclass.stream import Classifier, classify, product_name
 from gpu_tomoclass.training import train
 from gpu_tomoclass.volume import Volume, create_volume, open_volume
 
@@ -78,7 +78,7 @@ def test_training_rows_are_the_marked_pixels(volume, annotation, model):
 
 def test_labels_are_class_values_whatever_the_run(volume, model, tmp_path):
     whole = tmp_path / "whole.tif"
-    classify(volume, model, output=whole, device=NumpyDevice(threads=1), probabilities=True)
+    classify(volume, model, output=whole, device=NumpyDevice(threads=1), probabilities="float32")
     with open_volume(whole) as labels, open_volume(tmp_path / "whole_probabilities.tif", channel=0) as first:
         reference = np.stack([p for _, p in labels.planes()])
         probability = np.stack([p for _, p in first.planes()])
@@ -114,10 +114,14 @@ def test_only_used_channels_are_computed(volume, model):
 
 def test_a_damaged_plane_leaves_no_output(volume, model, tmp_path):
     broken = ArrayVolume(volume.array)
-    broken.broken = (5,)
-    with pytest.raises(DataError, match="plane 5 is damaged"):
-        classify(broken, model, output=tmp_path / "x.tif", device=NumpyDevice(threads=2), probabilities=True)
+    broken.broken = (1, 5)
+    with pytest.raises(DataError, match="plane 1 is damaged"):
+        classify(broken, model, output=tmp_path / "x.tif", device=NumpyDevice(threads=2), planes=(1, 4))
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DataError, match="plane 5 is damaged") as caught:
+        classify(broken, model, output=tmp_path / "x.tif", device=NumpyDevice(threads=1), planes=(2, 9))
+    assert [p.name for p in tmp_path.iterdir()] == ["x.tif.partial"]  # the planes before it are not lost
+    assert "the same command goes on" in caught.value.__notes__[0]
 
 
 def test_missing_planes_are_unlabelled_and_listed(volume, model, tmp_path):
@@ -165,9 +169,10 @@ def test_a_volume_that_changes_during_the_run_is_refused(volume, model, tmp_path
     assert not (tmp_path / "out.tif").exists()
 
 
-def test_names_of_probabilities():
-    assert probabilities_name("a/labels.ome.zarr") == "a/labels_probabilities.ome.zarr"
-    assert probabilities_name("a.b/x.tif") == "a.b/x_probabilities.tif"
+def test_names_of_products():
+    assert product_name("a/labels.ome.zarr", "probabilities") == "a/labels_probabilities.ome.zarr"
+    assert product_name("a.b/x.tif", "uncertainty") == "a.b/x_uncertainty.tif"
+    assert product_name("a/l.zarr/", "probabilities") == "a/l_probabilities.zarr"
 
 
 def test_swapped_axes_and_too_large_scales_are_noted(volume, model, annotation, tmp_path):

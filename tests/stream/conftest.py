@@ -1,0 +1,49 @@
+"""A small volume and a model for it, and what a folder holds, byte by byte."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpu_tomoclass.annotations import Annotation
+from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass.device import NumpyDevice
+from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.model import Model
+from gpu_tomoclass.training import train
+from gpu_tomoclass.volume import create_volume, open_volume
+
+SHAPE = (12, 24, 21)
+
+
+@pytest.fixture(scope="session")
+def sample_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TIFF of SHAPE, uint16: a bright box in noise."""
+    random = np.random.default_rng(8)
+    array = random.integers(0, 300, SHAPE).astype(np.uint16)
+    array[:, 6:18, 5:15] += 250
+    path = tmp_path_factory.mktemp("sample") / "volume.tif"
+    with create_volume(path, shape=SHAPE, dtype=array.dtype, voxel_size=(1.0, 1.0, 1.0)) as writer:
+        for z, plane in enumerate(array):
+            writer.write_plane(z, plane)
+    return path
+
+
+@pytest.fixture(scope="session")
+def sample_model(sample_path: Path) -> Model:
+    z, y, x = (a.ravel() for a in np.meshgrid([2, 8], np.arange(24), np.arange(0, 21, 2), indexing="ij"))
+    inside = (y >= 6) & (y < 18) & (x >= 5) & (x < 15)
+    classes = default_classes(["out", "in"])
+    annotation = Annotation.from_voxels(z, y, x, 1 + inside, shape=SHAPE, classes=classes)
+    bank = FeatureBank.create(["gaussian_blur", "sobel_filter", "neighbors"], sigma_max=2)
+    with open_volume(sample_path) as volume:
+        return train(volume, annotation, bank=bank, n_trees=8, max_depth=6, device=NumpyDevice()).model
+
+
+def digest(path: Path) -> dict[str, str]:
+    """A hash of every file at or below ``path``, by relative name."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return {str(f.relative_to(path.parent)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
