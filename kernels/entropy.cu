@@ -74,7 +74,7 @@ entropy(const unsigned short* __restrict__ levels, const int* __restrict__ width
     Sums sums = {};
     for (int j = 0; j < n_rows; ++j)
         for (int i = -widths[j]; i <= widths[j]; ++i)
-            enter(counts, lane, first_row[(long long)j * across + (long long)i * along], steps, sums);
+            enter(counts, lane, first_row[j * across + i * along], steps, sums);
     for (int step = 0;; ++step) {
         UNROLL for (int b = 0; b < 4; ++b)
             to[b * channel] = (float)((double)(table[sums.n[b]] - sums.of_table[b]) * factors[sums.n[b]]);
@@ -82,8 +82,8 @@ entropy(const unsigned short* __restrict__ levels, const int* __restrict__ width
         if (step == n_steps - 1) return;
         const unsigned short* row = first_row;
         for (int j = 0; j < n_rows; ++j, row += across) {
-            leave(counts, lane, row[-(long long)widths[j] * along], steps, sums);
-            enter(counts, lane, row[(long long)(widths[j] + 1) * along], steps, sums);
+            leave(counts, lane, row[-widths[j] * along], steps, sums);
+            enter(counts, lane, row[(widths[j] + 1) * along], steps, sums);
         }
         first_row += along;
     }

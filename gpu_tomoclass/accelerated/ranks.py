@@ -15,7 +15,7 @@ from gpu_tomoclass.reference.disk import disk_footprint, disk_half_widths
 
 GPU_BLOCK = (32, 8)
 CPU_COLUMNS = 256  # that a CPU thread has in its first cache
-SUM_ROWS = {True: 32, False: 4}  # rows of a block, by whether the plan is for a GPU
+SUM_ROWS = {True: 16, False: 4}  # rows of a block, by whether the plan is for a GPU
 SMALL_COUNT = 29  # pixels of the largest disk whose median is found in registers
 SORTED_ON_GPU = 4096  # pixels of the largest tile, with its margin, that a block sorts in 40 KB of shared memory
 LINE = 64  # pixels along which a GPU thread slides its window, if so many fit
