@@ -129,21 +129,20 @@ def train_cuml(
 def _import_cuml() -> tuple[Any, str]:
     """The class of classifiers, and the version of cuML."""
     try:
-        cuml = importlib.import_module("cuml")
-        ensemble = importlib.import_module("cuml.ensemble")
+        version = str(importlib.import_module("cuml").__version__)
+        classifier = importlib.import_module("cuml.ensemble").RandomForestClassifier
     # Not only ImportError: CUDA libraries that do not fit each other fail in many ways while they are loaded.
     except Exception as error:
-        missing = isinstance(error, ModuleNotFoundError)
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "cuml"
         reason = "is not installed" if missing else f"cannot be loaded: {type(error).__name__}: {error}"
         raise ResourceError(
             f"cuML {reason}", do=f"pip install 'gpu_tomoclass[cuda12]' or [cuda13], or {OTHERWISE}"
         ) from error
-    version = str(cuml.__version__)
     if _year_and_month(version) < OLDEST:
         raise ResourceError(
             f"cuML {version} is too old, {OLDEST[0]}.{OLDEST[1]} or newer is needed", do=f"upgrade it, or {OTHERWISE}"
         )
-    return ensemble.RandomForestClassifier, version
+    return classifier, version
 
 
 def _year_and_month(version: str) -> tuple[int, ...]:

@@ -94,7 +94,7 @@ def _import_nvforest() -> Any:
         return importlib.import_module("nvforest")
     # Not only ImportError: CUDA libraries that do not fit each other fail in many ways while they are loaded.
     except Exception as error:
-        missing = isinstance(error, ModuleNotFoundError)
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "nvforest"
         reason = "is not installed" if missing else f"cannot be loaded: {type(error).__name__}: {error}"
         raise ResourceError(
             f"nvForest {reason}", do="pip install 'gpu_tomoclass[cuda12]' or [cuda13], which bring it with cuML"

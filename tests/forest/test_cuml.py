@@ -1,0 +1,188 @@
+"""The cuML adapter, with a stand-in for cuML where there is none: what it is asked, what is made of its answers.
+
+The stand-in's parameters are those of ``cuml.ensemble.RandomForestClassifier`` in the wheels of cuML 26.8 and 26.10; a
+parameter that cuML does not have is a TypeError here as it is there. Its trees are scikit-learn's, handed over as cuML
+does: a treelite model, float32, ``<=``, with data counts.
+"""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+import treelite
+import treelite.sklearn
+from sklearn.ensemble import RandomForestClassifier
+
+from gpu_tomoclass.errors import DataError, ResourceError, UsageError
+from gpu_tomoclass.forest.arrays import FIELDS
+from gpu_tomoclass.forest.cuml_train import train_cuml
+from gpu_tomoclass.forest.train import forest_from_sklearn
+from gpu_tomoclass.forest.treelite_arrays import treelite_from_forest
+
+
+def rows(n=300, seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(n, 5)).astype(np.float32)
+    labels = 2 + (values[:, 0] > 0) * 1 + (values[:, 1] + rng.normal(0, 0.5, n) > 0.5) * 5
+    return values, labels.astype(np.uint8)
+
+
+class StandIn:
+    made = None
+
+    def __init__(
+        self,
+        *,
+        n_estimators=100,
+        split_criterion="gini",
+        bootstrap=True,
+        max_samples=1.0,
+        max_depth=None,
+        max_leaves=-1,
+        max_features="sqrt",
+        n_bins=128,
+        min_samples_leaf=1,
+        min_samples_split=2,
+        min_impurity_decrease=0.0,
+        max_batch_size=4096,
+        random_state=None,
+        n_streams=4,
+        oob_score=False,
+        class_weight=None,
+        verbose=False,
+        output_type=None,
+    ):
+        self.settings = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        StandIn.made = self
+
+    def fit(self, X, y, sample_weight=None):
+        s = self.settings
+        assert X.dtype == np.float32
+        assert y.dtype == np.int32
+        assert np.isfinite(X).all()  # cuML refuses missing values
+        assert y.min() == 0
+        assert isinstance(s["max_features"], int)  # an int is a number of features, a float a share of them
+        self.grown = RandomForestClassifier(
+            s["n_estimators"], criterion=s["split_criterion"], max_depth=s["max_depth"],
+            max_features=s["max_features"], min_samples_leaf=s["min_samples_leaf"], class_weight=s["class_weight"],
+            bootstrap=s["bootstrap"], oob_score=s["oob_score"], random_state=s["random_state"],
+        ).fit(X, y)  # fmt: skip
+        self.oob_decision_function_ = self.grown.oob_decision_function_
+        self.feature_importances_ = self.grown.feature_importances_.astype(np.float32)
+        return self
+
+    def as_treelite(self):
+        return treelite_from_forest(forest_from_sklearn(self.grown))
+
+
+@pytest.fixture
+def cuml(monkeypatch):
+    module = types.ModuleType("cuml")
+    module.__version__ = "26.10.00"
+    module.ensemble = types.ModuleType("cuml.ensemble")
+    module.ensemble.RandomForestClassifier = StandIn
+    monkeypatch.setitem(sys.modules, "cuml", module)
+    monkeypatch.setitem(sys.modules, "cuml.ensemble", module.ensemble)
+    return module
+
+
+def test_every_setting_that_matters_is_given_and_the_trees_come_back(cuml):
+    values, labels = rows()
+    trained = train_cuml(values, labels, n_trees=40, seed=5, max_depth=9, min_samples_leaf=2)
+    assert StandIn.made.settings | {"verbose": False} == {
+        "n_estimators": 40, "split_criterion": "entropy", "bootstrap": True, "max_samples": 1.0, "max_depth": 9,
+        "max_leaves": -1, "max_features": 2, "n_bins": 256, "min_samples_leaf": 2, "min_samples_split": 2,
+        "min_impurity_decrease": 0.0, "max_batch_size": 4096, "random_state": 5, "n_streams": 4, "oob_score": True,
+        "class_weight": None, "verbose": False, "output_type": "numpy",
+    }  # fmt: skip
+    expected = forest_from_sklearn(StandIn.made.grown)
+    for name in set(FIELDS) - {"left_fraction"}:  # no data counts in this stand-in
+        np.testing.assert_array_equal(getattr(trained.forest, name), getattr(expected, name), err_msg=name)
+    assert trained.class_values == tuple(np.unique(labels))
+    assert sum(trained.class_counts) == labels.size
+    called = StandIn.made.oob_decision_function_.argmax(axis=1)
+    assert trained.oob_error == pytest.approx((np.unique(labels)[called] != labels).mean())
+    assert trained.feature_importance.sum() == pytest.approx(1)
+    assert trained.settings["engine"] == "cuml"
+    assert trained.settings["cuml"] == "26.10.00"
+
+
+def test_balance_and_few_rows(cuml):
+    values, labels = rows(n=120)
+    train_cuml(values, labels, n_trees=5, balance=True)
+    assert StandIn.made.settings["class_weight"] == "balanced"
+    assert StandIn.made.settings["n_bins"] == 120  # cuML warns about more bins than rows
+    train_cuml(values, labels, n_trees=5, max_features=99)
+    assert StandIn.made.settings["max_features"] == 5
+
+
+def test_rows_that_cuml_had_not_judged(cuml, monkeypatch):
+    """Depending on its version, rows that every tree has seen have NaN or 0 in the out-of-bag votes."""
+    values, labels = rows()
+    fit = StandIn.fit
+
+    def fit_few(self, X, y, sample_weight=None):
+        fit(self, X, y)
+        self.oob_decision_function_[:7] = np.nan
+        self.oob_decision_function_[7:9] = 0
+        self.feature_importances_ = np.full(5, np.nan, np.float32)
+
+    monkeypatch.setattr(StandIn, "fit", fit_few)
+    trained = train_cuml(values, labels, n_trees=60)
+    assert trained.n_never_out_of_bag == 9
+    assert trained.oob_confusion.sum() == 291
+    assert trained.feature_importance.tolist() == [0] * 5
+
+
+def test_missing_values_are_refused_before_cuml_sees_them(cuml):
+    values, labels = rows()
+    values[3, 2] = np.nan
+    with pytest.raises(DataError, match="1 training rows have missing values, which cuML does not take; choose"):
+        train_cuml(values, labels)
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"), [("26.06.01", False), ("25.12", False), ("26.8.0", True), ("27.02a3", True)]
+)
+def test_oldest_version(cuml, version, fits):
+    cuml.__version__ = version
+    if fits:
+        assert train_cuml(*rows(), n_trees=2).forest.n_trees == 2
+    else:
+        with pytest.raises(ResourceError, match=f"cuML {version} is too old, 26.8 or newer is needed"):
+            train_cuml(*rows(), n_trees=2)
+
+
+def test_without_cuml(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuml", None)
+    with pytest.raises(ResourceError, match=r"cuML is not installed; pip install .*\[cuda12\].*--forest weka"):
+        train_cuml(*rows())
+
+
+def test_cuml_that_cannot_be_loaded_or_fails(cuml, monkeypatch):
+    def no_gpu(self, X, y, sample_weight=None):
+        raise RuntimeError("cudaErrorNoDevice:\n  no CUDA-capable device is detected")
+
+    monkeypatch.setattr(StandIn, "fit", no_gpu)
+    with pytest.raises(ResourceError, match=r"26.10.00 did not grow the forest: cudaErrorNoDevice: no CUDA-capable"):
+        train_cuml(*rows())
+
+    class Broken(types.ModuleType):
+        def __getattr__(self, name):
+            raise OSError("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.setitem(sys.modules, "cuml", Broken("cuml"))
+    with pytest.raises(ResourceError, match="cuML cannot be loaded: OSError: libcudart"):
+        train_cuml(*rows())
+
+
+def test_settings_that_make_no_sense(cuml):
+    for setting in ({"n_trees": 0}, {"max_depth": 0}, {"criterion": "luck"}, {"seed": -1}, {"n_bins": 1}):
+        with pytest.raises(UsageError, match=next(iter(setting))):
+            train_cuml(*rows(), **setting)
+
+
+def test_stand_in_hands_over_a_treelite_model(cuml):
+    train_cuml(*rows(), n_trees=3)
+    assert isinstance(StandIn.made.as_treelite(), treelite.Model)
