@@ -90,6 +90,33 @@ def test_round_trip_of_any_table(tmp_path_factory, values, names):
     assert (np.abs(found - wanted) <= 0.5e-6 + np.abs(wanted) * 2**-23).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(values=hnp.arrays(np.float32, (4, 3), elements=st.floats(allow_infinity=False, width=32)))
+def test_exact_files_give_every_bit_back(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("arff") / "t.arff"
+    save_arff(path, TrainingTable(values, np.uint8([1, 2, 2, 1]), ("a", "b b", "c"), ("p", "q")), exact=True)
+    again = load_arff(path)
+    np.testing.assert_array_equal(again.values, values)
+    # Java reads doubles and rounds them to float32, as SciPy's reader and NumPy do here
+    data, _ = scipy_arff.loadarff(path)
+    np.testing.assert_array_equal(np.stack([data[n] for n in ("a", "b b", "c")], 1).astype(np.float32), values)
+
+
+def test_numbers_of_exact_files(tmp_path):
+    """Forms that java.lang.Double.valueOf reads; from such a file FastRandomForest grew the trees of train_weka."""
+    values = np.float32([[1 / 3, 1e-30, 16777216, -0.1, np.nan], [0, 1, 2, 3, 3.4e38]])
+    table = TrainingTable(values, np.uint8([1, 2]), tuple("abcde"), ("p", "q"))
+    save_arff(tmp_path / "n.arff", table, exact=True)
+    rows = (tmp_path / "n.arff").read_text().splitlines()[-2:]
+    assert rows == ["0.333333343,1e-30,16777216,-0.100000001,?,p", "0,1,2,3,3.39999995e+38,q"]
+
+
+def test_classes_of_one_name_are_not_written(tmp_path):
+    table = TrainingTable(np.float32([[1], [2]]), np.uint8([1, 2]), ("a",), ("p", " p"))
+    with pytest.raises(UsageError, match="cannot be told apart"):
+        save_arff(tmp_path / "n.arff", table)
+
+
 def test_numbers_are_printed_as_weka_does(tmp_path):
     values = [1.0, -1e-9, 0.0078125, -0.0078125, 1e-6, 123.456, 13114165690368.0, np.nan, 0.1, -2.5e-7]
     table = TrainingTable(np.float32([values, values]), np.uint8([1, 2]), tuple("abcdefghij"), ("p", "q r"))
@@ -127,6 +154,8 @@ def test_class_names_in_another_encoding(tmp_path):
 
 
 def test_channels_with_little_left_are_noted(tmp_path):
+    more = read(tmp_path, HEADER + "1,0.0000123,3,pore\n1,-0.0001,3,'class 1'\n").notes
+    assert not any("six decimals" in note for note in more)  # this file has more of them
     notes = read(tmp_path, HEADER + "1,0.000012,3,pore\n1,-0.0001,3,'class 1'\n").notes
     assert any("below 0.001" in note and note.endswith("Kuwahara_19_ 10_0") for note in notes)
 
