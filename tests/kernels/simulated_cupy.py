@@ -131,7 +131,10 @@ class SimulatedCupy:
 
     def get_default_memory_pool(self) -> SimpleNamespace:
         self.record("get_default_memory_pool")
-        return SimpleNamespace(free_bytes=lambda: self.record("cuda.MemoryPool.free_bytes", None) or 1000)
+        return SimpleNamespace(
+            free_bytes=lambda: self.record("cuda.MemoryPool.free_bytes", None) or 1000,
+            free_all_blocks=lambda: self.record("cuda.MemoryPool.free_all_blocks", None),
+        )
 
     def RawModule(self, **kwargs: Any) -> _Module:
         self.record("RawModule", **kwargs)
