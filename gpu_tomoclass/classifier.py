@@ -29,10 +29,12 @@ class Classifier:
     ----------
     model : Model
     device : Device
+    memory_limit : int, optional
+        Bytes of a GPU's memory that slabs are chosen to fit; default what is free.
     """
 
-    def __init__(self, model: Model, device: Device) -> None:
-        self.model, self.device = model, device
+    def __init__(self, model: Model, device: Device, *, memory_limit: int | None = None) -> None:
+        self.model, self.device, self.memory_limit = model, device, memory_limit
         self.class_values = np.array([c.value for c in model.classes], dtype=np.uint8)
         used = model.forest.used_features()
         self.blocks: tuple[FeatureBlock, ...] = model.bank.subset([model.bank.channels[i] for i in used])
@@ -99,7 +101,8 @@ class Classifier:
             return 1
         if self._slab is None:
             free = (self.device.free_memory() or 0) + self.bytes_per_plane * n_threads
-            self._slab = max(1, min(MAX_SLAB, int(MEMORY_SHARE * free) // (self.bytes_per_plane * n_threads)))
+            budget = MEMORY_SHARE * free if self.memory_limit is None else min(free, self.memory_limit)
+            self._slab = max(1, min(MAX_SLAB, int(budget) // (self.bytes_per_plane * n_threads)))
         return self._slab
 
     def limit_slab(self, n_planes: int) -> None:

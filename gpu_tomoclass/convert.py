@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.errors import StoppedError, UsageError
 from gpu_tomoclass.io.turned import TurnedVolume
 from gpu_tomoclass.volume import Volume, create_volume
 
@@ -176,6 +176,51 @@ def substack(
     )
 
 
+def convert(
+    volume: Volume,
+    path: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    **format_options: Any,
+) -> None:
+    """Write the volume in the format that the suffix of ``path`` names; values, voxel size and metadata stay.
+
+    Parameters
+    ----------
+    volume : Volume
+    path : str or path
+        The new volume, see :func:`gpu_tomoclass.volume.create_volume`.
+    overwrite : bool
+    progress : callable, optional
+        Called with (planes done, planes in all).
+    should_stop : callable, optional
+        Asked before each plane; once True, StoppedError is raised and nothing is left.
+    **format_options
+        Of :func:`gpu_tomoclass.volume.create_volume`.
+
+    Raises
+    ------
+    UsageError
+        If the format cannot hold the data, or the output is the input.
+    DataError
+        If a plane cannot be read, or the output exists.
+    ResourceError
+        If the disk is full.
+    """
+    copy_planes(
+        volume,
+        path,
+        planes=range(volume.shape[0]),
+        metadata=volume.metadata,
+        overwrite=overwrite,
+        progress=progress,
+        should_stop=should_stop,
+        **format_options,
+    )
+
+
 def copy_planes(
     volume: Volume,
     path: str | PathLike[str],
@@ -185,6 +230,8 @@ def copy_planes(
     spacing: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    **format_options: Any,
 ) -> None:
     """Write the given planes of a volume to a new one, with its dtype, voxel size and classes.
 
@@ -203,9 +250,12 @@ def copy_planes(
         classes=volume.classes if volume.dtype == np.uint8 else (),
         metadata=metadata,
         overwrite=overwrite,
+        **format_options,
     )
     with writer:
         for done, z in enumerate(kept):
+            if should_stop():
+                raise StoppedError(f"stopped after {done} of {len(kept)} planes", where=path, do="run it again")
             writer.write_plane(done, volume.plane(z))
             if progress is not None:
                 progress(done + 1, len(kept))

@@ -56,12 +56,21 @@ class SlabClassifier:
         How many will call it at once.
     fixed_slab : int, optional
         A number of planes that the user asked for, which is never changed.
+    memory_limit : int, optional
+        Bytes that slabs on a GPU are chosen to fit.
     """
 
     def __init__(
-        self, model: Model, device: Device, *, wanted: Wanted, n_threads: int, fixed_slab: int | None = None
+        self,
+        model: Model,
+        device: Device,
+        *,
+        wanted: Wanted,
+        n_threads: int,
+        fixed_slab: int | None = None,
+        memory_limit: int | None = None,
     ) -> None:
-        self.classifier = Classifier(model, device)
+        self.classifier = Classifier(model, device, memory_limit=memory_limit)
         self.wanted, self.fixed_slab = wanted, fixed_slab
         self.notes: list[str] = []
         self._gate = _Gate(n_threads)

@@ -23,6 +23,7 @@ from gpu_tomoclass.errors import DataError, StoppedError, UsageError
 from gpu_tomoclass.intensity import IntensityScale, PreparedPlane, prepare_plane
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.pipeline import Pipeline
+from gpu_tomoclass.plan import threads_within
 from gpu_tomoclass.planes import Progress
 from gpu_tomoclass.slabs import PROBABILITIES, UNCERTAINTIES, UNLABELLED, SlabClassifier, Wanted
 from gpu_tomoclass.staging import Product, Slab, Staging
@@ -85,6 +86,7 @@ def classify(
     force: bool = False,
     device: Device | None = None,
     slab_planes: int | None = None,
+    memory_limit: int | None = None,
     overwrite: bool = False,
     restart: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
@@ -122,6 +124,8 @@ def classify(
         Default the first that works, with all cores; on a CPU each thread needs memory for one plane's features.
     slab_planes : int, optional
         Planes at once, never changed; default what the device's memory holds, halved where that was too much.
+    memory_limit : int, optional
+        Bytes that the process (on a GPU: its arrays on the GPU) may take; fewer threads or smaller slabs keep to it.
     overwrite : bool
     restart : bool
         Throw away what an interrupted run has kept.
@@ -155,6 +159,8 @@ def classify(
     scale = model.intensity if intensity == "model" else IntensityScale.for_volume(volume, mode=intensity)
     chosen = choose_device() if device is None else device
     wanted = Wanted(probabilities, uncertainty, mask_filled=nan == "mask")
+    if memory_limit is not None and not chosen.has_own_memory:
+        chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=wanted))
     metadata = provenance(volume, model, planes=(start, stop), scale=scale, nan=nan)
     products = _products(output, model, wanted)
     began = time.perf_counter()
@@ -174,7 +180,8 @@ def classify(
         overwrite=overwrite,
         restart=restart,
     ) as staging:
-        run = _Run(volume, model, chosen, wanted, staging, scale=scale, nan=nan, first=start, slab_planes=slab_planes)
+        run = _Run(volume, model, chosen, wanted, staging, scale=scale, nan=nan, first=start, slab_planes=slab_planes,
+                   memory_limit=memory_limit)  # fmt: skip
         run.go(should_stop=should_stop, progress=progress)
         notes += [*run.notes, *staging.notes]
         notes += [note for note in volume.notes if note not in notes]  # planes found missing on the way
@@ -214,6 +221,7 @@ class _Run:
         nan: str,
         first: int,
         slab_planes: int | None,
+        memory_limit: int | None,
     ) -> None:
         self.volume, self.staging = volume, staging
         self.n_resumed = staging.n_done
@@ -224,7 +232,12 @@ class _Run:
             thread_device, n_threads = device.side_by_side()
             self.n_threads = min(n_threads, int(self._todo.size))
         self._slabs = SlabClassifier(
-            model, thread_device, wanted=wanted, n_threads=self.n_threads, fixed_slab=slab_planes
+            model,
+            thread_device,
+            wanted=wanted,
+            n_threads=self.n_threads,
+            fixed_slab=slab_planes,
+            memory_limit=memory_limit,
         )
         self.timings: dict[str, float] = defaultdict(float)
         self._timings_lock = threading.Lock()

@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.cli import learning, models, volumes
+from gpu_tomoclass.cli import learning, models, queue, volumes
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
 
 STOPPED = "stopped: nothing was written under the output name; run the same command again"
@@ -28,6 +28,7 @@ def cli() -> None:
     Look at a volume:     info, reslice, substack, features
     Teach and apply:      train, preview, classify, evaluate
     From and to Fiji:     model import, model info, train --from, train --save-rows
+    Many, and large:      plan, batch, convert
     See it work:          demo
 
     Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 bug, 2 usage, 3 bad data, 4 model does not
@@ -45,6 +46,9 @@ for command in (
     learning.classify,
     learning.evaluate,
     learning.demo,
+    queue.plan,
+    queue.batch,
+    queue.convert,
     models.model,
 ):
     cli.add_command(command)

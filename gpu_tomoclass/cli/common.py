@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -64,6 +64,26 @@ class ValuePair(click.ParamType):
             return int(first), int(second)
         except ValueError:
             self.fail(f"{value!r} is not a pair of label values such as 0:1", param, ctx)
+
+
+class ByteSize(click.ParamType):
+    """``4G``, ``800M``, or a number of bytes; decimal units, as disks and memory are sold."""
+
+    name = "SIZE"
+    UNITS: ClassVar[dict[str, int]] = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = value.strip().upper().removesuffix("B")
+        number, unit = (text[:-1], text[-1]) if text[-1:] in self.UNITS and text[-1:] else (text, "")
+        try:
+            size = int(float(number) * self.UNITS[unit])
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is not a size such as 4G or 800M", param, ctx)
+        if size < 1:
+            self.fail(f"{value!r} is not more than nothing", param, ctx)
+        return size
 
 
 def volume_options(command: F) -> F:

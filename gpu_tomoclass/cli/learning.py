@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_tomoclass.cli.common import (
+    ByteSize,
     PlaneRange,
     ValuePair,
     bank_options,
@@ -276,6 +277,7 @@ def preview(
 @click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), help="Of OME-Zarr output; default 0.4.")
 @click.option("--sharded", is_flag=True, help="OME-Zarr 0.5 with 32 planes to a file.")
 @click.option("--slab-planes", type=click.IntRange(1), help="Planes at once; default what the memory holds.")
+@click.option("--memory-limit", type=ByteSize(), help="Of the process, or of its arrays on a GPU, e.g. 4G.")
 @click.option("--restart", is_flag=True, help="Begin anew instead of resuming an interrupted run.")
 @click.option("--profile", metavar="FILE.json", help="Write where the time went; also as a table.")
 @nan_option
@@ -326,9 +328,7 @@ def classify(
     ):
         if planes is not None:
             options["planes"] = (planes[0], source.shape[0] if planes[1] is None else planes[1])
-        result = run(
-            source, loaded, output=output, device=device, should_stop=should_stop, progress=advance, **options
-        )
+        result = run(source, loaded, output=output, device=device, should_stop=should_stop, progress=advance, **options)
     show_notes(result.notes, quiet=quiet)
     total = sum(result.counts.values())
     rows = [("class", "voxels", "share"), *((n, str(v), f"{100 * v / total:.2f} %") for n, v in result.counts.items())]

@@ -104,6 +104,10 @@ class Device(ABC):
         """The device for a thread that computes one of several planes, and how many such threads keep it busy."""
         return self, 1
 
+    def with_threads(self, threads: int) -> Device:
+        """The same device with another number of CPU threads, where it has such."""
+        return self
+
     @abstractmethod
     def synchronize(self) -> None:
         """Wait for all launches."""
@@ -195,6 +199,9 @@ class NumpyDevice(Device):
 
     def side_by_side(self) -> tuple[Device, int]:
         return self, self.threads
+
+    def with_threads(self, threads: int) -> Device:
+        return NumpyDevice(threads=threads, notes=self.notes)
 
     def array(self, values: npt.NDArray[Any]) -> Array:
         return np.array(values, order="C")

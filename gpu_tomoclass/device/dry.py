@@ -1,0 +1,74 @@
+"""A device that computes nothing: what would be allocated and launched, without a GPU, without work, without memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_tomoclass.device.base import Array, BoundKernel, Device, check_same_kind
+from gpu_tomoclass.device.launch import Dim3
+from gpu_tomoclass.device.signature import parse_signatures
+from gpu_tomoclass.kernels import kernel_source
+
+
+class DryDevice(Device):
+    """Stands in for another device. Its arrays are never written, so the system gives them no memory.
+
+    Parameters
+    ----------
+    like : str
+        Name of the device to stand in for; ``"cuda"`` shapes launches for a GPU.
+
+    Attributes
+    ----------
+    n_bytes : int
+        Allocated so far.
+    launches : list of tuple
+        (file, kernel, defines, grid, block, arguments) of every launch; arguments in the order of the parameters,
+        arrays as (shape, dtype).
+    """
+
+    def __init__(self, like: str) -> None:
+        super().__init__()
+        self.name, self.description = like, f"a plan for {like}"
+        self.wants_gpu_plan = self.has_own_memory = like == "cuda"
+        self.n_bytes = 0
+        self.launches: list[tuple[str, str, tuple[tuple[str, str], ...], Dim3, Dim3, list[Any]]] = []
+
+    def array(self, values: npt.NDArray[Any]) -> Array:
+        return self.empty(values.shape, values.dtype)
+
+    def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
+        array = np.empty(shape, dtype)
+        self.n_bytes += array.nbytes
+        return array
+
+    def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
+        return self.empty(shape, dtype)
+
+    def upload(self, values: npt.NDArray[Any], target: Array) -> None:
+        check_same_kind(values, target)
+
+    def copy(self, values: Array, target: Array) -> None:
+        check_same_kind(values, target)
+
+    def numpy(self, array: Array) -> npt.NDArray[Any]:
+        return array
+
+    def synchronize(self) -> None:
+        pass
+
+    def free_memory(self) -> int | None:
+        return None
+
+    def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel:
+        signature = parse_signatures(kernel_source(file), dict(defines))[name]
+
+        def run(grid: Dim3, block: Dim3, values: list[Any]) -> None:
+            seen = [(v.shape, v.dtype) if isinstance(v, np.ndarray) else v for v in values]
+            self.launches.append((file, name, defines, grid, block, seen))
+
+        return BoundKernel(signature, lambda array: int(array.ctypes.data), run)
