@@ -7,6 +7,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -93,7 +94,9 @@ def commands_of(page):
                 yield line
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/annotations.md", "docs/formats.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/annotations.md", "docs/fiji.md", "docs/formats.md", "docs/forests.md"]
+)
 def test_documented_flags_exist(page):
     lines = list(commands_of(ROOT / page))
     assert lines or page != "README.md"
@@ -102,6 +105,8 @@ def test_documented_flags_exist(page):
         if words[0].startswith("-"):
             continue
         command = cli.commands[words[0]]
+        if isinstance(command, click.Group):
+            command = command.commands[words[1]]
         flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {
             "--help",
             "-h",
@@ -110,9 +115,16 @@ def test_documented_flags_exist(page):
         assert not unknown, line
 
 
-@pytest.mark.parametrize("name", sorted(cli.commands))
+COMMANDS = {
+    f"{name} {inner}".strip(): command
+    for name, outer in cli.commands.items()
+    for inner, command in (("", outer), *(outer.commands.items() if isinstance(outer, click.Group) else ()))
+}
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_and_option_has_help(name):
-    command = cli.commands[name]
+    command = COMMANDS[name]
     assert command.help
     assert CliRunner().invoke(command, ["--help"]).exit_code == 0
     for option in command.params:

@@ -30,8 +30,20 @@ if TYPE_CHECKING:
 @click.argument("volume")
 @click.argument("model")
 @click.option("-o", "--output", metavar="LABELS", help="Where the labels will be written.")
-@click.option("--probabilities", type=click.Choice(["float32", "uint8"]), is_flag=False, flag_value="float32")
-@click.option("--uncertainty", type=click.Choice(["margin", "entropy"]), is_flag=False, flag_value="margin")
+@click.option(
+    "--probabilities",
+    type=click.Choice(["float32", "uint8"]),
+    is_flag=False,
+    flag_value="float32",
+    help="As for classify.",
+)
+@click.option(
+    "--uncertainty",
+    type=click.Choice(["margin", "entropy"]),
+    is_flag=False,
+    flag_value="margin",
+    help="As for classify.",
+)
 @click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
 @click.option("--slab-planes", type=click.IntRange(1), help="As for classify.")
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
