@@ -381,6 +381,7 @@ _ROWS = (
         reach=lambda patch, thickness: patch // 2,
         scratch=124,
         reference="membrane:membrane_projections",
+        kernel="membrane:membrane_projections",
     ),
     Family(
         name="neighbors",
