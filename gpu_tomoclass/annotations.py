@@ -375,6 +375,18 @@ def _complete(classes: Sequence[LabelClass], label: np.ndarray) -> tuple[LabelCl
     return tuple(known.get(value) or _default(value) for value in np.unique(label).tolist())
 
 
+def merge_classes(annotations: Sequence[Annotation], notes: list[str]) -> tuple[LabelClass, ...]:
+    """The classes of annotations of several volumes, one per value; a class that only some name has that name in all.
+
+    Raises
+    ------
+    DataError
+        If a class has two names, or a name two classes.
+    """
+    marked = np.concatenate([annotation.label for annotation in annotations])
+    return _complete(_merged_classes(annotations, notes), marked)
+
+
 def _merged_classes(annotations: Sequence[Annotation], notes: list[str]) -> list[LabelClass]:
     """One class per value; "class k" gives way to a real name, with a note."""
     do = "name the classes with --class-names, in the order of their values"

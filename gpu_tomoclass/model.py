@@ -34,6 +34,8 @@ MODEL_SUFFIX = ".tcm"
 FORMAT = "gpu_tomoclass model"
 FORMAT_VERSION = 1
 JSON_NAME = "model.json"
+QUANTILES_NAME = "quantiles.npy"  # optional: models from Fiji and from tables do not know their volume
+N_QUANTILES = 33
 MAX_JSON_BYTES = 4 * 2**20  # parsed, JSON can take 30 times its size; a header has some kilobytes
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time stamp, so that equal models are equal files
 VOXEL_SIZE_TOLERANCE = 0.01
@@ -77,6 +79,9 @@ class Model:
         Of the software that trained it.
     created : str
         ISO 8601 time.
+    quantiles : numpy.ndarray or None
+        (n_channels, N_QUANTILES) float32, rising along the last axis: how the channels were distributed over the marked
+        planes, at evenly spaced levels from the least to the largest value; see :mod:`gpu_tomoclass.drift`.
 
     Raises
     ------
@@ -92,6 +97,7 @@ class Model:
     training: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
+    quantiles: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.forest.n_features != self.bank.n_channels:
@@ -103,6 +109,8 @@ class Model:
         values = [c.value for c in self.classes]
         if values != sorted(set(values)) or not all(1 <= v <= 255 for v in values):
             raise ModelError(f"class values must rise within 1..255, not {values}")
+        if self.quantiles is not None:
+            _check_quantiles(self.quantiles, self.bank.n_channels)
 
     @cached_property
     def hash(self) -> str:
@@ -111,7 +119,16 @@ class Model:
         digest.update(_json_bytes({k: v for k, v in _header(self).items() if k not in ("created", "made_by")}))
         for name in FIELDS:
             digest.update(_npy_bytes(getattr(self.forest, name)))
+        if self.quantiles is not None:
+            digest.update(_npy_bytes(self.quantiles))
         return digest.hexdigest()
+
+
+def _check_quantiles(quantiles: np.ndarray, n_channels: int) -> None:
+    if quantiles.shape != (n_channels, N_QUANTILES) or quantiles.dtype != np.float32:
+        raise ModelError(f"quantiles are {quantiles.dtype} {quantiles.shape}, not float32 {(n_channels, N_QUANTILES)}")
+    if not np.isfinite(quantiles).all() or (np.diff(quantiles, axis=1) < 0).any():
+        raise ModelError("quantiles are not finite and rising")
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -143,6 +160,8 @@ def save_model(model: Model, path: str | PathLike[str], *, overwrite: bool = Fal
             archive.writestr(_member(JSON_NAME), _json_bytes(_header(model)))
             for name in FIELDS:
                 archive.writestr(_member(f"{name}.npy"), _npy_bytes(getattr(model.forest, name)))
+            if model.quantiles is not None:
+                archive.writestr(_member(QUANTILES_NAME), _npy_bytes(model.quantiles))
     except BaseException:
         discard(temporary)
         raise
@@ -228,7 +247,8 @@ def _read(archive: zipfile.ZipFile) -> Model:
     if JSON_NAME not in found:
         raise ModelError(f"is a zip archive without {JSON_NAME}, not a model", do="make one with gpu-tomoclass train")
     header = _read_header(archive)
-    if sorted(found) != sorted(expected):
+    has_quantiles = QUANTILES_NAME in found
+    if sorted(found) != sorted(expected | ({QUANTILES_NAME} if has_quantiles else set())):
         raise ModelError(f"holds {sorted(found)[:20]}, expected {sorted(expected)}")
     arrays = {
         name: read_array(archive, f"{name}.npy", dtypes=dtypes, n_axes=n_axes)
@@ -243,6 +263,7 @@ def _read(archive: zipfile.ZipFile) -> Model:
         training=_checked_training(header["training"]),
         versions=header["versions"],
         created=header["created"],
+        quantiles=read_array(archive, QUANTILES_NAME, dtypes=("float32",), n_axes=2) if has_quantiles else None,
     )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,18 +15,19 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.accelerated.engine import FeatureEngine
 from gpu_tomoclass.annotations import Annotation
 from gpu_tomoclass.arff import TrainingTable
-from gpu_tomoclass.cache import FeatureCache, block_values
+from gpu_tomoclass.cache import FeatureCache
 from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.device import Device, choose_device
-from gpu_tomoclass.errors import DataError, ModelError
+from gpu_tomoclass.drift import channel_quantiles, mean_margin
+from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.forest.engines import grow_forest
-from gpu_tomoclass.intensity import IntensityScale, PreparedPlane, prepare_plane
+from gpu_tomoclass.intensity import IntensityScale
 from gpu_tomoclass.model import Model
-from gpu_tomoclass.planes import Progress, map_in_order, worker_count
+from gpu_tomoclass.planes import Progress, worker_count
+from gpu_tomoclass.training_rows import collect_rows
 from gpu_tomoclass.volume import Volume, VoxelSize
 
 
@@ -71,6 +71,7 @@ def train(
     annotation: Annotation,
     *,
     bank: FeatureBank,
+    also: Sequence[tuple[Volume, Annotation]] = (),
     intensity: str = "auto",
     nan: str = "error",
     cache: FeatureCache | None = None,
@@ -89,6 +90,8 @@ def train(
     annotation : Annotation
         Of the same shape.
     bank : FeatureBank
+    also : sequence of (Volume, Annotation)
+        More volumes, of the same dtype, whose strokes are pooled with these.
     intensity : {"auto", "none"}
         See :class:`gpu_tomoclass.intensity.IntensityScale`.
     nan : {"error", "fill", "mask"}
@@ -107,70 +110,35 @@ def train(
     Raises
     ------
     ModelError
-        If the annotation belongs to another shape.
+        If an annotation belongs to another shape.
     DataError
         If a plane cannot be used or fewer than two classes are marked.
     """
-    if annotation.shape != volume.shape:
-        raise ModelError(f"is {volume.shape}, the annotation belongs to {annotation.shape}", where=volume.path)
-    started = time.perf_counter()
-    scale = IntensityScale.for_volume(volume, mode=intensity)
-    plane_device, n_plane_workers = (choose_device() if device is None else device).side_by_side()
-    engines = threading.local()
-    timings: dict[str, list[float]] = defaultdict(list)
-    notes: list[str] = []
-    hits_before = cache.hits if cache is not None else 0
-    zs = [int(z) for z in annotation.planes()]
-
-    def prepared() -> Iterator[tuple[int, PreparedPlane]]:
-        for z in zs:
-            yield z, prepare_plane(volume, z, scale=scale, nan=nan)
-
-    def rows(item: tuple[int, PreparedPlane]) -> _PlaneRows:
-        z, plane = item
-        y, x, label = annotation.on_plane(z)
-        if plane.missing:
-            return _PlaneRows(np.empty((0, bank.n_channels), np.float32), label[:0], {}, ())
-        if nan == "mask" and plane.filled is not None:
-            keep = ~plane.filled[y, x]
-            y, x, label = y[keep], x[keep], label[keep]
-        if not hasattr(engines, "of_thread"):
-            engines.of_thread = FeatureEngine(plane_device, bank.blocks)
-        return _plane_rows(plane, y, x, label, engine=engines.of_thread, cache=cache)
-
-    values, labels = [], []
-    for done, part in enumerate(map_in_order(rows, prepared(), workers=n_plane_workers), start=1):
-        values.append(part.values)
-        labels.append(part.labels)
-        for family, seconds in part.timings.items():
-            timings[family].append(seconds)
-        notes.extend(part.notes)
-        if progress is not None:
-            progress(done, len(zs))
-    volume.check_unchanged()
-    if cache is not None:
-        cache.trim()
-        notes.extend(cache.notes)
-    feature_seconds = time.perf_counter() - started
-    return _finish(
-        np.concatenate(values),
-        np.concatenate(labels),
+    device = choose_device() if device is None else device
+    rows = collect_rows(
+        [(volume, annotation), *also],
         bank=bank,
-        classes=annotation.classes,
-        scale=scale,
-        voxel_size=volume.voxel_size,
-        source={
-            "volume": volume.fingerprint(),
-            "dtype": volume.dtype.name,
-            "planes": zs,
-            "nan": nan,
-            "device": plane_device.name,
-        },
+        intensity=intensity,
+        nan=nan,
+        cache=cache,
+        device=device,
+        progress=progress,
+    )
+    more = {"also": rows.sources[1:]} if also else {}
+    return _finish(
+        rows.values,
+        rows.labels,
+        bank=bank,
+        classes=rows.classes,
+        scale=rows.scale,
+        voxel_size=rows.voxel_size,
+        source={**rows.sources[0], **more, "nan": nan, "device": device.name},
         forest_options={"n_jobs": worker_count(workers), **forest_options},
-        seconds_per_plane={family: float(np.median(s)) for family, s in timings.items()},
-        cached_blocks=cache.hits - hits_before if cache is not None else 0,
-        notes=[*annotation.notes, *_scale_notes(bank, volume.shape[1:]), *notes],
-        feature_seconds=feature_seconds,
+        sample=rows.sample,
+        seconds_per_plane=rows.seconds_per_plane,
+        cached_blocks=rows.cached_blocks,
+        notes=[*_scale_notes(bank, volume.shape[1:]), *rows.notes],
+        feature_seconds=rows.seconds,
     )
 
 
@@ -203,31 +171,6 @@ def train_from_table(table: TrainingTable, *, workers: int | None = None, **fore
     )
 
 
-@dataclass(frozen=True)
-class _PlaneRows:
-    values: np.ndarray  # (n, n_channels) float32
-    labels: np.ndarray  # (n,) uint8
-    timings: Mapping[str, float]
-    notes: tuple[str, ...]
-
-
-def _plane_rows(
-    plane: PreparedPlane,
-    y: np.ndarray,
-    x: np.ndarray,
-    label: np.ndarray,
-    *,
-    engine: FeatureEngine,
-    cache: FeatureCache | None,
-) -> _PlaneRows:
-    """Features of the marked pixels of one plane."""
-    values = np.empty((y.size, engine.n_channels), dtype=np.float32)
-    timings: dict[str, float] = {}
-    for block, channels in block_values(engine, plane.image, cache=cache, timings=timings):
-        values[:, block.start : block.stop] = channels[:, y, x].T
-    return _PlaneRows(values, label, timings, plane.notes)
-
-
 def _finish(
     values: np.ndarray,
     labels: np.ndarray,
@@ -239,6 +182,7 @@ def _finish(
     voxel_size: VoxelSize | None,
     source: Mapping[str, Any],
     forest_options: Mapping[str, Any],
+    sample: np.ndarray | None = None,
     seconds_per_plane: Mapping[str, float] | None = None,
     cached_blocks: int = 0,
     notes: Sequence[str] = (),
@@ -257,8 +201,10 @@ def _finish(
     forest_seconds = time.perf_counter() - started
     counts = {c.name: int((labels == c.value).sum()) for c in used}
     importance = _importance_per_family(trained.feature_importance[columns], bank)
+    forest = trained.forest.restricted(columns)
+    remembered = {} if sample is None or not len(sample) else {"mean_margin": mean_margin(forest, sample)}
     model = Model(
-        forest=trained.forest.restricted(columns),
+        forest=forest,
         bank=bank,
         classes=used,
         intensity=scale,
@@ -269,8 +215,10 @@ def _finish(
             "oob_error": trained.oob_error,
             "importance": importance,
             "data_hash": _data_hash(values[:, columns], labels, bank.channels),
+            **remembered,
             **source,
         },
+        quantiles=None if sample is None or not len(sample) else channel_quantiles(sample),
         versions={
             "gpu_tomoclass": __version__,
             "python": platform.python_version(),

@@ -1,0 +1,204 @@
+"""Whether a model fits a volume: how far the volume's features are from those that the model was trained among.
+
+Of every channel a model remembers how it was distributed over the marked planes, and how sure the forest was there.
+A volume of another reconstruction, dose or alignment has other distributions, and the forest is less sure: then labels
+are wrong although nothing fails. ``docs/quality.md`` has what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_tomoclass.accelerated.engine import FeatureEngine
+from gpu_tomoclass.device import Device, choose_device
+from gpu_tomoclass.errors import ModelError, UsageError
+from gpu_tomoclass.forest.arrays import LEAF, Forest
+from gpu_tomoclass.forest.predict import predict_probabilities
+from gpu_tomoclass.intensity import prepare_plane
+from gpu_tomoclass.model import N_QUANTILES, Model, fits_volume
+from gpu_tomoclass.planes import Progress
+from gpu_tomoclass.volume import Volume
+
+N_PLANES = 8
+SAMPLE_PIXELS = 20_000
+LEVELS = np.linspace(0.0, 1.0, N_QUANTILES)
+# Drift is a distance of distributions from 0 to 1, the loss a difference of mean margins; see docs/quality.md.
+DOUBTFUL_DRIFT, WRONG_DRIFT = 0.12, 0.25
+DOUBTFUL_LOSS, WRONG_LOSS = 0.06, 0.15
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How a volume compares with what a model was trained among.
+
+    Attributes
+    ----------
+    verdict : {"fits", "doubtful", "does not fit"}
+    drift : float
+        Mean over channels, weighted by how often the forest asks them, of the largest difference between the two
+        cumulative distributions (Kolmogorov and Smirnov's distance); 0 is equal, 1 is disjoint.
+    per_family : dict
+        The same for the channels of each family, largest first.
+    outside : float
+        Share of values, weighted the same way, that are outside of the range of the training planes.
+    mean_margin, trained_margin : float
+        Mean lead of the best class over the second, here and on the training planes.
+    planes : list of int
+        Those looked at.
+    """
+
+    verdict: str
+    drift: float
+    per_family: Mapping[str, float]
+    outside: float
+    mean_margin: float
+    trained_margin: float
+    planes: Sequence[int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**vars(self), "per_family": dict(self.per_family), "planes": list(self.planes)}
+
+
+def channel_quantiles(sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Values of each channel at evenly spaced levels: (n_pixels, n_channels) -> (n_channels, N_QUANTILES) float32.
+
+    Missing and infinite values are left out; a channel that has no others is 0.
+    """
+    found = np.zeros((sample.shape[1], N_QUANTILES), dtype=np.float32)
+    for channel, values in enumerate(sample.T):
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            # Quantiles that are values of the channel, so that rounding cannot push them past each other.
+            found[channel] = np.quantile(finite, LEVELS, method="inverted_cdf")
+    return found
+
+
+def mean_margin(forest: Forest, sample: npt.NDArray[np.float32]) -> float:
+    """Mean lead of the best class over the second: (n_pixels, n_channels) -> 0..1."""
+    probabilities = predict_probabilities(forest, np.ascontiguousarray(sample.T))
+    best = np.partition(probabilities, (-2, -1), axis=0)
+    return float((best[-1] - best[-2]).mean(dtype=np.float64))
+
+
+def channel_weights(forest: Forest) -> npt.NDArray[np.float64]:
+    """How often the forest asks each feature, summing to 1: (n_features,). All equal if it asks nothing."""
+    asked = np.bincount(forest.feature[forest.feature != LEAF], minlength=forest.n_features).astype(np.float64)
+    return asked / asked.sum() if asked.any() else np.full(forest.n_features, 1 / max(1, forest.n_features))
+
+
+def distances(quantiles: npt.NDArray[np.float32], sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Largest difference between the cumulative distributions of training and sample, per channel: (n_channels,).
+
+    At each remembered value that of the training is known to 1 / (N_QUANTILES - 1), ties included, so equal
+    distributions give up to that much less than they could differ, never more.
+    """
+    found = np.zeros(len(quantiles))
+    for channel, (known, values) in enumerate(zip(quantiles, sample.T, strict=True)):
+        finite = np.sort(values[np.isfinite(values)])
+        if not finite.size:
+            continue
+        below = np.searchsorted(finite, known, side="left") / finite.size
+        up_to = np.searchsorted(finite, known, side="right") / finite.size
+        # At a remembered value v the training's distribution lies between the levels before and after it.
+        least = LEVELS[np.searchsorted(known, known, side="left")]
+        most = LEVELS[np.searchsorted(known, known, side="right") - 1]
+        found[channel] = max(float((below - most).max()), float((least - up_to).max()), 0.0)
+    return found
+
+
+def outside_range(quantiles: npt.NDArray[np.float32], sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Share of the values of each channel outside of the training planes' range: (n_channels,)."""
+    return ((sample < quantiles[:, 0]) | (sample > quantiles[:, -1])).mean(axis=0)
+
+
+def check_drift(
+    model: Model,
+    volume: Volume,
+    *,
+    device: Device | None = None,
+    n_planes: int = N_PLANES,
+    nan: str = "fill",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Drift:
+    """Compare some planes of a volume with what the model was trained among.
+
+    Parameters
+    ----------
+    model : Model
+        One that was trained here from a volume.
+    volume : Volume
+    device : Device, optional
+        Default the first that works.
+    n_planes : int
+        So many planes, evenly spaced.
+    nan : {"error", "fill", "mask"}
+        Non-finite voxels.
+    force : bool
+        Although the voxel size differs.
+    progress : callable, optional
+        Called with (planes done, planes in all).
+
+    Raises
+    ------
+    ModelError
+        If the model knows nothing of its training volume, or does not fit this one at all.
+    UsageError
+        If there are no planes to look at.
+    """
+    if model.quantiles is None or "mean_margin" not in model.training:
+        raise ModelError(
+            "the model does not know the volume it was trained on",
+            do="train it here from a volume; models from Fiji and from ARFF tables cannot be checked",
+        )
+    if n_planes < 1:
+        raise UsageError(f"{n_planes} planes cannot be looked at", do="give 1 or more")
+    fits_volume(model, volume, force=force)
+    engine = FeatureEngine(choose_device() if device is None else device, model.bank.blocks)
+    planes = np.unique(np.linspace(0, volume.shape[0] - 1, min(n_planes + 2, volume.shape[0] + 2))[1:-1].astype(int))
+    planes = planes if planes.size else np.array([volume.shape[0] // 2])
+    samples = []
+    for done, z in enumerate(planes.tolist(), start=1):
+        image = prepare_plane(volume, z, scale=model.intensity, nan=nan).image
+        channels = engine.device.numpy(engine.compute(image[np.newaxis])).reshape(model.bank.n_channels, -1)
+        pixels = np.random.default_rng(z).integers(image.size, size=min(image.size, -(-SAMPLE_PIXELS // planes.size)))
+        samples.append(channels[:, pixels].T.copy())
+        if progress is not None:
+            progress(done, planes.size)
+    return compare(model, np.concatenate(samples), planes=planes.tolist())
+
+
+def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[int] = ()) -> Drift:
+    """The verdict on pixels of a volume: (n_pixels, n_channels) float32."""
+    assert model.quantiles is not None
+    weights = channel_weights(model.forest)
+    of_channel = distances(model.quantiles, sample)
+    per_family: dict[str, float] = {}
+    for family in dict.fromkeys(block.family for block in model.bank.blocks):
+        rows = [i for b in model.bank.blocks if b.family == family for i in range(b.start, b.stop)]
+        weight = weights[rows]
+        if weight.sum() > 0:
+            per_family[family] = float((of_channel[rows] * weight).sum() / weight.sum())
+    margin, trained = mean_margin(model.forest, sample), float(model.training["mean_margin"])
+    drift = float((of_channel * weights).sum())
+    loss = trained - margin
+    verdict = "fits"
+    if drift > DOUBTFUL_DRIFT or loss > DOUBTFUL_LOSS:
+        verdict = "doubtful"
+    if drift > WRONG_DRIFT or loss > WRONG_LOSS:
+        verdict = "does not fit"
+    return Drift(
+        verdict=verdict,
+        drift=drift,
+        per_family=dict(sorted(per_family.items(), key=lambda item: -item[1])),
+        outside=float((outside_range(model.quantiles, sample) * weights).sum()),
+        mean_margin=margin,
+        trained_margin=trained,
+        planes=list(planes),
+    )
