@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 
 class Tolerance(NamedTuple):
@@ -40,3 +43,38 @@ TOLERANCES: dict[str, Tolerance] = {
         1.2e-7, "sums of whole numbers here, of doubles in the reference: they differ by 1e-15, rarely in the float32"
     ),
 }
+
+FOREST = Tolerance(
+    6.1e-8,
+    "votes are added in float64 in another order, so the float32 result may round the other way: 1 ulp below 1",
+)
+"""Of probabilities, absolute."""
+
+
+def largest_difference(result: npt.NDArray[Any], expected: npt.NDArray[Any], *, relative: bool = True) -> float:
+    """How far two stacks of channels are apart at most.
+
+    Parameters
+    ----------
+    result, expected : numpy.ndarray
+        (n_channels, ...), of the same shape.
+    relative : bool
+        As a share of the channel's largest finite absolute value in ``expected``, as in :data:`TOLERANCES`.
+
+    Returns
+    -------
+    float
+        0 if all values are equal; infinite if shapes, places of NaN or infinite values differ.
+    """
+    if result.shape != expected.shape or not np.array_equal(np.isfinite(result), np.isfinite(expected)):
+        return np.inf
+    is_finite = np.isfinite(expected)
+    if not np.array_equal(result[~is_finite], expected[~is_finite], equal_nan=True):
+        return np.inf
+    largest = 0.0
+    for ours, theirs, here in zip(result, expected, is_finite, strict=True):
+        difference = np.abs(ours[here].astype(np.float64) - theirs[here]).max(initial=0)
+        scale = np.abs(theirs[here].astype(np.float64)).max(initial=0) if relative else 1.0
+        if difference > 0:
+            largest = max(largest, float(difference / scale) if scale else np.inf)
+    return largest

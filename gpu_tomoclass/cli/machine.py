@@ -1,0 +1,82 @@
+"""The command about this machine: doctor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from gpu_tomoclass.cli.common import device_options, progress, quiet_option, table
+
+if TYPE_CHECKING:
+    from gpu_tomoclass.doctor import Check, Report
+
+
+@click.command()
+@device_options
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@quiet_option
+def doctor(device_name: str, gpu_id: int, workers: int | None, as_json: bool, quiet: bool) -> None:
+    """Say which devices work here and why others do not, and compare every kernel with the reference.
+
+    The first run compiles all kernels. Exit codes: 0 every device that works agrees with the reference, 1 one does
+    not, 5 the --device asked for does not work.
+    """
+    from gpu_tomoclass.doctor import examine
+
+    with progress("doctor", quiet=quiet, unit="checks") as advance:
+        report = examine(device_name, gpu_id=gpu_id, threads=workers, progress=advance)
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(_lines(report)))
+    if report.error is not None:
+        raise report.error
+
+
+def _lines(report: Report) -> Iterator[str]:
+    from gpu_tomoclass.doctor import TIMED, TIMED_SLAB
+    from gpu_tomoclass.io.partial import size_text
+
+    machine = report.machine
+    free = machine["free_bytes"]
+    memory = "" if free is None else f", {size_text(free)} of memory free"
+    yield f"{machine['system']}, Python {machine['python']}, gpu_tomoclass {machine['gpu_tomoclass']}"
+    yield f"{machine['cores']} CPU cores usable{memory}"
+    yield ""
+    for device in report.devices:
+        if not device.works:
+            yield device.description
+            continue
+        own = "" if device.free_bytes is None else f", {size_text(device.free_bytes)} of its memory free"
+        yield f"the {device.name} device works: {device.description}{own}"
+        yield from (f"  note: {note}" for note in device.notes)
+    compared = [device for device in report.devices if device.checks]
+    if compared:
+        yield ""
+        titles = [title for d in compared for title in (d.name, "difference", "allowed", "ms/Mpixel", "first run")]
+        rows = [("", *titles, "numpy ms/Mpixel")]
+        for checks in zip(*(device.checks for device in compared), strict=True):
+            name = checks[0].name
+            cells = [cell for check in checks for cell in _cells(check)]
+            rows.append((name, *cells, f"{report.reference[name]:.1f}"))
+        yield table(rows)
+        yield "difference: the largest from the reference, as a share of the channel's largest value."
+        yield (
+            f"ms/Mpixel: one plane of {TIMED[0]} x {TIMED[1]} (on GPUs {TIMED_SLAB}), from host memory to the device's"
+            " memory, fastest of some runs; first run: with compiling, in seconds."
+        )
+        for device in compared:
+            yield from (f"{device.name}, {c.name}: {c.problem}" for c in device.checks if c.problem)
+    yield ""
+    yield table(
+        (p.name, "not installed" if p.version is None else p.version, p.problem or ("" if p.version is None else "ok"))
+        for p in report.packages
+    )
+
+
+def _cells(check: Check) -> tuple[str, ...]:
+    if check.difference is None or check.ms_per_megapixel is None or check.first_seconds is None:
+        return "FAILS", "", "", "", ""
+    difference, allowed = (f"{v:.1e}" if v else "0" for v in (check.difference, check.tolerance))
+    verdict = "agrees" if check.agrees else "DIFFERS"
+    return verdict, difference, allowed, f"{check.ms_per_megapixel:.2f}", f"{check.first_seconds:.2f}"
