@@ -8,14 +8,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_tomoclass.cli.common import device_options, progress, quiet_option, table
+from gpu_tomoclass.cli.common import progress, quiet_option, table
 
 if TYPE_CHECKING:
     from gpu_tomoclass.doctor import Check, Report
 
 
 @click.command()
-@device_options
+@click.option(
+    "--device",
+    "device_name",
+    type=click.Choice(["auto", "cuda", "native", "numpy"]),
+    default="auto",
+    show_default=True,
+    help="The device whose kernels are compared; auto: all that work.",
+)
+@click.option("--gpu-id", type=click.IntRange(0), default=0, show_default=True, help="Which GPU.")
+@click.option("--workers", type=click.IntRange(1), help="CPU threads; default one per usable core.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @quiet_option
 def doctor(device_name: str, gpu_id: int, workers: int | None, as_json: bool, quiet: bool) -> None:
