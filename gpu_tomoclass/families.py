@@ -245,6 +245,7 @@ _ROWS = (
         whole_plane="the time step depends on the fastest change anywhere, the threshold on the standard deviation",
         scratch=210,
         reference="diffusion:anisotropic_diffusion",
+        kernel="diffusion:anisotropic_diffusion",
     ),
     Family(
         name="bilateral",

@@ -22,6 +22,9 @@ class Tolerance(NamedTuple):
 TOLERANCES: dict[str, Tolerance] = {
     "original": Tolerance(0, "a copy"),
     "neighbors": Tolerance(0, "copies"),
+    "anisotropic_diffusion": Tolerance(
+        0, "powers and inverse lengths within 1e-15 of the reference's: one float32 in 10^8 rounds the other way"
+    ),
     "bilateral": Tolerance(0, "the same sums in the same order"),
     "lipschitz": Tolerance(0, "whole numbers"),
     "gaussian_blur": Tolerance(0, "the same sums in the same order"),

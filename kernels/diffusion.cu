@@ -1,0 +1,236 @@
+// Anisotropic diffusion after Tschumperle and Deriche.   Python: gpu_tomoclass/accelerated/diffusion.py
+//
+//   20 iterations:  T = u u^T base^-a1 + v v^T base^-a2, base = 1 + (l1 + l2) / edge_range, l1, l2 eigenvalues
+//                   of the gradient's structure tensor, u lies along the edge and v across it
+//     n smoothings: V = T_xx I_xx + T_xy I_xy + T_yy I_yy;  I += 20 step_range / max |V| V within the plane's range
+//
+// A job is one channel of one plane. Jobs run in grid z, sorted by n: those that are done leave at the end.
+// The step of a smoothing needs max |V| over the plane, so each smoothing is one launch: it applies step t and finds
+// max |V| of step t + 1, for which the moved image is in shared memory with a border of one pixel. V is computed twice
+// rather than stored: per pixel 20 bytes (image in and out, tensor) and about 80 operations, 5 of them in double.
+// `diffusion_tensor` opens an iteration: 20 bytes and about 150 operations in double per pixel.
+//
+// fastest[job][t] holds the bits of max |V|: as integers they compare as the numbers do, and NaN is above all. So a
+// plane where nothing moves (step = infinity) becomes NaN entirely, which ends as 0, as in Java.
+//
+// Compile-time: TX, TY (block), ROWS (rows of a tile, a multiple of TY), THREADS (of diffusion_begin).
+#ifndef FOR_EACH_THREAD
+#define FOR_EACH_THREAD
+#define UNROLL _Pragma("unroll")
+#endif
+#define N_ITERATIONS 20
+#define TIME_STEP 20.0
+#define C1 0.14644660940672627f  // 0.25 (2 - sqrt 2)
+#define C2 0.20710678118654757f  // 0.5 (sqrt 2 - 1)
+#define OLD (TX + 4)
+#define NEW (TX + 2)
+
+__device__ __forceinline__ float cut_to_whole(float value) {  // as Java casts to int: NaN is 0
+    const float limited = fminf(fmaxf(value, -2147483648.0f), 2147483648.0f);
+    return value == value ? truncf(limited) : 0.0f;
+}
+
+// 1 / sqrt(x) within 2 units of the last place, for normal x > 0: a guess within 3.5 %, then Newton's method.
+__device__ __forceinline__ double inverse_root(double x) {
+    double y = __longlong_as_double(0x5fe6eb50c7b537a9ll - (__double_as_longlong(x) >> 1));
+    double root = x * y, half = 0.5 * y, rest;
+    UNROLL for (int i = 0; i < 3; ++i) {
+        rest = fma(-root, half, 0.5);
+        root = fma(root, rest, root);
+        half = fma(half, rest, half);
+    }
+    rest = fma(-root, half, 0.5);
+    return 2.0 * fma(half, rest, half);
+}
+
+// 2^(exponent * (whole + part)); exponent has 24 bits, so exponent * whole is exact.
+__device__ __forceinline__ float power(double exponent, double whole, double part) {
+    const double rounding = 6755399441055744.0;  // 1.5 * 2^52: adding it leaves the nearest integer in the low bits
+    const double shifted = fma(exponent, whole + part, rounding), nearest = shifted - rounding;
+    const double x = fma(exponent, part, fma(exponent, whole, -nearest));
+    double y = fma(7.072585949269223e-09, x, 1.0208690299958306e-07);
+    y = fma(y, x, 1.321544258792169e-06);
+    y = fma(y, x, 1.5252657260200837e-05);
+    y = fma(y, x, 0.0001540353044173605);
+    y = fma(y, x, 0.0013333558230164974);
+    y = fma(y, x, 0.009618129107606888);
+    y = fma(y, x, 0.05550410866444772);
+    y = fma(y, x, 0.24022650695910097);
+    y = fma(y, x, 0.69314718055995);
+    y = fma(y, x, 1.0);
+    return __uint_as_float(__float_as_uint((float)y) + ((unsigned)__double_as_longlong(shifted) << 23));
+}
+
+// Diffusion tensor xx, xy, yy from the gradient. The structure tensor is not smoothed, so its determinant is 0 but for
+// rounding; large and small are what the plugin makes of that rounding.
+__device__ __forceinline__ float3 diffusion_tensor_of(float gx, float gy, double edge_range, double a1, double a2) {
+    const double a = (double)(gx * gx), b = (double)(gx * gy), c = (double)(gy * gy);
+    const double trace = a + c, determinant = a * c - b * b;
+    const double small = 0.5 * (trace - sqrt(trace * trace - 4.0 * determinant));
+    const double large = small != 0.0 ? determinant / small : trace;
+    const float base = 1.0f + (float)(large / edge_range) + (float)(small / edge_range);
+    // Along the edge: (|b|, -rest) or (-b, |rest|) brought to length 1, (1, 0) where both are 0. Signs matter for u v.
+    const double rest = a - small, level = fabs(rest), steep = level > 0.0 ? fabs(b) : fabs(b) + 1e-150;
+    const double inverse = inverse_root(fma(steep, steep, level * level));
+    const float u = (float)(steep * inverse), v = (float)(level * inverse);
+    const float uu = u * u, vv = v * v, uv = b * rest > 0.0 ? -(u * v) : u * v;
+    // log2(base) = whole + part: part = 2 artanh(s) / ln 2, s = (m - 1) / (m + 1), m within sqrt 2 of 1.
+    const int whole = (__float_as_int(base) - 0x3f3504f3) >> 23;  // bits of sqrt 0.5
+    const double m = (double)__int_as_float(__float_as_int(base) - whole * (1 << 23));
+    const double s = (m - 1.0) / (m + 1.0), z = s * s;
+    double y = fma(0.213658959211263, z, 0.22091308401429963);
+    y = fma(y, z, 0.26233435251228127);
+    y = fma(y, z, 0.32059853491381096);
+    y = fma(y, z, 0.4121985858409019);
+    y = fma(y, z, 0.5770780163455203);
+    y = fma(y, z, 0.9617966939259898);
+    y = fma(y, z, 2.8853900817779268);
+    const float along = power(-a1, (double)whole, s * y), across = power(-a2, (double)whole, s * y);
+    return make_float3(along * uu + across * vv, (along - across) * uv, along * vv + across * uu);
+}
+
+// Trace of (tensor x Hessian) at `at`, in a tile with rows of `wide`.
+__device__ __forceinline__ float speed_at(const float* at, int wide, float xx, float xy, float yy) {
+    const float twice = at[0] * 2.0f;
+    float part = at[-wide - 1] + at[wide + 1] - at[wide - 1] - at[-wide + 1];
+    part = part * 0.5f * xy;
+    const float total = (at[1] + at[-1] - twice) * xx + part;
+    return total + (at[wide] + at[-wide] - twice) * yy;
+}
+
+__device__ __forceinline__ int size_bits(float value) { return __float_as_int(value) & 0x7fffffff; }
+
+// The largest of most[0..TX TY) to *slot.
+#define KEEP_LARGEST(most, slot)                                         \
+    __syncthreads();                                                     \
+    FOR_EACH_THREAD {                                                    \
+        if (threadIdx.y == 0) {                                          \
+            int* column = most + threadIdx.x;                            \
+            for (int j = 1; j < TY; ++j) *column = max(*column, column[j * TX]); \
+        }                                                                \
+    }                                                                    \
+    __syncthreads();                                                     \
+    FOR_EACH_THREAD {                                                    \
+        if (threadIdx.x == 0 && threadIdx.y == 0) {                      \
+            int largest = most[0];                                       \
+            for (int i = 1; i < TX; ++i) largest = max(largest, most[i]); \
+            atomicMax(slot, largest);                                    \
+        }                                                                \
+    }
+
+// Every job's image from its plane, and its slots of max |V| to 0.
+extern "C" __global__ void __launch_bounds__(THREADS)
+diffusion_begin(const float* __restrict__ image, float* __restrict__ images, int* __restrict__ fastest, int n_slots,
+                long long n_pixels) {
+    const size_t item = (size_t)blockIdx.z * gridDim.y + blockIdx.y;
+    FOR_EACH_THREAD {
+        const long long i = (long long)blockIdx.x * THREADS + threadIdx.x;
+        if (i < n_pixels) images[item * n_pixels + i] = cut_to_whole(image[blockIdx.y * (size_t)n_pixels + i]);
+        if (blockIdx.x == 0)
+            for (int k = threadIdx.x; k < n_slots; k += THREADS) fastest[item * n_slots + k] = 0;
+    }
+}
+
+// The tensor of jobs whose iteration begins with step t, and their max |V|.
+extern "C" __global__ void __launch_bounds__(TX * TY)
+diffusion_tensor(const float* __restrict__ images, const double* __restrict__ limits,
+                 const int* __restrict__ smoothings, const double* __restrict__ a1,
+                 const double* __restrict__ edge_threshold, double a2, float* __restrict__ tensor,
+                 int* __restrict__ fastest, int n_slots, int t, int nz, int n_items, int ny, int nx) {
+    __shared__ int most[TX * TY];
+    const int item = blockIdx.z, job = item / nz, z = item % nz;
+    if (t % smoothings[job] != 0 || t >= N_ITERATIONS * smoothings[job]) return;
+    const size_t n_pixels = (size_t)ny * nx, all = n_pixels * n_items;
+    const float* image = images + item * n_pixels;
+    const double edge = edge_threshold[job] * limits[3 * z + 2] / 256.0, edge_range = edge * edge;
+    FOR_EACH_THREAD {
+        int largest = 0;
+        const int x = blockIdx.x * TX + threadIdx.x;
+        for (int j = threadIdx.y; j < ROWS; j += TY) {
+            const int y = blockIdx.y * ROWS + j;
+            if (x < nx && y < ny) {
+                const int left = max(x - 1, 0), right = min(x + 1, nx - 1);
+                const float* at = image + (size_t)y * nx;
+                const float* up = image + (size_t)max(y - 1, 0) * nx;
+                const float* down = image + (size_t)min(y + 1, ny - 1) * nx;
+                const float p[9] = {up[left], up[x],      up[right], at[left],   at[x],
+                                    at[right], down[left], down[x],   down[right]};
+                const float diagonal = C1 * (p[8] - p[0]), anti = C1 * (p[6] - p[2]);
+                const float gx = diagonal - anti - C2 * p[3] + C2 * p[5];
+                const float gy = diagonal + anti - C2 * p[1] + C2 * p[7];
+                const float3 d = diffusion_tensor_of(gx, gy, edge_range, a1[job], a2);
+                const size_t to = item * n_pixels + (size_t)y * nx + x;
+                tensor[to] = d.x;
+                tensor[all + to] = d.y;
+                tensor[2 * all + to] = d.z;
+                largest = max(largest, size_bits(speed_at(p + 4, 3, d.x, d.y, d.z)));
+            }
+        }
+        most[threadIdx.y * TX + threadIdx.x] = largest;
+    }
+    int* slot = fastest + (size_t)item * n_slots + t;
+    KEEP_LARGEST(most, slot)
+}
+
+// Step t of jobs that have one; max |V| of step t + 1 if that is in the same iteration. The last step fills `result`.
+extern "C" __global__ void __launch_bounds__(TX * TY)
+diffusion_step(const float* __restrict__ images, const float* __restrict__ tensor, const double* __restrict__ limits,
+               const int* __restrict__ smoothings, int* fastest, float* __restrict__ moved_images,
+               float* __restrict__ result, int n_slots, int t, int nz, int n_items, int ny, int nx) {
+    __shared__ float before[ROWS + 4][OLD], after[ROWS + 2][NEW];
+    __shared__ int most[TX * TY];
+    __shared__ double step;
+    const int item = blockIdx.z, job = item / nz, z = item % nz, n_steps = N_ITERATIONS * smoothings[job];
+    if (t >= n_steps) return;
+    const bool goes_on = (t + 1) % smoothings[job] != 0, is_last = t + 1 == n_steps;
+    const size_t n_pixels = (size_t)ny * nx, all = n_pixels * n_items;
+    const float *image = images + item * n_pixels, *of_item = tensor + item * n_pixels;
+    float* to = (is_last ? result : moved_images) + item * n_pixels;
+    const int x0 = blockIdx.x * TX, y0 = blockIdx.y * ROWS;
+    const float low = (float)limits[3 * z], high = (float)limits[3 * z + 1];
+    FOR_EACH_THREAD {
+        if (threadIdx.x == 0 && threadIdx.y == 0)
+            step = TIME_STEP / (double)__int_as_float(fastest[(size_t)item * n_slots + t]) *
+                   (6.0 * limits[3 * z + 2] / 256.0);
+        for (int k = threadIdx.y * TX + threadIdx.x; k < (ROWS + 4) * OLD; k += TX * TY) {
+            const int j = k / OLD, i = k % OLD;
+            const int x = min(max(x0 + i - 2, 0), nx - 1), y = min(max(y0 + j - 2, 0), ny - 1);
+            before[j][i] = image[(size_t)y * nx + x];
+        }
+    }
+    __syncthreads();
+    FOR_EACH_THREAD {
+        for (int k = threadIdx.y * TX + threadIdx.x; k < (ROWS + 2) * NEW; k += TX * TY) {
+            const int j = k / NEW, i = k % NEW;
+            // Beyond an edge its pixel is repeated, so that is the one to move.
+            const int x = min(max(x0 + i - 1, 0), nx - 1), y = min(max(y0 + j - 1, 0), ny - 1);
+            const size_t at = (size_t)y * nx + x;
+            const float* old = &before[y - y0 + 2][x - x0 + 2];
+            const float speed = speed_at(old, OLD, of_item[at], of_item[all + at], of_item[2 * all + at]);
+            float moved = (float)((double)speed * step + (double)old[0]);
+            moved = moved < low ? low : moved;  // NaN stays
+            moved = moved > high ? high : moved;
+            after[j][i] = moved;
+            const bool is_own = i >= 1 && i <= TX && j >= 1 && j <= ROWS && x0 + i - 1 < nx && y0 + j - 1 < ny;
+            if (is_own) to[at] = is_last ? cut_to_whole(moved) : moved;
+        }
+    }
+    if (!goes_on) return;
+    __syncthreads();
+    FOR_EACH_THREAD {
+        int largest = 0;
+        const int x = x0 + threadIdx.x;
+        for (int j = threadIdx.y; j < ROWS; j += TY) {
+            const int y = y0 + j;
+            if (x < nx && y < ny) {
+                const size_t at = (size_t)y * nx + x;
+                const float* here = &after[j + 1][threadIdx.x + 1];
+                const float speed = speed_at(here, NEW, of_item[at], of_item[all + at], of_item[2 * all + at]);
+                largest = max(largest, size_bits(speed));
+            }
+        }
+        most[threadIdx.y * TX + threadIdx.x] = largest;
+    }
+    int* slot = fastest + (size_t)item * n_slots + t + 1;
+    KEEP_LARGEST(most, slot)
+}

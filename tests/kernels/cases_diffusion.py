@@ -1,0 +1,38 @@
+"""Anisotropic diffusion: hundreds of steps, of which each depends on the largest change anywhere."""
+
+from __future__ import annotations
+
+from family_cases import Planes, family_case
+
+
+def blocks(*smoothings: int, edge_threshold: float = 1.0) -> tuple[dict[str, float], ...]:
+    return tuple({"smoothings": n, "edge_threshold": edge_threshold} for n in smoothings)
+
+
+SMALL = (
+    Planes(2, 5, 11, parameters=blocks(1)),
+    Planes(1, 3, 35, "float", blocks(1)),
+    Planes(1, 18, 2, "steps", blocks(1, edge_threshold=4.0)),
+    Planes(1, 1, 5, parameters=blocks(1, 2)),
+    Planes(1, 1, 1, parameters=blocks(1)),
+    Planes(1, 2, 3, "constant", blocks(1)),
+)
+CASES = [
+    family_case(
+        "anisotropic_diffusion",
+        sizes=(
+            *SMALL,
+            Planes(3, 56, 64, "small8", blocks(1, 2, 4, 8, 16)),
+            Planes(3, 64, 56, "small16", blocks(1, 2, 4, 8, 16)),
+            Planes(2, 56, 64, "small32", blocks(1, 2, 4, 8, 16)),
+            Planes(2, 61, 67, parameters=blocks(3, 1, 5)),
+            Planes(1, 41, 37, "steps", (*blocks(4), *blocks(2, edge_threshold=3.0))),
+            Planes(2, 23, 131, "float", blocks(16)),
+            Planes(1, 1, 131, parameters=blocks(8)),
+            Planes(1, 131, 1, parameters=blocks(8)),
+            Planes(1, 7, 1, parameters=blocks(2)),
+            Planes(1, 317, 428, parameters=blocks(1, 4)),
+        ),
+        small_sizes=SMALL,
+    ),
+]
