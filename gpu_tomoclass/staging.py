@@ -34,6 +34,7 @@ from gpu_tomoclass.io.zarr_store import ZarrStore
 from gpu_tomoclass.volume import VoxelSize, create_volume, open_volume
 
 RUN, JOURNAL, LOCK = "run.json", "done.jsonl", "lock"
+MODEL = "model.tcm"  # for workers elsewhere, see cluster.py
 KNOWN_PRODUCTS = ("labels", "probabilities", "uncertainty")
 
 
@@ -117,6 +118,8 @@ class Staging:
         (nz,) bool: planes that are finished.
     notes : list of str
         Those recorded with finished planes.
+    owner : str
+        What the lock says of who holds it.
 
     Raises
     ------
@@ -149,6 +152,7 @@ class Staging:
         self.folder = Path(f"{self.output}.partial")
         self.done = np.zeros(shape[0], dtype=np.bool_)
         self.notes: list[str] = []
+        self.owner = ""
         self._stores: dict[str, ZarrStore] = {}
         self._nodes: dict[str, Node] = {}
         self._journal: IO[bytes] | None = None
@@ -161,7 +165,7 @@ class Staging:
                 self._check_targets()
             with writing(self.output):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._stack.enter_context(locked(self.folder / LOCK, what=self.output))
+                self.owner = self._stack.enter_context(locked(self.folder / LOCK, what=self.output))
             if resumes:
                 self._check_same_run()
                 self._open_stores()
@@ -194,12 +198,15 @@ class Staging:
     def store(self, slab: Slab) -> dict[str, list[int]]:
         """Write the planes of a slab to the stores; the checksum of each plane of each product."""
         with writing(self.output):
-            for product in self.products:
-                self._stores[product.name].write(slab.start, slab.values[product.name])
-        return {
-            name: [checksum(values[..., i, :, :]) for i in range(values.shape[-3])]
-            for name, values in slab.values.items()
-        }
+            return store_slab(self._stores, slab)
+
+    def holds(self, start: int, crc: Mapping[str, Sequence[int]]) -> bool:
+        """Whether the stored planes from ``start`` on have these checksums."""
+        return all(
+            self._stored_checksum(name, start + i) == value
+            for name, values in crc.items()
+            for i, value in enumerate(values)
+        )
 
     def record(self, start: int, crc: Mapping[str, Sequence[int]], *, notes: Sequence[str] = ()) -> None:
         """Note stored planes as finished."""
@@ -230,6 +237,8 @@ class Staging:
         """
         assert self.done.all()
         outputs: list[str] = []
+        for store in self._stores.values():
+            store.remove_torn_files()  # of a process elsewhere that was killed while it wrote
         for product in self.products:
             outputs += self._finish_product(product)
         self._remove()
@@ -285,7 +294,13 @@ class Staging:
         with writing(self.output):
             entries = [entry for entry in self.folder.iterdir() if entry.name != LOCK]
             endings = ("", ".assembled", ".finished")
-            ours = {RUN, JOURNAL, f"{RUN}.new", *(name + ending for name in KNOWN_PRODUCTS for ending in endings)}
+            ours = {
+                RUN,
+                JOURNAL,
+                f"{RUN}.new",
+                MODEL,
+                *(name + ending for name in KNOWN_PRODUCTS for ending in endings),
+            }
             if foreign := sorted(entry.name for entry in entries if entry.name not in ours):
                 raise DataError(
                     f"holds files that are not of an interrupted run: {', '.join(foreign[:3])}",
@@ -358,6 +373,10 @@ class Staging:
 
     def _stored_checksum(self, product: str, z: int) -> int | None:
         """By our own reader: the library reads a missing chunk as zeros."""
+        if product not in self._nodes:
+            node = read_node(self.folder / product / "0")
+            assert node is not None
+            self._nodes[product] = node
         array = ZarrArray(self._nodes[product])
         start, stop = [0] * len(array.shape), list(array.shape)
         start[-3], stop[-3] = z, z + 1
@@ -390,6 +409,15 @@ class Staging:
             return journal
 
 
+def store_slab(stores: Mapping[str, ZarrStore], slab: Slab) -> dict[str, list[int]]:
+    """Write the planes of a slab to the store of each product; the checksum of each plane of each product."""
+    for name, values in slab.values.items():
+        stores[name].write(slab.start, values)
+    return {
+        name: [checksum(values[..., i, :, :]) for i in range(values.shape[-3])] for name, values in slab.values.items()
+    }
+
+
 def checksum(plane: np.ndarray) -> int:
     """CRC-32 of the values of a plane, the same on every machine."""
     little = plane.astype(plane.dtype.newbyteorder("<"), copy=False)
@@ -397,8 +425,8 @@ def checksum(plane: np.ndarray) -> int:
 
 
 @contextlib.contextmanager
-def locked(file: Path, *, what: str) -> Iterator[None]:
-    """Hold a lock that the system releases when this process ends, however it ends.
+def locked(file: Path, *, what: str) -> Iterator[str]:
+    """Hold a lock that the system releases when this process ends, however it ends; what it says of the holder.
 
     Raises
     ------
@@ -416,11 +444,13 @@ def locked(file: Path, *, what: str) -> Iterator[None]:
             raise ResourceError(
                 f"is being written by {owner}", where=what, do="wait for it, or choose another output"
             ) from None
-        since = datetime.now(UTC).isoformat(timespec="seconds")
+        since = datetime.now(UTC).isoformat(timespec="milliseconds")
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
         handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
+        handle.write(holder.encode())
         handle.flush()
-        yield
+        os.fsync(handle.fileno())  # workers on other machines read it
+        yield holder
 
 
 def _differences(then: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

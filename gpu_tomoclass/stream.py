@@ -1,4 +1,4 @@
-"""The only loop over the planes of a volume: read, prepare, compute, classify, write, all at the same time.
+"""A volume through a model: the planes that are left go to the workers, whatever they are, into the staging.
 
 The result does not depend on the size of slabs, the number of threads, which planes are in one run, or interruptions:
 every plane is computed from itself alone. Memory holds a few planes, whatever the depth of the volume.
@@ -6,13 +6,11 @@ every plane is computed from itself alone. Memory holds a few planes, whatever t
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,14 +18,17 @@ from gpu_tomoclass import __version__
 from gpu_tomoclass.classifier import Classifier
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, StoppedError, UsageError
-from gpu_tomoclass.intensity import IntensityScale, PreparedPlane, prepare_plane
+from gpu_tomoclass.intensity import IntensityScale
 from gpu_tomoclass.model import Model, fits_volume
-from gpu_tomoclass.pipeline import Pipeline
 from gpu_tomoclass.plan import threads_within
+from gpu_tomoclass.plane_workers import PlaneWorkers, ThreadWorkers, Work
 from gpu_tomoclass.planes import Progress
-from gpu_tomoclass.slabs import PROBABILITIES, UNCERTAINTIES, UNLABELLED, SlabClassifier, Wanted
-from gpu_tomoclass.staging import Product, Slab, Staging
+from gpu_tomoclass.slabs import PROBABILITIES, UNCERTAINTIES, UNLABELLED, Wanted
+from gpu_tomoclass.staging import Product, Staging
 from gpu_tomoclass.volume import Volume
+
+if TYPE_CHECKING:
+    from gpu_tomoclass.cluster import Cluster
 
 __all__ = ["Classifier", "ClassifyResult", "classify", "plane_range", "product_name", "provenance"]
 
@@ -85,6 +86,7 @@ def classify(
     nan: str = "error",
     force: bool = False,
     device: Device | None = None,
+    cluster: Cluster | None = None,
     slab_planes: int | None = None,
     memory_limit: int | None = None,
     overwrite: bool = False,
@@ -122,10 +124,13 @@ def classify(
         Go on although the voxel size differs from that of the training.
     device : Device, optional
         Default the first that works, with all cores; on a CPU each thread needs memory for one plane's features.
+    cluster : Cluster, optional
+        Compute in the processes of a Dask cluster instead of in this one; it has its devices.
     slab_planes : int, optional
         Planes at once, never changed; default what the device's memory holds, halved where that was too much.
     memory_limit : int, optional
         Bytes that the process (on a GPU: its arrays on the GPU) may take; fewer threads or smaller slabs keep to it.
+        On a cluster: each of its processes.
     overwrite : bool
     restart : bool
         Throw away what an interrupted run has kept.
@@ -145,7 +150,7 @@ def classify(
     UsageError
         If ``planes`` is no range of the volume, or an option has no such value.
     ResourceError
-        If memory or disk is not enough, or another process writes the same output.
+        If memory or disk is not enough, another process writes the same output, or the cluster cannot be used.
     StoppedError
         If ``should_stop`` said so.
     """
@@ -157,10 +162,16 @@ def classify(
     notes = [*volume.notes, *fits_volume(model, volume, force=force)]
     start, stop = plane_range(volume, planes)
     scale = model.intensity if intensity == "model" else IntensityScale.for_volume(volume, mode=intensity)
-    chosen = choose_device() if device is None else device
     wanted = Wanted(probabilities, uncertainty, mask_filled=nan == "mask")
-    if memory_limit is not None and not chosen.has_own_memory:
-        chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=wanted))
+    work = Work(volume, model, wanted, scale=scale, nan=nan, first=start, slab_planes=slab_planes,
+                memory_limit=memory_limit)  # fmt: skip
+    if cluster is not None and device is not None:
+        raise UsageError("a device and a cluster contradict each other", do="give the device to the cluster")
+    if cluster is None:
+        chosen = choose_device() if device is None else device
+        if memory_limit is not None and not chosen.has_own_memory:
+            chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=wanted))
+    device_name = chosen.name if cluster is None else cluster.device
     metadata = provenance(volume, model, planes=(start, stop), scale=scale, nan=nan)
     products = _products(output, model, wanted)
     began = time.perf_counter()
@@ -170,7 +181,7 @@ def classify(
         shape=(stop - start, *volume.shape[1:]),
         run={
             **metadata,
-            "device": chosen.name,
+            "device": device_name,
             "outputs": {p.name: [fspath(p.path), p.dtype.name] for p in products},
             "format": format_options,
         },
@@ -180,8 +191,9 @@ def classify(
         overwrite=overwrite,
         restart=restart,
     ) as staging:
-        run = _Run(volume, model, chosen, wanted, staging, scale=scale, nan=nan, first=start, slab_planes=slab_planes,
-                   memory_limit=memory_limit)  # fmt: skip
+        workers: PlaneWorkers
+        workers = ThreadWorkers(work, staging, chosen) if cluster is None else cluster.workers(work, staging)
+        run = _Run(volume, staging, workers)
         run.go(should_stop=should_stop, progress=progress)
         notes += [*run.notes, *staging.notes]
         notes += [note for note in volume.notes if note not in notes]  # planes found missing on the way
@@ -200,80 +212,48 @@ def classify(
         counts=counts,
         notes=list(dict.fromkeys(notes)),
         seconds=finished - began,
-        seconds_per_plane={name: value / n_computed for name, value in run.timings.items()},
+        seconds_per_plane={name: value / n_computed for name, value in workers.timings.items()},
         profile=run.profile(finish=finished - finish_began, wall=finished - began),
-        device=chosen.name,
+        device=device_name,
     )
 
 
 class _Run:
-    """The planes of one run through the pipeline."""
+    """The planes of one run: what is left of them goes through the workers."""
 
-    def __init__(
-        self,
-        volume: Volume,
-        model: Model,
-        device: Device,
-        wanted: Wanted,
-        staging: Staging,
-        *,
-        scale: IntensityScale,
-        nan: str,
-        first: int,
-        slab_planes: int | None,
-        memory_limit: int | None,
-    ) -> None:
-        self.volume, self.staging = volume, staging
+    def __init__(self, volume: Volume, staging: Staging, workers: PlaneWorkers) -> None:
+        self.volume, self.staging, self.workers = volume, staging, workers
         self.n_resumed = staging.n_done
-        self._scale, self._nan, self._first = scale, nan, first
         self._todo = np.flatnonzero(~staging.done)
-        thread_device, self.n_threads = device, 1
-        if self._todo.size > 1:  # planes side by side; a single one has all threads to itself
-            thread_device, n_threads = device.side_by_side()
-            self.n_threads = min(n_threads, int(self._todo.size))
-        self._slabs = SlabClassifier(
-            model,
-            thread_device,
-            wanted=wanted,
-            n_threads=self.n_threads,
-            fixed_slab=slab_planes,
-            memory_limit=memory_limit,
-        )
-        self.timings: dict[str, float] = defaultdict(float)
-        self._timings_lock = threading.Lock()
+        self._planes_seconds = 0.0
         self.n_voxels = np.zeros(256, dtype=np.int64)
-        self._pipeline: Pipeline[tuple[int, list[PreparedPlane]], list[Slab]] | None = None
 
     @property
     def notes(self) -> list[str]:
         if not self.n_resumed:
-            return self._slabs.notes
-        return [f"{self.n_resumed} planes had been done by an interrupted run", *self._slabs.notes]
+            return self.workers.notes
+        return [f"{self.n_resumed} planes had been done by an interrupted run", *self.workers.notes]
 
     def go(self, *, should_stop: Callable[[], bool], progress: Progress | None) -> None:
         """Classify what is not done yet."""
-        n = self.staging.shape[0]
-        if progress is not None:
-            progress(self.staging.n_done, n)
 
-        def write(slabs: list[Slab]) -> None:
-            for slab in slabs:
-                self.staging.write(slab)
-                self.n_voxels += np.bincount(slab.values["labels"].ravel(), minlength=256)
+        def finished(n_voxels: np.ndarray) -> None:
+            self.n_voxels += n_voxels
             if progress is not None:
-                progress(self.staging.n_done, n)
+                progress(self.staging.n_done, self.staging.shape[0])
 
-        self._count_resumed()
+        finished(self._count_resumed())
         if self._todo.size:
-            self._pipeline = Pipeline(self._read, self._compute, write, workers=self.n_threads, should_stop=should_stop)
+            began = time.perf_counter()
             try:
-                self._pipeline.run()
+                self.workers.run(self._todo, finished=finished, should_stop=should_stop)
             except Exception as error:
                 if self.staging.n_done:
                     error.add_note(
                         f"{self._kept()}; once the cause is mended, the same command goes on with the others"
                     )
                 raise
+            self._planes_seconds = time.perf_counter() - began
         try:
             self.volume.check_unchanged()
         except DataError:
@@ -287,47 +267,22 @@ class _Run:
         done, n = self.staging.n_done, self.staging.shape[0]
         return f"{done} of {n} planes are done and kept in {self.staging.folder}"
 
-    def _read(self) -> Iterator[tuple[int, list[PreparedPlane]]]:
-        """Runs of planes that are not done, as long as a slab may be."""
-        i = 0
-        while i < self._todo.size:
-            z = int(self._todo[i])
-            stop = min(i + self._slabs.slab_planes(), self._todo.size)
-            n = 1
-            while i + n < stop and self._todo[i + n] == z + n:
-                n += 1
-            planes = range(self._first + z, self._first + z + n)
-            yield z, [prepare_plane(self.volume, p, scale=self._scale, nan=self._nan) for p in planes]
-            i += n
-
-    def _compute(self, item: tuple[int, list[PreparedPlane]]) -> list[Slab]:
-        seconds: dict[str, float] = {}
-        slabs = self._slabs.classify(*item, seconds)
-        with self._timings_lock:
-            for name, value in seconds.items():
-                self.timings[name] += value
-        return slabs
-
-    def _count_resumed(self) -> None:
+    def _count_resumed(self) -> np.ndarray:
+        n_voxels = np.zeros(256, dtype=np.int64)
         for z in np.flatnonzero(self.staging.done):
             plane = self.staging.plane("labels", int(z))
-            self.n_voxels += np.bincount(plane.ravel(), minlength=256)
+            n_voxels += np.bincount(plane.ravel(), minlength=256)
+        return n_voxels
 
     def profile(self, *, finish: float, wall: float) -> dict[str, Any]:
         """See :class:`ClassifyResult`."""
-        seconds = self._pipeline.seconds if self._pipeline is not None else None
-        stages = {
-            "read": seconds.read if seconds else 0.0,
-            "compute": seconds.compute if seconds else 0.0,
-            "write": seconds.write if seconds else 0.0,
-        }
-        slowest = max(stages["read"], stages["compute"] / self.n_threads, stages["write"])
-        share = slowest / seconds.wall if seconds and seconds.wall else 0.0
+        seconds, planes = self.workers.seconds, self._planes_seconds
+        stages = {"read": seconds.read, "compute": seconds.compute, "write": seconds.write}
         return {
-            "seconds": {**stages, "finish": finish, "planes": seconds.wall if seconds else 0.0, "wall": wall},
-            "threads": self.n_threads,
-            "slowest_stage_share": share,
-            "thread_seconds": dict(self.timings),
+            "seconds": {**stages, "finish": finish, "planes": planes, "wall": wall},
+            "threads": self.workers.n_threads,
+            "slowest_stage_share": self.workers.slowest_stage / planes if planes else 0.0,
+            "thread_seconds": dict(self.workers.timings),
             "planes": int(self._todo.size),
         }
 

@@ -56,6 +56,8 @@ class Volume(abc.ABC):
         Class names and colours that the file carries; empty if none.
     metadata : dict
         Anything else worth keeping (provenance of a file we wrote).
+    reading : dict or None
+        What :func:`open_volume` was told beside the path, to open it again elsewhere; None if made otherwise.
 
     A format's reader passes these, with ``files`` (those whose size and time tell whether the volume changed; by
     default the file at ``path``) and ``allow_missing_planes`` (fill what cannot be read with zeros), and implements
@@ -89,6 +91,7 @@ class Volume(abc.ABC):
         self.missing_planes: set[int] = set()
         self.classes = tuple(classes)
         self.metadata = dict(metadata or {})
+        self.reading: dict[str, Any] | None = None
         self.allow_missing_planes = allow_missing_planes
         self._lock = threading.RLock()
         self._missing_note = ""
@@ -281,6 +284,21 @@ def open_volume(
     DataError
         If the file cannot be read, is damaged, or does not say which of several images is meant.
     """
+    volume = _open(path, axes=axes, series=series, channel=channel, allow_missing_planes=allow_missing_planes)
+    volume.reading = {
+        "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
+    }  # fmt: skip
+    return volume
+
+
+def _open(
+    path: str | PathLike[str],
+    *,
+    axes: str | None,
+    series: int | None,
+    channel: int | None,
+    allow_missing_planes: bool,
+) -> Volume:
     kind = detect_format(path)
     if kind == "tiff":
         from gpu_tomoclass.io.tiff import open_tiff

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,87 +35,24 @@ if TYPE_CHECKING:
     from gpu_tomoclass.training import TrainingResult
 
 
-def cache_options(command: Any) -> Any:
-    """Where computed features are kept between runs."""
-    command = click.option("--no-cache", is_flag=True, help="Neither read nor write computed features.")(command)
-    return click.option("--cache", metavar="FOLDER", help="Of computed features; default the user's cache.")(command)
-
-
-def _open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
-    if no_cache and cache is not None:
-        raise UsageError("--cache and --no-cache contradict each other")
-    if no_cache:
-        return None
-    from gpu_tomoclass.cache import FeatureCache, default_cache_folder
-
-    return FeatureCache(cache if cache is not None else default_cache_folder())
-
-
 @click.command()
 @click.argument("volume", required=False)
 @click.argument("annotations", nargs=-1)
 @click.option("-o", "--output", required=True, metavar="MODEL.tcm", help="The model file.")
 @click.option("--from", "table_path", metavar="DATA.arff", help="Train from rows saved by Fiji instead of a volume.")
 @click.option("--save-rows", metavar="DATA.arff", help="Also write the training rows; Fiji loads them.")
-@click.option("--every", type=click.IntRange(1), help="The annotation's planes are every n-th plane of the volume..")
-@click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2.")
-@click.option("--label-axes", metavar="ORDER", help="Read the stored axes of label images in this order, e.g. xyz.")
-@click.option("--class-names", metavar="NAME,..", help="Names of the classes 1, 2, ..")
-@click.option("--skip-bad-rois", is_flag=True, help="Leave out ROIs that cannot be used instead of refusing the file.")
-@bank_options
-@intensity_option
-@nan_option
-@click.option(
-    "--forest",
-    "engine",
-    type=click.Choice(["auto", "weka", "sklearn", "cuml"]),
-    default="auto",
-    show_default=True,
-    help="Who grows it: weka, the trees that Fiji grows; scikit-learn; cuML (GPU). auto is weka where that works.",
-)
-@click.option("--trees", "n_trees", type=click.IntRange(1), default=200, show_default=True, help="Trees.")
-@click.option("--max-features", type=click.IntRange(1), default=2, show_default=True, help="Features tried per split.")
-@click.option("--max-depth", type=click.IntRange(1), help="Depth of a tree; default unlimited.")
-@click.option("--min-samples-leaf", type=click.IntRange(1), default=1, show_default=True,
-              help="Pixels per leaf; not with --forest weka.")  # fmt: skip
-@click.option("--balance", is_flag=True, help="Give every class the same weight.")
-@click.option("--seed", type=int, default=42, show_default=True, help="Of the forest.")
-@volume_options
-@cache_options
-@device_options
+@training_options
 @overwrite_option
-@quiet_option
 def train(
     volume: str | None,
     annotations: tuple[str, ...],
     output: str,
     table_path: str | None,
     save_rows: str | None,
-    every: int | None,
-    start: int | None,
-    label_axes: str | None,
-    class_names: str | None,
-    skip_bad_rois: bool,
-    features: str,
-    sigma_min: float,
-    sigma_max: float,
-    sigmas: Any,
-    membrane_thickness: int,
-    membrane_patch: int,
-    intensity: str,
-    nan: str,
-    cache: str | None,
-    no_cache: bool,
-    device_name: str,
-    gpu_id: int,
-    workers: int | None,
     overwrite: bool,
     quiet: bool,
-    axes: str | None,
-    series: int | None,
-    channel: int | None,
-    allow_missing_planes: bool,
-    **forest: Any,
+    workers: int | None,
+    **options: Any,
 ) -> None:
     """Train MODEL from a volume and strokes on some of its planes.
 
@@ -134,42 +73,16 @@ def train(
         from gpu_tomoclass.arff import load_arff
         from gpu_tomoclass.training import train_from_table
 
-        result = train_from_table(load_arff(table_path), workers=workers, **forest)
+        result = train_from_table(load_arff(table_path), workers=workers, **forest_settings(options))
     else:
         if volume is None or not annotations:
             raise UsageError("train needs a volume and at least one annotation", do="see gpu-tomoclass train --help")
-        from gpu_tomoclass.annotations import load_annotations
         from gpu_tomoclass.training import train as run
-        from gpu_tomoclass.volume import open_volume
 
-        bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch)
-        device = open_device(device_name, gpu_id, workers, quiet=quiet)
-        reading: dict[str, Any] = {
-            "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
-        }  # fmt: skip
-        with open_volume(volume, **reading) as source:
-            show_notes(source.notes, quiet=quiet)
-            annotation = load_annotations(
-                annotations,
-                volume_shape=source.shape,
-                every=every,
-                start=start,
-                axes=label_axes,
-                class_names=class_names.split(",") if class_names else None,
-                skip_bad_rois=skip_bad_rois,
-            )
+        with training_data(volume, annotations, options, workers=workers, quiet=quiet) as ((first, *also), settings):
             with progress("features", quiet=quiet) as advance:
                 result = run(
-                    source,
-                    annotation,
-                    bank=bank,
-                    intensity=intensity,
-                    nan=nan,
-                    cache=_open_cache(cache, no_cache),
-                    device=device,
-                    workers=workers,
-                    progress=advance,
-                    **forest,
+                    *first, also=also, workers=workers, progress=advance, **settings, **forest_settings(options)
                 )
     save_model(result.model, output, overwrite=overwrite)
     if save_rows is not None:
@@ -239,7 +152,7 @@ def preview(
     loaded = load_model(model)
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
     with open_volume(volume, **reading) as source:
-        features = _open_cache(cache, no_cache)
+        features = open_cache(cache, no_cache)
         result = run(loaded, source, plane=plane, nan=nan, force=force, cache=features, device=device)
     save_preview(result, output, classes=loaded.classes, title=f"plane {plane}", alpha=alpha, overwrite=overwrite)
     show_notes(result.notes, quiet=quiet)
@@ -278,6 +191,7 @@ def preview(
 @click.option("--sharded", is_flag=True, help="OME-Zarr 0.5 with 32 planes to a file.")
 @click.option("--slab-planes", type=click.IntRange(1), help="Planes at once; default what the memory holds.")
 @click.option("--memory-limit", type=ByteSize(), help="Of the process, or of its arrays on a GPU, e.g. 4G.")
+@click.option("--dask", metavar="local:N|ADDRESS", help="Compute in N processes here (N GPUs), or on a Dask cluster.")
 @click.option("--restart", is_flag=True, help="Begin anew instead of resuming an interrupted run.")
 @click.option("--profile", metavar="FILE.json", help="Write where the time went; also as a table.")
 @nan_option
@@ -292,6 +206,7 @@ def classify(
     planes: tuple[int, int | None] | None,
     ome_version: str | None,
     sharded: bool,
+    dask: str | None,
     profile: str | None,
     device_name: str,
     gpu_id: int,
@@ -313,7 +228,6 @@ def classify(
     from gpu_tomoclass.volume import open_volume
 
     loaded = load_model(model)
-    device = open_device(device_name, gpu_id, workers, quiet=quiet)
     if ome_version is not None:
         options["ome_version"] = ome_version
     if sharded:
@@ -322,13 +236,15 @@ def classify(
         "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
     }  # fmt: skip
     with (
+        _where_to_compute(dask, device_name, gpu_id, workers, quiet=quiet) as where,
         open_volume(volume, **reading) as source,
         stop_on_signal() as should_stop,
         progress("classify", quiet=quiet) as advance,
     ):
         if planes is not None:
             options["planes"] = (planes[0], source.shape[0] if planes[1] is None else planes[1])
-        result = run(source, loaded, output=output, device=device, should_stop=should_stop, progress=advance, **options)
+        options |= where
+        result = run(source, loaded, output=output, should_stop=should_stop, progress=advance, **options)
     show_notes(result.notes, quiet=quiet)
     total = sum(result.counts.values())
     rows = [("class", "voxels", "share"), *((n, str(v), f"{100 * v / total:.2f} %") for n, v in result.counts.items())]
@@ -340,6 +256,23 @@ def classify(
     click.echo(f"labels: {result.path}")
     for path in result.other_paths:
         click.echo(f"also: {path}")
+
+
+@contextmanager
+def _where_to_compute(
+    dask: str | None, device_name: str, gpu_id: int, workers: int | None, *, quiet: bool
+) -> Iterator[dict[str, Any]]:
+    """The device, or the cluster that lives as long as the block."""
+    if dask is None:
+        yield {"device": open_device(device_name, gpu_id, workers, quiet=quiet)}
+        return
+    from gpu_tomoclass.cluster import Cluster
+
+    if gpu_id:
+        raise UsageError("--gpu-id does not go with --dask", do="set CUDA_VISIBLE_DEVICES to choose among GPUs")
+    with Cluster(dask, device=device_name, threads=workers) as cluster:
+        show_notes([f"cluster: {cluster.description}", *cluster.notes], quiet=quiet)
+        yield {"cluster": cluster}
 
 
 def _write_profile(result: ClassifyResult, path: str) -> None:

@@ -152,6 +152,21 @@ class CudaDevice(Device):
         return self._cupy.RawModule(code=source.text, options=options), parse_signatures(source, dict(defines))
 
 
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU that this process sees.
+
+    Raises
+    ------
+    ResourceError
+        If CuPy or the driver does not work.
+    """
+    cupy = _import_cupy()
+    _check_driver(cupy)
+    n_gpus = int(cupy.cuda.runtime.getDeviceCount())
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return (named or [str(i) for i in range(n_gpus)])[:n_gpus]
+
+
 def _prepare_cupy_cache() -> tuple[str, ...]:
     """CuPy makes its cache folder when it is imported and fails where it cannot: give it one that can be written."""
     if "cupy" in sys.modules:
