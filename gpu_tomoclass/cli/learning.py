@@ -35,24 +35,87 @@ if TYPE_CHECKING:
     from gpu_tomoclass.training import TrainingResult
 
 
+def cache_options(command: Any) -> Any:
+    """Where computed features are kept between runs."""
+    command = click.option("--no-cache", is_flag=True, help="Neither read nor write computed features.")(command)
+    return click.option("--cache", metavar="FOLDER", help="Of computed features; default the user's cache.")(command)
+
+
+def _open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
+    if no_cache and cache is not None:
+        raise UsageError("--cache and --no-cache contradict each other")
+    if no_cache:
+        return None
+    from gpu_tomoclass.cache import FeatureCache, default_cache_folder
+
+    return FeatureCache(cache if cache is not None else default_cache_folder())
+
+
 @click.command()
 @click.argument("volume", required=False)
 @click.argument("annotations", nargs=-1)
 @click.option("-o", "--output", required=True, metavar="MODEL.tcm", help="The model file.")
 @click.option("--from", "table_path", metavar="DATA.arff", help="Train from rows saved by Fiji instead of a volume.")
 @click.option("--save-rows", metavar="DATA.arff", help="Also write the training rows; Fiji loads them.")
-@training_options
+@click.option("--every", type=click.IntRange(1), help="The annotation's planes are every n-th plane of the volume..")
+@click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2.")
+@click.option("--label-axes", metavar="ORDER", help="Read the stored axes of label images in this order, e.g. xyz.")
+@click.option("--class-names", metavar="NAME,..", help="Names of the classes 1, 2, ..")
+@click.option("--skip-bad-rois", is_flag=True, help="Leave out ROIs that cannot be used instead of refusing the file.")
+@bank_options
+@intensity_option
+@nan_option
+@click.option(
+    "--forest",
+    "engine",
+    type=click.Choice(["auto", "weka", "sklearn", "cuml"]),
+    default="auto",
+    show_default=True,
+    help="Who grows it: weka, the trees that Fiji grows; scikit-learn; cuML (GPU). auto is weka where that works.",
+)
+@click.option("--trees", "n_trees", type=click.IntRange(1), default=200, show_default=True, help="Trees.")
+@click.option("--max-features", type=click.IntRange(1), default=2, show_default=True, help="Features tried per split.")
+@click.option("--max-depth", type=click.IntRange(1), help="Depth of a tree; default unlimited.")
+@click.option("--min-samples-leaf", type=click.IntRange(1), default=1, show_default=True,
+              help="Pixels per leaf; not with --forest weka.")  # fmt: skip
+@click.option("--balance", is_flag=True, help="Give every class the same weight.")
+@click.option("--seed", type=int, default=42, show_default=True, help="Of the forest.")
+@volume_options
+@cache_options
+@device_options
 @overwrite_option
+@quiet_option
 def train(
     volume: str | None,
     annotations: tuple[str, ...],
     output: str,
     table_path: str | None,
     save_rows: str | None,
+    every: int | None,
+    start: int | None,
+    label_axes: str | None,
+    class_names: str | None,
+    skip_bad_rois: bool,
+    features: str,
+    sigma_min: float,
+    sigma_max: float,
+    sigmas: Any,
+    membrane_thickness: int,
+    membrane_patch: int,
+    intensity: str,
+    nan: str,
+    cache: str | None,
+    no_cache: bool,
+    device_name: str,
+    gpu_id: int,
+    workers: int | None,
     overwrite: bool,
     quiet: bool,
-    workers: int | None,
-    **options: Any,
+    axes: str | None,
+    series: int | None,
+    channel: int | None,
+    allow_missing_planes: bool,
+    **forest: Any,
 ) -> None:
     """Train MODEL from a volume and strokes on some of its planes.
 
@@ -73,16 +136,42 @@ def train(
         from gpu_tomoclass.arff import load_arff
         from gpu_tomoclass.training import train_from_table
 
-        result = train_from_table(load_arff(table_path), workers=workers, **forest_settings(options))
+        result = train_from_table(load_arff(table_path), workers=workers, **forest)
     else:
         if volume is None or not annotations:
             raise UsageError("train needs a volume and at least one annotation", do="see gpu-tomoclass train --help")
+        from gpu_tomoclass.annotations import load_annotations
         from gpu_tomoclass.training import train as run
+        from gpu_tomoclass.volume import open_volume
 
-        with training_data(volume, annotations, options, workers=workers, quiet=quiet) as ((first, *also), settings):
+        bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch)
+        device = open_device(device_name, gpu_id, workers, quiet=quiet)
+        reading: dict[str, Any] = {
+            "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
+        }  # fmt: skip
+        with open_volume(volume, **reading) as source:
+            show_notes(source.notes, quiet=quiet)
+            annotation = load_annotations(
+                annotations,
+                volume_shape=source.shape,
+                every=every,
+                start=start,
+                axes=label_axes,
+                class_names=class_names.split(",") if class_names else None,
+                skip_bad_rois=skip_bad_rois,
+            )
             with progress("features", quiet=quiet) as advance:
                 result = run(
-                    *first, also=also, workers=workers, progress=advance, **settings, **forest_settings(options)
+                    source,
+                    annotation,
+                    bank=bank,
+                    intensity=intensity,
+                    nan=nan,
+                    cache=_open_cache(cache, no_cache),
+                    device=device,
+                    workers=workers,
+                    progress=advance,
+                    **forest,
                 )
     save_model(result.model, output, overwrite=overwrite)
     if save_rows is not None:
@@ -152,7 +241,7 @@ def preview(
     loaded = load_model(model)
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
     with open_volume(volume, **reading) as source:
-        features = open_cache(cache, no_cache)
+        features = _open_cache(cache, no_cache)
         result = run(loaded, source, plane=plane, nan=nan, force=force, cache=features, device=device)
     save_preview(result, output, classes=loaded.classes, title=f"plane {plane}", alpha=alpha, overwrite=overwrite)
     show_notes(result.notes, quiet=quiet)
