@@ -231,6 +231,7 @@ _ROWS = (
         whole_plane="each response is brought to mean 0 and standard deviation 1 over the plane",
         scratch=80,
         reference="gabor:gabor",
+        kernel="gabor:gabor",
     ),
     Family(
         name="anisotropic_diffusion",

@@ -22,6 +22,12 @@ class Tolerance(NamedTuple):
 TOLERANCES: dict[str, Tolerance] = {
     "original": Tolerance(0, "a copy"),
     "neighbors": Tolerance(0, "copies"),
+    "gabor": Tolerance(
+        6e-6,
+        "sums of up to 625 products in float32, which a plain loop gets wrong by 2e-6 to 1e-5; TWS's own are off by 7e-6"
+        " of a standard deviation, here a third of the largest value",
+        ptx=6e-6,
+    ),
     "anisotropic_diffusion": Tolerance(
         0, "powers and inverse lengths within 1e-15 of the reference's: one float32 in 10^8 rounds the other way"
     ),
