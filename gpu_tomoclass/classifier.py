@@ -91,7 +91,8 @@ class Classifier:
         probabilities = self.device.numpy(found).reshape(n_classes, *shape) if want_probabilities else None
         if timings is not None:
             timings["forest"] = timings.get("forest", 0.0) + time.perf_counter() - began
-        self.bytes_per_plane = engine.n_bytes // shape[0] + 4 * n_classes * shape[1] * shape[2]
+        n_bytes = engine.n_bytes + (forest.n_bytes if isinstance(forest, DeviceForest) else 0)
+        self.bytes_per_plane = n_bytes // shape[0] + 4 * n_classes * shape[1] * shape[2]
         return labels.reshape(shape).copy(), probabilities
 
     def slab_planes(self, *, n_threads: int = 1) -> int:

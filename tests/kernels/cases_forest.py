@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from kernel_cases import Case, Inputs
@@ -72,10 +73,10 @@ def make(random: np.random.Generator, size: Size) -> Inputs:
     return {"forest": forest, "features": features}
 
 
-def run(device: Device, inputs: Inputs) -> np.ndarray:
+def run(device: Device, inputs: Inputs, *, by_rank: bool = True) -> np.ndarray:
     features = inputs["features"]
     on_device = device.array(features) if features.size else features
-    return device.numpy(DeviceForest(inputs["forest"], device).probabilities(on_device))
+    return device.numpy(DeviceForest(inputs["forest"], device, by_rank=by_rank).probabilities(on_device))
 
 
 def expected(inputs: Inputs) -> np.ndarray:
@@ -103,6 +104,7 @@ SMALL = (
     Size(n_trees=5, n_nodes=21, n_features=6, n_classes=3, n_pixels=45, missing=0.02),
     Size(n_trees=17, n_nodes=9, n_features=3, n_classes=2, n_pixels=33, pure=False),
     Size(n_trees=2, n_nodes=15, n_features=400, n_classes=2, n_pixels=5),
+    Size(n_trees=2, n_nodes=701, n_features=1, n_classes=3, n_pixels=7),  # three columns of thresholds
     Size(n_trees=1, n_nodes=1, n_features=2, n_classes=2, n_pixels=3, pure=False),
 )
 CASES = [
@@ -115,12 +117,31 @@ CASES = [
             *SMALL,
             Size(n_trees=30, n_nodes=201, n_features=252, n_classes=4, n_pixels=301),
             Size(n_trees=3, n_nodes=41, n_features=9, n_classes=17, n_pixels=257, missing=0.3, pure=False),
+            Size(n_trees=2, n_nodes=9, n_features=4, n_classes=255, n_pixels=70),
             Size(n_trees=2, n_nodes=40001, n_features=5, n_classes=3, n_pixels=64, missing=0.001),
+            Size(n_trees=5, n_nodes=1001, n_features=1500, n_classes=3, n_pixels=64),  # too many columns for bytes
+            Size(n_trees=2, n_nodes=70001, n_features=60, n_classes=2, n_pixels=40),  # too large trees
             Size(n_trees=3, n_nodes=31, n_features=1, n_classes=2, n_pixels=1),
             Size(n_trees=2, n_nodes=1, n_features=0, n_classes=5, n_pixels=7),
         ),
         small_sizes=SMALL,
         tolerance=FOREST.factor,
         why=FOREST.why,
-    )
+    ),
+    Case(
+        name="large forest",
+        make=make,
+        run=partial(run, by_rank=False),
+        expected=expected,
+        sizes=(
+            *SMALL,
+            Size(n_trees=3, n_nodes=41, n_features=9, n_classes=17, n_pixels=5001, missing=0.3, pure=False),
+            Size(n_trees=2, n_nodes=9, n_features=4, n_classes=255, n_pixels=70),
+            Size(n_trees=2, n_nodes=40001, n_features=5, n_classes=3, n_pixels=64, missing=0.001),
+            Size(n_trees=2, n_nodes=31, n_features=3, n_classes=2, n_pixels=70_000, missing=0.001),  # several launches
+        ),
+        small_sizes=SMALL,
+        tolerance=FOREST.factor,
+        why=FOREST.why,
+    ),
 ]
