@@ -285,6 +285,7 @@ _ROWS = (
         whole_plane="the plane's minimum is subtracted first, on which two of the criteria depend",
         scratch=72,
         reference="kuwahara:kuwahara",
+        kernel="kuwahara:kuwahara",
     ),
     Family(
         name="gaussian_blur",

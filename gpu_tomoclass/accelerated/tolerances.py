@@ -42,6 +42,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "derivatives": Tolerance(0, "the same sums in the same order"),
     "laplacian": Tolerance(0, "the same sums in the same order"),
     "structure": Tolerance(0, "the same sums in the same order"),
+    "kuwahara": Tolerance(0, "the same sums and comparisons in the same order"),
     "membrane_projections": Tolerance(0, "the same sums in the same order"),
     "variance": Tolerance(0, "the same sums in the same order"),
     "mean": Tolerance(0, "the same sums in the same order"),
