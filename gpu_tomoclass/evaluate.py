@@ -60,7 +60,7 @@ class Confusion:
         if truth.shape != predicted.shape or (mask is not None and mask.shape != truth.shape):
             shapes = [a.shape for a in (truth, predicted, mask) if a is not None]
             raise ModelError(f"labels, truth and mask must have one shape, not {shapes}")
-        truth, predicted = _labels(truth, what="truth"), _labels(predicted, what="labels")
+        truth, predicted = as_labels(truth, what="truth"), as_labels(predicted, what="labels")
         if mask is not None:
             truth, predicted = truth[mask], predicted[mask]
         pairs = truth.ravel().astype(np.int64) * 256 + predicted.ravel()
@@ -228,8 +228,8 @@ def compare_volumes(
     ignored = list(ignore)
     confusion = Confusion(classes, names={c.value: c.name for c in (*truth.classes, *labels.classes)})
     for z in range(labels.shape[0]) if planes is None else planes:
-        true_plane = _labels(truth.plane(z), what=f"{truth.path}: plane {z}")
-        label_plane = _labels(labels.plane(z), what=f"{labels.path}: plane {z}")
+        true_plane = as_labels(truth.plane(z), what=f"{truth.path}: plane {z}")
+        label_plane = as_labels(labels.plane(z), what=f"{labels.path}: plane {z}")
         mask = ~np.isin(true_plane, ignored) if ignored else None
         confusion.update(table[true_plane], label_plane, mask=mask)
     return confusion
@@ -242,7 +242,7 @@ def _value(c: int | LabelClass) -> int:
     return value
 
 
-def _labels(plane: np.ndarray, *, what: str) -> np.ndarray:
+def as_labels(plane: np.ndarray, *, what: str) -> np.ndarray:
     """The plane as uint8, if it holds nothing but whole numbers of 0..255."""
     if plane.dtype == np.uint8 or plane.size == 0:
         return plane.astype(np.uint8, copy=False)
