@@ -1,18 +1,19 @@
-"""Kuwahara by ``kernels/kuwahara.cu``."""
+"""Kuwahara by ``kernels/kuwahara.cu`` and ``kuwahara_cpu.cu``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from gpu_tomoclass.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.device.base import Array
-from gpu_tomoclass.reference.kuwahara import N_CRITERIA, line_offsets
+from gpu_tomoclass.reference.kuwahara import N_ANGLES, N_CRITERIA, line_offsets
 
-GPU_BLOCK = (32, 4)
-CPU_PIXELS = 16  # at most, beside each other, that a CPU does at a time
+GPU_BLOCK = (32, 8)
+ANGLES_AT_ONCE = 5  # on a GPU: 16 bytes per pixel each
+TILE = 32  # pixels that a CPU has in registers
+BAND = 32  # rows of a CPU's block, at least
 
 
 def kuwahara(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
@@ -20,62 +21,106 @@ def kuwahara(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     for request in requests:
         patch = request.parameters["patch"]
         if patch % 2 == 0:  # TWS leaves the plane as it is
-            for channel in request.out:
-                source.device.copy(source.image, channel)
+            for criterion in range(N_CRITERIA):
+                source.device.copy(source.image, request.out[criterion])
+        elif source.device.wants_gpu_plan:
+            _on_gpu(source, request.out, patch=patch)
         else:
-            _filter(source, request.out, patch=patch)
+            _on_cpu(source, request.out, patch=patch)
 
 
-def _filter(source: DeviceSource, out: Array, *, patch: int) -> None:
+def _raised(source: DeviceSource, *, half: int, pitch: int) -> Array:
+    """The planes less their minimum, edges repeated ``half`` times: (nz, ny + 2 half, pitch) float32."""
     nz, ny, nx = source.shape
-    on_gpu, half = source.device.wants_gpu_plan, patch // 2
-    block = tx, ty = GPU_BLOCK if on_gpu else (1, 1)
-    defines = {"TX": tx, "TY": ty, **({} if on_gpu else {"ONE_THREAD": 1})}
-    # Rows are whole vectors; what lies behind the last pixel of a row belongs to no result.
-    width = nx if on_gpu else -(-nx // CPU_PIXELS) * CPU_PIXELS
-    n_rows, pitch = ny + 2 * half, width + 2 * half
-    array = source.workspace.array
-    raised = array("kuwahara raised", (nz, n_rows, pitch), np.float32)
-    lines = array("kuwahara lines", (1 + N_CRITERIA, nz, n_rows, pitch), np.float32)
-    smallest = array("kuwahara smallest", (N_CRITERIA, nz, ny, width), np.float32)
-    best = array("kuwahara best", (N_CRITERIA, nz, ny, width), np.float32)
-    offsets = line_offsets(patch)
-    distances = source.workspace.constant(
-        ("kuwahara distances", patch, pitch),
-        lambda: np.array([dy * pitch + dx for line in offsets for dy, dx in line], dtype=np.int32),
-    )
-
-    def launch(kernel: str, *, rows: int, columns: int, **args: Any) -> None:
-        grid = (-(-columns // tx) if on_gpu else 1, -(-rows // ty), nz)
-        source.device.launch("kuwahara.cu", kernel, grid=grid, block=block, args=args, defines=defines)
-
-    padded = {"half": half, "n_rows": n_rows, "pitch": pitch, "ny": ny}
-    launch(
+    tx, ty = GPU_BLOCK
+    raised = source.workspace.array(f"kuwahara raised {half}", (nz, ny + 2 * half, pitch), np.float32)
+    source.device.launch(
+        "kuwahara.cu",
         "kuwahara_raised",
-        rows=n_rows,
-        columns=pitch,
-        image=source.image,
-        limits=source.extremes(),
-        padded=raised,
-        nx=nx,
-        **padded,
+        grid=(-(-pitch // tx), -(-(ny + 2 * half) // ty), nz),
+        block=GPU_BLOCK,
+        args={
+            "image": source.image,
+            "extremes": source.extremes(),
+            "raised": raised,
+            "half": half,
+            "pitch": pitch,
+            "ny": ny,
+            "nx": nx,
+        },
+        defines={"TX": tx, "TY": ty},
     )
-    first = 0
-    for line in offsets:
-        along = {"distances": distances, "first": first, "n": len(line), **padded}
-        launch("kuwahara_line", rows=n_rows, columns=nx + 2 * half, padded=raised, lines=lines, nx=nx, **along)
-        launch(
-            "kuwahara_search", rows=ny, columns=width, lines=lines, smallest=smallest, result=best, width=width, **along
+    return raised
+
+
+def _lines(source: DeviceSource, patch: int) -> dict[str, Array]:
+    """Pixels (dy, dx) of all lines, (n, 2) int32, and where each line begins, (11,) int32."""
+    constant = source.workspace.constant
+    return {
+        "line": constant(("kuwahara line", patch), lambda: np.concatenate(line_offsets(patch)).astype(np.int32)),
+        "starts": constant(
+            ("kuwahara starts", patch), lambda: np.cumsum([0, *map(len, line_offsets(patch))], dtype=np.int32)
+        ),
+    }
+
+
+def _on_gpu(source: DeviceSource, out: Array, *, patch: int) -> None:
+    nz, ny, nx = source.shape
+    (tx, ty), half = GPU_BLOCK, patch // 2
+    pitch = nx + 2 * half
+    raised, lines = _raised(source, half=half, pitch=pitch), _lines(source, patch)
+    figures = source.workspace.array("kuwahara figures", (ANGLES_AT_ONCE, nz, ny, nx, 4), np.float32)
+    smallest = source.workspace.array("kuwahara smallest", (N_CRITERIA, nz, ny, nx), np.float32)
+    grid = -(-nx // tx), -(-ny // ty)
+    for first in range(0, N_ANGLES, ANGLES_AT_ONCE):
+        shared = {**lines, "figures": figures, "first_angle": first, "half": half, "ny": ny, "nx": nx}
+        source.device.launch(
+            "kuwahara.cu",
+            "kuwahara_figures",
+            grid=(*grid, nz * ANGLES_AT_ONCE),
+            block=GPU_BLOCK,
+            args={**shared, "raised": raised, "nz": nz, "pitch": pitch},
+            defines={"TX": tx, "TY": ty},
         )
-        first += len(line)
-    launch(
-        "kuwahara_lowered",
-        rows=ny,
-        columns=nx,
-        best=best,
-        limits=source.extremes(),
-        result=out,
-        width=width,
-        ny=ny,
-        nx=nx,
+        source.device.launch(
+            "kuwahara.cu",
+            "kuwahara_calmest",
+            grid=(*grid, nz),
+            block=GPU_BLOCK,
+            args={
+                **shared,
+                "extremes": source.extremes(),
+                "smallest": smallest,
+                "result": out,
+                "n_angles": ANGLES_AT_ONCE,
+                "is_last": int(first + ANGLES_AT_ONCE == N_ANGLES),
+            },
+            defines={"TX": tx, "TY": ty},
+        )
+
+
+def _on_cpu(source: DeviceSource, out: Array, *, patch: int) -> None:
+    nz, ny, nx = source.shape
+    half, width = patch // 2, -(-nx // TILE) * TILE
+    pitch = width + 2 * half
+    band = max(BAND, patch)  # rows around it are computed twice
+    n_bands = -(-ny // band)
+    per_block = 4 * (band + 2 * half) * pitch + 2 * N_CRITERIA * band * width
+    source.device.launch(
+        "kuwahara_cpu.cu",
+        "kuwahara_cpu",
+        grid=(n_bands, nz),
+        block=(1,),
+        args={
+            **_lines(source, patch),
+            "raised": _raised(source, half=half, pitch=pitch),
+            "extremes": source.extremes(),
+            "scratch": source.workspace.array("kuwahara scratch", (nz, n_bands, per_block), np.float32),
+            "result": out,
+            "half": half,
+            "pitch": pitch,
+            "ny": ny,
+            "nx": nx,
+        },
+        defines={"ONE_THREAD": 1, "BAND": band, "HALF": half},
     )
