@@ -6,11 +6,11 @@
 // the four pixels (+-dx, +-dy) are added and subtracted once for all angles: s = row[dy] + row[-dy], d = row[dy] -
 // row[-dy], then
 //   phase 0: even = s[dx] + s[-dx], odd = d[dx] - d[-dx];   phase 2: even = d[dx] + d[-dx], odd = s[dx] - s[-dx]
-// (even and odd in x), and 10 sums of products give 10 angles: E + O at an angle, E - O at its mirror image.
-// Per pixel and bank 10 (REACH + 1)^2 fmaf and 6 (REACH + 1)^2 additions; taps, [dy][dx][10], are the same for all
-// threads. A thread has PIXELS neighbours in x, whose s and d it keeps in registers; the rows come from a tile in shared
-// memory. Per pixel 4 bytes (and the tile's edges) are read and 40 written. Sums of responses and of their squares are
-// float32 within a block and double beyond it.
+// (even and odd in x), and 10 sums of products give 10 angles: E + O at an angle, E - O at its mirror image. Per pixel
+// and bank 10 (REACH + 1)^2 fmaf and 6 (REACH + 1)^2 additions; taps, [dy][dx][10], are the same for all threads. A
+// thread has PIXELS neighbours in x, whose s and d it keeps in registers; the rows come from a tile in shared memory.
+// Per pixel 4 bytes (and the tile's edges) are read and 40 written. Sums of responses and of their squares are float32
+// within a block and double beyond it.
 //
 // Compile-time: REACH, PHASE, TX, TY (block), PIXELS (4), MARGIN (of the padded plane).
 #ifndef FOR_EACH_THREAD
@@ -36,7 +36,8 @@ gabor_filter(const float* __restrict__ padded, const float* __restrict__ taps, f
     __shared__ float2 shared_taps[N_TAPS / 2];
     __shared__ float sums[2 * N_ANGLES][SUMS_PITCH], parts[2 * N_ANGLES][PARTS];
     const int x0 = blockIdx.x * TX * PIXELS, y0 = blockIdx.y * TY, z = blockIdx.z;
-    const float* corner = padded + ((size_t)z * (ny + 2 * MARGIN) + MARGIN - REACH) * padded_pitch + MARGIN - REACH + x0;
+    const float* plane = padded + (size_t)z * (ny + 2 * MARGIN) * padded_pitch;
+    const float* corner = plane + (size_t)(MARGIN - REACH) * padded_pitch + MARGIN - REACH + x0;
     FOR_EACH_THREAD {
         for (int j = threadIdx.y; j < HIGH; j += TY)
             for (int i = threadIdx.x; i < WIDE; i += TX)
@@ -51,7 +52,7 @@ gabor_filter(const float* __restrict__ padded, const float* __restrict__ taps, f
 #ifdef __CUDACC__
 #pragma unroll 1
 #endif
-        for (int dy = REACH; dy >= 0; --dy) {  // from far to near: sums stay small until the end, and so do their errors
+        for (int dy = REACH; dy >= 0; --dy) {  // from far to near: sums stay small until the end, and their errors too
             float s[WINDOW], d[WINDOW];
             const float4 *below = &tile[middle + dy][left / 4], *above = &tile[middle - dy][left / 4];
             UNROLL for (int i = 0; i < WINDOW / 4; ++i) {

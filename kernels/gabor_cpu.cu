@@ -1,16 +1,16 @@
 // Responses of Gabor kernels of 10 angles, for a CPU.   Python: gpu_tomoclass/accelerated/gabor.py
 //
 // As kernels/gabor.cu, but what the kernels of one size and phase share is formed once for all their banks: for TILE
-// pixels a table of sums and differences over (+-dx, +-dy), of which the responses are products with taps,
-// [TILE x offsets] x [offsets x 10], in registers. In phase 0 the transposed kernel, of 90 degrees - angle, shares too: with
+// pixels a table of sums and differences over (+-dx, +-dy), of which the responses are products with taps, [TILE x
+// offsets] x [offsets x 10], in registers. In phase 0 the transposed kernel, of 90 degrees - angle, shares too: with
 // offsets (dx, dy) and (dy, dx) joined, `same` = sum, `other` = difference of their terms,
 //   P at an angle of 0, 18, 36 degrees = S + D, at 90 - angle = S - D, S from the even `same`, D from the even `other`,
 //   Q at an angle of 18, 36 degrees    = S + D, at 90 - angle = S - D, S from the odd `same`, D from the odd `other`,
-// and the response is P + Q at an angle, P - Q at its mirror image: half as many products. Per pixel and bank 5 (phase 0)
-// or 10 (phase 2) times (REACH + 1)^2 fmaf.
+// and the response is P + Q at an angle, P - Q at its mirror image: half as many products. Per pixel and bank 5 (phase
+// 0) or 10 (phase 2) times (REACH + 1)^2 fmaf.
 //
-// A block has BAND rows of a plane. Sums of responses and of their squares are float32 over a column of the band, double
-// beyond it.
+// A block has BAND rows of a plane. Sums of responses and of their squares are float32 over a column of the band,
+// double beyond it.
 //
 // Compile-time: ONE_THREAD, REACH, PHASE, MARGIN, BANKS, BAND.
 #define N_ANGLES 10
@@ -37,8 +37,8 @@ __device__ __forceinline__ void fold_rows(const float* middle, int pitch, float 
     }
 }
 
-// The table: terms of every offset for TILE pixels. From far to near: taps grow, so that sums are small until the end and
-// their rounding errors too (4 times smaller than from near to far, on planes whose grey level wanders).
+// The table: terms of every offset for TILE pixels. From far to near: taps grow, so that sums are small until the end
+// and their rounding errors too (4 times smaller than from near to far, on planes whose grey level wanders).
 __device__ __forceinline__ void fold_columns(const float (*s)[WIDE], const float (*d)[WIDE], float (*terms)[TILE]) {
     for (int dy = REACH; dy >= 0; --dy)
 #if PHASE == 0
@@ -102,7 +102,8 @@ __device__ __forceinline__ void combine(float (*sum)[TILE]) {
     }
 }
 
-// Responses of one plane, [bank][angle][y][x], rows of `pitch`, a multiple of TILE; partial sums, [bank][angle][band][2].
+// Responses of one plane, [bank][angle][y][x], rows of `pitch`, a multiple of TILE; partial sums,
+// [bank][angle][band][2].
 extern "C" __global__ void gabor_filter_cpu(const float* __restrict__ padded, const float* __restrict__ taps,
                                             float* __restrict__ responses, double* __restrict__ partial, int ny, int nx,
                                             int padded_pitch, int pitch) {

@@ -2,8 +2,8 @@
 //
 //   padded = plane - a mean, mirrored;    result = max, min over angles of (response - its mean) / its deviation
 //
-// Lanes along x. 8 bytes and a few operations per pixel for the one; 40 bytes read, 8 written and 40 operations per bank
-// for the other.
+// Lanes along x. 8 bytes and a few operations per pixel for the one; 40 bytes read, 8 written and 40 operations per
+// bank for the other.
 //
 // Compile-time: THREADS, MARGIN.
 #ifndef FOR_EACH_THREAD
@@ -38,8 +38,9 @@ gabor_pad(const float* __restrict__ image, const double* __restrict__ means, flo
 // Responses are [bank][angle][z of nz][y][x of pitch], statistics [bank][angle][z][2]; blockIdx.z = bank * nz + z. The
 // result has n_planes, of which this is number first_plane + z; channels[bank] and the next one are written.
 extern "C" __global__ void __launch_bounds__(THREADS)
-gabor_extremes(const float* __restrict__ responses, const float* __restrict__ statistics, const int* __restrict__ channels,
-               float* __restrict__ result, int nz, int first_plane, int n_planes, int nx, int pitch) {
+gabor_extremes(const float* __restrict__ responses, const float* __restrict__ statistics,
+               const int* __restrict__ channels, float* __restrict__ result, int nz, int first_plane, int n_planes,
+               int nx, int pitch) {
     const int bank = blockIdx.z / nz, z = blockIdx.z % nz, ny = gridDim.y, y = blockIdx.y;
     const size_t response = (size_t)nz * ny * pitch, channel = (size_t)n_planes * ny * nx;
     const float* from = responses + bank * (N_ANGLES * response) + ((size_t)z * ny + y) * pitch;

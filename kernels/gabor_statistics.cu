@@ -1,7 +1,7 @@
 // Means of planes, means and deviations of Gabor responses.   Python: gpu_tomoclass/accelerated/gabor.py
 //
-// `gabor_sums` reads 4 bytes per pixel, coalesced, and adds in double; `gabor_statistics` adds the parts that `gabor_filter`
-// has left. Threads of a block meet in shared memory.
+// `gabor_sums` reads 4 bytes per pixel, coalesced, and adds in double; `gabor_statistics` adds the parts that
+// `gabor_filter` has left. Threads of a block meet in shared memory.
 //
 // Compile-time: THREADS (a power of two; 1 on a CPU).
 #ifndef FOR_EACH_THREAD
@@ -12,8 +12,8 @@
 // How often a pixel occurs in one period of that line, half as often as it does.
 __device__ __forceinline__ double occurrence(int i, int n) { return n > 1 && (i == 0 || i == n - 1) ? 0.5 : 1.0; }
 
-// Sums over a plane and over one period of its mirrored repetition, in parts: block (b, z) adds every gridDim.x-th row of
-// plane z.
+// Sums over a plane and over one period of its mirrored repetition, in parts: block (b, z) adds every gridDim.x-th row
+// of plane z.
 extern "C" __global__ void __launch_bounds__(THREADS)
 gabor_sums(const float* __restrict__ image, double* __restrict__ partial, int ny, int nx) {
     __shared__ double sums[THREADS], repeated_sums[THREADS];
@@ -45,8 +45,8 @@ gabor_sums(const float* __restrict__ image, double* __restrict__ partial, int ny
     }
 }
 
-// Means of a plane: of its pixels, and of one period of its mirrored repetition. The latter is subtracted before filtering:
-// it leaves the smallest sums to kernels that reach far beyond a small plane.
+// Means of a plane: of its pixels, and of one period of its mirrored repetition. The latter is subtracted before
+// filtering: it leaves the smallest sums to kernels that reach far beyond a small plane.
 extern "C" __global__ void gabor_means(const double* __restrict__ partial, double* __restrict__ means, int n_parts,
                                        int ny, int nx) {
     const double* pairs = partial + 2 * (size_t)blockIdx.x * n_parts;
@@ -62,8 +62,9 @@ extern "C" __global__ void gabor_means(const double* __restrict__ partial, doubl
 // Mean and 1 / standard deviation of each response, as 2 floats; 0 for the latter where the response is constant. Block
 // (response, z) adds n_parts pairs (sum, sum of squares); `weights` are sums of absolute taps, one per response.
 extern "C" __global__ void __launch_bounds__(THREADS)
-gabor_statistics(const double* __restrict__ partial, const double* __restrict__ means, const float* __restrict__ extremes,
-                 const double* __restrict__ weights, float* __restrict__ statistics, int n_parts, long long n_pixels) {
+gabor_statistics(const double* __restrict__ partial, const double* __restrict__ means,
+                 const float* __restrict__ extremes, const double* __restrict__ weights, float* __restrict__ statistics,
+                 int n_parts, long long n_pixels) {
     __shared__ double sums[THREADS], squares[THREADS];
     const int t = threadIdx.x, z = blockIdx.y;
     const size_t response = (size_t)blockIdx.x * gridDim.y + z;
