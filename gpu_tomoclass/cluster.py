@@ -8,6 +8,7 @@ recorded once the client sees the same planes on disk. Planes of a worker that d
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import queue
@@ -156,8 +157,9 @@ class Cluster:
         """N processes, each with its share of the cores, or a GPU; only this process can talk to them.
 
         Whoever can connect to a scheduler can run programs as its user, and everybody on this machine can connect, so
-        connections are encrypted with a key that only these processes have.
+        connections are encrypted with a key that only these processes have, and there are no web pages.
         """
+        import dask
         from distributed import Nanny, Scheduler, Security, SpecCluster
 
         assert self.n_local is not None
@@ -176,7 +178,14 @@ class Cluster:
             security = Security.temporary()
         except ImportError as error:
             raise ResourceError(str(error), do="pip install 'gpu_tomoclass[dask]'") from error
-        common = {"host": "127.0.0.1", "protocol": "tls://", "security": security, "dashboard": False}
+        common = {
+            "host": "127.0.0.1",
+            "protocol": "tls://",
+            "security": security,
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
+        }
+        no_pages: dict[str, list[str]] = {f"distributed.{who}.http.routes": [] for who in ("scheduler", "worker")}
         worker = {
             "nthreads": threads,
             "memory_limit": 0,  # Dask would pause a worker that has much memory; slabs.py knows better
@@ -184,14 +193,19 @@ class Cluster:
             "silence_logs": logging.ERROR,
             **common,
         }
-        scheduler = {"port": 0, "dashboard_address": None, "allowed_failures": FAILURES, **common}
+        scheduler = {"port": 0, "allowed_failures": FAILURES, **common}
         try:
-            cluster = SpecCluster(
-                workers={i: {"cls": Nanny, "options": {**worker, "env": environments[i]}} for i in range(self.n_local)},
-                scheduler={"cls": Scheduler, "options": scheduler},
-                security=security,
-                silence_logs=logging.ERROR,
-            )
+            with dask.config.set(no_pages):
+                worker["config"] = copy.deepcopy(dask.config.config)  # for those that replace dead ones, too
+                workers = {
+                    i: {"cls": Nanny, "options": {**worker, "env": environments[i]}} for i in range(self.n_local)
+                }
+                cluster = SpecCluster(
+                    workers=workers,
+                    scheduler={"cls": Scheduler, "options": scheduler},
+                    security=security,
+                    silence_logs=logging.ERROR,
+                )
         except (OSError, RuntimeError) as error:
             raise ResourceError(f"the processes of {self.address} cannot be started: {error}") from error
         with contextlib.closing(cluster):
