@@ -24,8 +24,8 @@ TOLERANCES: dict[str, Tolerance] = {
     "neighbors": Tolerance(0, "copies"),
     "gabor": Tolerance(
         6e-6,
-        "sums of up to 625 products in float32, which a plain loop gets wrong by 2e-6 to 1e-5; TWS's own are off by 7e-6"
-        " of a standard deviation, here a third of the largest value",
+        "sums of up to 625 products in float32, which a plain loop gets wrong by 1e-6 to 1e-5; TWS's own are off by"
+        " 7e-6 of a standard deviation, about 2e-6 of the largest value",
         ptx=6e-6,
     ),
     "anisotropic_diffusion": Tolerance(

@@ -26,6 +26,10 @@ SIZES = (
     Planes(1, 56, 64, "small32", patches(19, 20)),
     Planes(2, 101, 97, parameters=patches(13)),
     Planes(1, 53, 41, "float", patches(255)),
+    Planes(1, 37, 53, parameters=patches(101)),
+    Planes(1, 13, 17, "float", patches(19)),  # smaller than the patch
+    Planes(1, 1, 1, "constant", patches(19)),
+    Planes(2, 30, 31, "constant", patches(19)),
     Planes(1, 61, 67, "steps", patches(19)),
     Planes(1, 317, 428, parameters=patches(19)),
 )
