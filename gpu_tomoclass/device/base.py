@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,14 @@ class Device(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Wait for all launches."""
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """How long the device needs for what ``work`` asks of it, by its own clock where it has one."""
+        self.synchronize()
+        began = time.perf_counter()
+        work()
+        self.synchronize()
+        return time.perf_counter() - began
 
     @abstractmethod
     def free_memory(self) -> int | None:

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,16 @@ class CudaDevice(Device):
 
     def synchronize(self) -> None:
         self._gpu.synchronize()
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Between two events on the stream of the launches; a wait for the host in between counts too."""
+        with self._gpu:
+            began, ended = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+            began.record()
+            work()
+            ended.record()
+            ended.synchronize()
+            return float(self._cupy.cuda.get_elapsed_time(began, ended)) / 1e3
 
     def free_memory(self) -> int | None:
         with self._gpu:

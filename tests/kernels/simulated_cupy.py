@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,8 @@ class SimulatedCupy:
             Device=lambda number: _Device(self, number),
             runtime=_Runtime(self),
             compiler=SimpleNamespace(CompileException=CompileException),
+            Event=lambda: _Event(self),
+            get_elapsed_time=self.get_elapsed_time,
         )
 
     def record(self, name: str, *args: Any, **kwargs: Any) -> None:
@@ -136,6 +139,12 @@ class SimulatedCupy:
             free_all_blocks=lambda: self.record("cuda.MemoryPool.free_all_blocks", None),
         )
 
+    def get_elapsed_time(self, began: _Event, ended: _Event) -> float:
+        self.record("cuda.get_elapsed_time", began, ended)
+        if began.at is None or not ended.is_waited_for:
+            raise CUDARuntimeError("cudaErrorNotReady: device not ready")
+        return 1e3 * (ended.at - began.at)
+
     def RawModule(self, **kwargs: Any) -> _Module:
         self.record("RawModule", **kwargs)
         return _Module(self, **kwargs)
@@ -154,6 +163,20 @@ class _Device:
 
     def synchronize(self) -> None:
         self.cupy.record("cuda.Device.synchronize", self)
+
+
+class _Event:
+    def __init__(self, cupy: SimulatedCupy) -> None:
+        cupy.record("cuda.Event")
+        self.cupy, self.at, self.is_waited_for = cupy, None, False
+
+    def record(self) -> None:
+        self.cupy.record("cuda.Event.record", self)
+        self.at = time.perf_counter()
+
+    def synchronize(self) -> None:
+        self.cupy.record("cuda.Event.synchronize", self)
+        self.is_waited_for = self.at is not None
 
 
 class _Runtime:

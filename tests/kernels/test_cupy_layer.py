@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     device.copy(features, device.zeros(features.shape, np.float32))
     device.numpy(features)
     device.synchronize()
+    assert device.seconds(lambda: time.sleep(0.01)) >= 0.01
     device.free_memory()
     device.release_memory()
     return simulated.calls
@@ -126,8 +128,12 @@ def test_every_call_fits_the_installed_cupy(cupy: Any, calls: list[Call]) -> Non
         "copyto",
         "cuda.Device",
         "cuda.Device.synchronize",
+        "cuda.Event",
+        "cuda.Event.record",
+        "cuda.Event.synchronize",
         "cuda.MemoryPool.free_all_blocks",
         "cuda.MemoryPool.free_bytes",
+        "cuda.get_elapsed_time",
         "cuda.runtime.driverGetVersion",
         "cuda.runtime.getDeviceCount",
         "cuda.runtime.getDeviceProperties",
