@@ -7,6 +7,7 @@ recorded once the client sees the same planes on disk. Planes of a worker that d
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import logging
@@ -16,7 +17,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -99,12 +100,11 @@ class Cluster:
 
     def __enter__(self) -> Self:
         try:
-            import distributed
+            import distributed  # noqa: F401
         except ImportError as error:
             raise ResourceError(
                 f"Dask's package distributed cannot be imported ({error})", do="pip install 'gpu_tomoclass[dask]'"
             ) from error
-        self._distributed = distributed
         with self._stack:
             where = self.address if self.n_local is None else self._stack.enter_context(self._local_cluster())
             self.client = self._stack.enter_context(self._connected(where))
@@ -213,16 +213,11 @@ class Cluster:
 
     @contextlib.contextmanager
     def _connected(self, where: Any) -> Iterator[Any]:
-        try:
-            client = self._distributed.Client(where, timeout=self.patience, set_as_default=False)
-        except ValueError as error:  # an unknown kind of address
-            raise UsageError(f"{self.address} cannot be used: {error}", do="give tcp://HOST:PORT") from error
-        except OSError as error:
-            raise ResourceError(
-                f"no Dask scheduler answers at {self.address} within {self.patience:g} seconds",
-                do="start one with dask scheduler, or name another",
-            ) from error
-        with contextlib.closing(client):
+        import distributed
+
+        if self.n_local is None:
+            self._knock()
+        with contextlib.closing(distributed.Client(where, timeout=self.patience, set_as_default=False)) as client:
             try:
                 client.wait_for_workers(self.n_local or 1, timeout=self.patience)
             except OSError as error:
@@ -231,6 +226,27 @@ class Cluster:
                     do=f"start some with dask worker {self.address}",
                 ) from error
             yield client
+
+    def _knock(self) -> None:
+        """See whether there is a Dask scheduler: a Client that finds none, or something else, leaves threads behind."""
+        from distributed import Security
+        from distributed.comm import connect
+
+        async def greet() -> None:
+            options = Security().get_connection_args("client")
+            comm = await asyncio.wait_for(connect(self.address, timeout=self.patience, **options), self.patience)
+            comm.abort()
+
+        try:
+            with ThreadPoolExecutor(1) as thread:  # asyncio wants one without an event loop; a notebook's has one
+                thread.submit(asyncio.run, greet()).result()
+        except OSError as error:
+            raise ResourceError(
+                f"no Dask scheduler answers at {self.address} within {self.patience:g} seconds",
+                do="start one with dask scheduler, or name another",
+            ) from error
+        except (ValueError, TypeError, RuntimeError) as error:  # unknown kinds, keys that are missing
+            raise UsageError(f"{self.address} cannot be used: {error}", do="give tcp://HOST:PORT") from error
 
     def _check_workers(self) -> None:
         """The same version and the same device everywhere."""
@@ -357,7 +373,7 @@ class ClusterWorkers(PlaneWorkers):
     def _result(self, future: Any, start: int, stop: int) -> Done | None:
         from distributed import KilledWorker
 
-        if future.cancelled():
+        if future.cancelled() or self._cluster.client.status != "running":
             raise self._cluster.lost()
         try:
             found: Done = future.result(timeout=LOOK)
@@ -367,7 +383,7 @@ class ClusterWorkers(PlaneWorkers):
                 f"every worker that was given planes {planes} died; the last was {error.last_worker.address}",
                 do="see its log: too little memory is the usual cause",
             ) from error
-        except TimeoutError:
+        except OSError:
             if future.status == "error":  # the task's own
                 raise
             return None

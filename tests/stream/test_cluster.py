@@ -1,5 +1,6 @@
 """Processes of a Dask cluster classify as this process does, byte for byte, whatever happens to them."""
 
+import asyncio
 import contextlib
 import hashlib
 import itertools
@@ -7,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -311,9 +313,17 @@ def test_other_users_of_this_machine_are_kept_out(cluster):
     """Whoever can talk to a scheduler can run programs as its user."""
     scheduler = cluster.client.cluster.scheduler
     assert scheduler.address.startswith("tls://127.0.0.1:")
-    for security in (distributed.Security(), distributed.Security.temporary()):
-        with pytest.raises((OSError, TypeError)):
-            distributed.Client(scheduler.address, security=security, timeout=0.3, set_as_default=False)
+
+    async def connect(protocol, security):
+        address = scheduler.address.replace("tls://", protocol)
+        options = security.get_connection_args("client")
+        comm = await asyncio.wait_for(distributed.comm.connect(address, timeout=0.5, **options), 0.5)
+        comm.abort()
+
+    asyncio.run(connect("tls://", cluster.client.security))
+    for protocol, security in (("tcp://", distributed.Security()), ("tls://", distributed.Security.temporary())):
+        with pytest.raises(OSError):  # noqa: PT011  (whatever the handshake says)
+            asyncio.run(connect(protocol, security))
     pages = [scheduler.http_server.port, *cluster.client.run(lambda dask_worker: dask_worker.http_server.port).values()]
     for port, page in itertools.product(pages, ("health", "info/main/workers.html", "json/identity.json", "metrics")):
         with pytest.raises(urllib.error.HTTPError, match="404"):
@@ -353,8 +363,14 @@ def test_no_scheduler_answers():
     with pytest.raises(ResourceError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1 within 0.5 seconds"):
         Cluster("tcp://127.0.0.1:1", patience=0.5).__enter__()
     assert time.monotonic() - began < 20
-    with pytest.raises(UsageError, match=r"pigeon://roof:1 cannot be used: unknown address scheme"):
-        Cluster("pigeon://roof:1", patience=0.5).__enter__()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # somebody else's port
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ResourceError, match=f"no Dask scheduler answers at {address} within 0.5 seconds"):
+            Cluster(address, patience=0.5).__enter__()
+    assert time.monotonic() - began < 20
+    for address, said in (("pigeon://roof:1", "unknown address scheme"), ("tls://127.0.0.1:1", "TLS")):
+        with pytest.raises(UsageError, match=f"{address} cannot be used: {said}"):
+            Cluster(address, patience=0.5).__enter__()
 
 
 def test_workers_of_another_version(tmp_path):
