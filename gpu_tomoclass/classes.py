@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpu_tomoclass.errors import UsageError
+
 # Okabe & Ito's colour-blind safe palette, the three strongest first, yellow and black last (hard to see on an overlay).
 PALETTE = (
     (0, 114, 178),
@@ -39,3 +41,23 @@ class LabelClass:
 def default_classes(names: Sequence[str]) -> tuple[LabelClass, ...]:
     """Classes with values 1..k and palette colours for the given names, in order."""
     return tuple(LabelClass(i + 1, name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(names))
+
+
+def class_value(text: str, classes: Sequence[LabelClass]) -> int:
+    """Label value of a class given by its name, or by its value.
+
+    Raises
+    ------
+    UsageError
+        If no class has the name and it is no value of 0 to 255.
+    """
+    for c in classes:
+        if c.name == text:
+            return c.value
+    if text.isdecimal() and int(text) <= 255:
+        return int(text)
+    known = ", ".join(f"{c.value} {c.name}" for c in classes)
+    raise UsageError(
+        f"there is no class {text!r}",
+        do=f"give one of {known}" if known else "give a label value of 0 to 255; the file names no classes",
+    )

@@ -1,15 +1,18 @@
-"""Comparison of labels with the truth, plane by plane: accuracy, Dice, IoU, volume fractions."""
+"""Comparison of labels with the truth, plane by plane: accuracy, Dice, IoU, volume fractions, borders, halo."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gpu_tomoclass.boundaries import HALO_DISTANCE, BoundaryDistances, HaloShare
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
-from gpu_tomoclass.volume import Volume
+from gpu_tomoclass.planes import Progress
+from gpu_tomoclass.volume import Volume, VoxelSize
 
 
 class Confusion:
@@ -214,6 +217,111 @@ def compare_volumes(
     DataError
         If a volume holds other values than whole numbers of 0..255.
     """
+    confusion = Confusion(classes, names=_names(labels, truth))
+    for _, true_plane, label_plane, mask in _plane_pairs(labels, truth, planes=planes, ignore=ignore, mapping=mapping):
+        confusion.update(true_plane, label_plane, mask=mask)
+    return confusion
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Labels compared with the truth.
+
+    Attributes
+    ----------
+    confusion : Confusion
+        Scores and volume fractions.
+    boundaries : BoundaryDistances or None
+        None if they were not asked for.
+    halo : HaloShare or None
+        None if it was not asked for.
+    voxel_size : (z, y, x) in nm or None
+    """
+
+    confusion: Confusion
+    boundaries: BoundaryDistances | None
+    halo: HaloShare | None
+    voxel_size: VoxelSize | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers, strings and lists for JSON; NaN becomes None."""
+        found = self.confusion.to_dict()
+        if self.boundaries is not None:
+            for row in found["classes"]:
+                row["boundary"] = self.boundaries.of(row["value"])
+        if self.halo is not None:
+            found["halo"] = {
+                "solid": self.halo.solid,
+                "background": self.halo.background,
+                "distance": self.halo.distance,
+                "pixels": self.halo.pixels,
+                "share": _plain(self.halo.share),
+            }
+        found["voxel_size_nm"] = None if self.voxel_size is None else list(self.voxel_size)
+        return found
+
+
+def evaluate_volumes(
+    labels: Volume,
+    truth: Volume,
+    *,
+    planes: Iterable[int] | None = None,
+    ignore: Iterable[int] = (),
+    mapping: Mapping[int, int] | None = None,
+    classes: Sequence[int | LabelClass] | None = None,
+    boundaries: bool = True,
+    halo: tuple[int, int] | None = None,
+    halo_distance: float = HALO_DISTANCE,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """`compare_volumes`, and where the borders lie; one plane in memory at a time.
+
+    Parameters
+    ----------
+    labels, truth, planes, ignore, mapping, classes
+        As in `compare_volumes`. Lengths in nm are by the voxel size of the labels, else of the truth.
+    boundaries : bool
+        Whether to measure distances between borders, see `BoundaryDistances`; it takes most of the time.
+    halo : (solid, background), optional
+        Label values of the two classes whose border may have a halo, see `HaloShare`.
+    halo_distance : float
+        In pixels.
+    progress : callable, optional
+        Called with (planes done, planes in all).
+    """
+    chosen = list(range(labels.shape[0]) if planes is None else planes)
+    voxel_size = labels.voxel_size or truth.voxel_size
+    found = Evaluation(
+        confusion=Confusion(classes, names=_names(labels, truth)),
+        boundaries=BoundaryDistances(voxel_size) if boundaries else None,
+        halo=None if halo is None else HaloShare(*halo, distance=halo_distance),
+        voxel_size=voxel_size,
+    )
+    pairs = _plane_pairs(labels, truth, planes=chosen, ignore=ignore, mapping=mapping)
+    for i, (_, true_plane, label_plane, mask) in enumerate(pairs):
+        if progress is not None:
+            progress(i, len(chosen))
+        for part in (found.confusion, found.boundaries, found.halo):
+            if part is not None:
+                part.update(true_plane, label_plane, mask=mask)
+    if progress is not None:
+        progress(len(chosen), len(chosen))
+    return found
+
+
+def _names(labels: Volume, truth: Volume) -> dict[int, str]:
+    return {c.value: c.name for c in (*truth.classes, *labels.classes)}
+
+
+def _plane_pairs(
+    labels: Volume,
+    truth: Volume,
+    *,
+    planes: Iterable[int] | None,
+    ignore: Iterable[int],
+    mapping: Mapping[int, int] | None,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Number, truth (numbered as the labels) and labels of each plane, and a mask where something is ignored."""
     if labels.shape != truth.shape:
         raise ModelError(
             f"is {labels.shape} (z, y, x), the truth {truth.path} is {truth.shape}",
@@ -226,13 +334,10 @@ def compare_volumes(
             raise UsageError(f"mapping {stored} to {value}: label values are 0 to 255")
         table[stored] = value
     ignored = list(ignore)
-    confusion = Confusion(classes, names={c.value: c.name for c in (*truth.classes, *labels.classes)})
     for z in range(labels.shape[0]) if planes is None else planes:
         true_plane = as_labels(truth.plane(z), what=f"{truth.path}: plane {z}")
         label_plane = as_labels(labels.plane(z), what=f"{labels.path}: plane {z}")
-        mask = ~np.isin(true_plane, ignored) if ignored else None
-        confusion.update(table[true_plane], label_plane, mask=mask)
-    return confusion
+        yield z, table[true_plane], label_plane, ~np.isin(true_plane, ignored) if ignored else None
 
 
 def _value(c: int | LabelClass) -> int:

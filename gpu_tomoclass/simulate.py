@@ -6,7 +6,7 @@ the beam runs along y (down the rows), so a missing wedge around +-90 degrees bl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,11 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d, shift
 from skimage.transform import iradon, radon
 
 from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.planes import Progress
 
 PHANTOM_CLASSES = ("background", "void", "matrix", "inset", "shell")
 PHANTOM_LEVELS = (0, 64, 128, 191, 255)  # evenly spaced: the only set tried for which plain thresholding works at all
+WEDGE = (-76.0, 76.0, 2.0)  # first and last tilt angle and step, in degrees, of a series with a missing wedge
 SAMPLE_CLASSES = ("vacuum", "rubber", "silica")
 
 # (x, y, half width, half height, degrees, class); each ellipse overwrites those before it. Geometry of the Shepp-Logan
@@ -124,6 +126,30 @@ def simulate_phantom(
     labels : (size, size) uint8
         0..4, see `PHANTOM_CLASSES`.
     """
+    options: dict[str, Any] = {"eight_bit": eight_bit, "poisson": poisson, "max_shift": max_shift, "bits": bits}
+    planes = phantom_planes(1, size=size, angles=angles, levels=levels, seed=seed, **options)
+    return next(planes), phantom_labels(size)
+
+
+def phantom_planes(
+    n_planes: int,
+    *,
+    size: int = 512,
+    angles: np.ndarray | None = None,
+    levels: Sequence[float] = PHANTOM_LEVELS,
+    eight_bit: bool = True,
+    poisson: float = 0.0,
+    max_shift: float = 0.0,
+    bits: int = 8,
+    seed: int = 0,
+) -> Iterator[np.ndarray]:
+    """Planes of a tomogram whose every plane is the phantom: `simulate_phantom` is the first of them.
+
+    Each plane has noise of its own. A projection is one picture of all planes, so its shift is the same in all. All
+    planes have the grey scale of the first: its minimum is 0, its maximum 255 or 65535, and values beyond are clipped.
+    """
+    if n_planes < 1:
+        raise UsageError(f"a phantom of {n_planes} planes", do="use 1 or more")
     if len(levels) != len(PHANTOM_CLASSES) or levels[0] != 0:
         raise UsageError(f"phantom levels are {tuple(levels)}", do="give five, background first and 0")
     if bits not in (8, 16):
@@ -131,22 +157,47 @@ def simulate_phantom(
     if poisson < 0 or max_shift < 0:
         raise UsageError(f"noise mean {poisson} and shift {max_shift} must not be negative")
     angles = tilt_angles(0, 178, 2) if angles is None else np.asarray(angles, np.float64)
+    return _phantom_planes(n_planes, size, angles, np.asarray(levels), eight_bit, poisson, max_shift, bits, seed)
+
+
+def _phantom_planes(
+    n_planes: int,
+    size: int,
+    angles: np.ndarray,
+    levels: np.ndarray,
+    eight_bit: bool,
+    poisson: float,
+    max_shift: float,
+    bits: int,
+    seed: int,
+) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
-    labels = phantom_labels(size)
-    sinogram = project(np.asarray(levels, np.float64)[labels], angles)
-    sinogram *= 255 / sinogram.max()
+    clean = project(levels.astype(np.float64)[phantom_labels(size)], angles)
+    clean *= 255 / clean.max()
     if eight_bit:
-        sinogram = np.round(sinogram)
-    if poisson:
-        sinogram = sinogram + rng.poisson(poisson, sinogram.shape)
-    if eight_bit:
-        sinogram = np.minimum(sinogram, 255)
-    if max_shift:
-        sinogram = shift_projections(sinogram, rng.uniform(-max_shift, max_shift, len(angles)))
+        clean = np.round(clean)
+    shifts: np.ndarray | None = None
+    scale: tuple[float, float] | None = None
+    plane: np.ndarray | None = None
+    for _ in range(n_planes):
+        if plane is not None and not poisson:  # nothing differs from plane to plane
+            yield plane
+            continue
+        sinogram = clean
+        if poisson:
+            sinogram = sinogram + rng.poisson(poisson, sinogram.shape)
         if eight_bit:
-            sinogram = np.clip(np.round(sinogram), 0, 255)
-    image = reconstruct(sinogram, angles)
-    return _to_integers(image, low=image.min(), high=image.max(), bits=bits), labels
+            sinogram = np.minimum(sinogram, 255)
+        if max_shift:
+            if shifts is None:
+                shifts = rng.uniform(-max_shift, max_shift, len(angles))
+            sinogram = shift_projections(sinogram, shifts)
+            if eight_bit:
+                sinogram = np.clip(np.round(sinogram), 0, 255)
+        image = reconstruct(sinogram, angles)
+        scale = scale or (image.min(), image.max())
+        plane = _to_integers(image, low=scale[0], high=scale[1], bits=bits)
+        yield plane
 
 
 def shift_projections(sinogram: np.ndarray, shifts: np.ndarray) -> np.ndarray:
@@ -237,26 +288,11 @@ class SampleVolume:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def simulate_sample(
-    *,
-    shape: tuple[int, int, int] = (24, 160, 136),
-    diameter: float = 150.0,
-    voxel: float = 1.25,
-    silica_fraction: float = 0.25,
-    sphere_radius: float = 9.0,
-    angles: np.ndarray | None = None,
-    levels: tuple[float, float] = (1.0, 1.9),
-    counts: float = 40.0,
-    max_shift: float = 0.6,
-    iterations: int = 20,
-    seed: int = 0,
-) -> SampleVolume:
-    """A piece of a silica-filled rubber pillar as electron tomography shows it: noise, misalignment, missing wedge.
+@dataclass(frozen=True)
+class PillarRecipe:
+    """How a piece of a silica-filled rubber pillar is made and seen: noise, misalignment, missing wedge.
 
-    The projections are made from a grid twice as fine as the reconstruction, so that the reconstruction does not
-    profit from sharing its own model of the specimen.
-
-    Parameters
+    Attributes
     ----------
     shape : (nz, ny, nx)
     diameter, voxel, sphere_radius : float
@@ -268,7 +304,8 @@ def simulate_sample(
     levels : (rubber, silica)
         Signal per nm relative to rubber; vacuum is 0.
     counts : float
-        Mean counts at the thickest place of the projections (Poisson noise, and read noise of a third of a count).
+        Mean counts at the thickest place of the projections (Poisson noise, and read noise of a third of a count); 0
+        for no noise.
     max_shift : float
         Every projection is shifted by a uniform random -max_shift..max_shift pixels.
     iterations : int
@@ -276,39 +313,140 @@ def simulate_sample(
     seed : int
         The same seed gives the same volume.
     """
-    nz, ny, nx = shape
-    if diameter / voxel > 0.98 * min(ny, nx):
-        raise UsageError(f"a pillar of {diameter} nm does not fit into {min(ny, nx)} voxels of {voxel} nm")
-    if not 0 <= silica_fraction <= 0.6:
-        raise UsageError(f"a silica fraction of {silica_fraction} cannot be packed", do="use 0 to 0.6")
-    angles = tilt_angles(-76, 70, 2) if angles is None else np.asarray(angles, np.float64)
-    rng = np.random.default_rng(seed)
-    radius, sphere = diameter / voxel / 2, sphere_radius / voxel
-    fine_truth = _pillar(shape, radius=radius, fraction=silica_fraction, sphere=sphere, rng=rng)
-    texture = gaussian_filter(rng.standard_normal(shape), 5)
-    texture *= 0.08 / texture.std()  # rubber is not quite homogeneous
-    projections = _project_fine(fine_truth, texture, levels=levels, angles=angles, n_bins=nx)
-    projections = gaussian_filter1d(projections, 1.0, axis=0)  # the probe and the detector blur by about a pixel
-    scale = counts / projections.max()
-    noisy = rng.poisson(projections * scale) + rng.normal(0, 1 / 3, projections.shape)
-    noisy = shift_projections(noisy / scale, rng.uniform(-max_shift, max_shift, len(angles)))
-    rays = noisy.transpose(1, 0, 2).reshape(len(angles) * nx, nz).astype(np.float32)
-    pixels = sirt(projection_matrix(angles, shape=(ny, nx), n_bins=nx), rays, iterations=iterations)
-    low, high = np.percentile(pixels, (0.01, 99.99))
-    return SampleVolume(
-        volume=np.ascontiguousarray(_to_integers(pixels.T.reshape(shape), low=low, high=high, bits=16)),
-        truth=_majority(fine_truth) + np.uint8(1),
-        class_names=SAMPLE_CLASSES,
-        voxel_size=(voxel, voxel, voxel),
-        settings={
-            "specimen": f"silica-filled rubber pillar, {diameter:g} nm",
-            "silica volume fraction": round(float((fine_truth == 2).sum() / (fine_truth > 0).sum()), 4),
+
+    shape: tuple[int, int, int] = (24, 160, 136)
+    diameter: float = 150.0
+    voxel: float = 1.25
+    silica_fraction: float = 0.25
+    sphere_radius: float = 9.0
+    angles: np.ndarray | None = None
+    levels: tuple[float, float] = (1.0, 1.9)
+    counts: float = 40.0
+    max_shift: float = 0.6
+    iterations: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1 or not self.voxel > 0:
+            raise UsageError(f"a pillar of {self.shape} voxels of {self.voxel} nm")
+        if self.diameter / self.voxel > 0.98 * min(self.shape[1:]):
+            what = f"a pillar of {self.diameter} nm does not fit into {min(self.shape[1:])} voxels of {self.voxel} nm"
+            raise UsageError(what, do="use larger voxels or more of them")
+        if not 0 <= self.silica_fraction <= 0.6:
+            raise UsageError(f"a silica fraction of {self.silica_fraction} cannot be packed", do="use 0 to 0.6")
+        if self.counts < 0 or self.max_shift < 0 or self.iterations < 1:
+            raise UsageError("counts and shift must not be negative, and SIRT needs at least one iteration")
+
+    @property
+    def tilt_angles(self) -> np.ndarray:
+        """Tilt angles in degrees: (n_angles,) float64."""
+        return tilt_angles(-76, 70, 2) if self.angles is None else np.asarray(self.angles, np.float64)
+
+    def settings(self) -> dict[str, Any]:
+        """For reports."""
+        angles = self.tilt_angles
+        return {
+            "specimen": f"silica-filled rubber pillar, {self.diameter:g} nm",
             "tilt angles (degrees)": f"{angles[0]:g} to {angles[-1]:g}, {len(angles)} projections",
-            "counts at the thickest place": counts,
-            "misalignment (pixels)": f"up to ±{max_shift:g}",
-            "reconstruction": f"SIRT, {iterations} iterations",
-            "seed": seed,
-        },
+            "counts at the thickest place": self.counts,
+            "misalignment (pixels)": f"up to ±{self.max_shift:g}",
+            "reconstruction": f"SIRT, {self.iterations} iterations",
+            "seed": self.seed,
+        }
+
+
+NewArray = Callable[[tuple[int, ...], type[Any]], np.ndarray]
+_SLAB_PIXELS = 2**24  # of the fine grid, in memory at once
+
+
+@dataclass(frozen=True)
+class MadePillar:
+    """A pillar and its reconstruction; planes are converted when they are asked for."""
+
+    recipe: PillarRecipe
+    fine_truth: np.ndarray
+    pixels: np.ndarray
+    grey_range: tuple[float, float]
+
+    def volume_plane(self, z: int) -> np.ndarray:
+        """(ny, nx) uint16."""
+        return _to_integers(self.pixels[z], low=self.grey_range[0], high=self.grey_range[1], bits=16)
+
+    def truth_plane(self, z: int) -> np.ndarray:
+        """(ny, nx) uint8, 1..3 in the order of `SAMPLE_CLASSES`."""
+        return _majority(self.fine_truth[z : z + 1])[0] + np.uint8(1)
+
+    def settings(self) -> dict[str, Any]:
+        """The recipe's settings and the silica that there is."""
+        silica = sum(int((plane == 2).sum()) for plane in self.fine_truth)
+        solid = sum(int((plane > 0).sum()) for plane in self.fine_truth)
+        return {**self.recipe.settings(), "silica volume fraction": round(silica / max(1, solid), 4)}
+
+
+def make_pillar(
+    recipe: PillarRecipe, *, new_array: NewArray = np.empty, progress: Progress | None = None
+) -> MadePillar:
+    """Grow a pillar, project it, spoil the projections, reconstruct it.
+
+    The projections are made from a grid twice as fine as the reconstruction, so that the reconstruction does not
+    profit from sharing its own model of the specimen.
+
+    Parameters
+    ----------
+    recipe : PillarRecipe
+    new_array : callable
+        ``new_array(shape, dtype)`` makes the arrays that hold all planes; arrays in files keep the memory bounded.
+    progress : callable, optional
+        Called with (steps done, steps in all); projecting and reconstructing a plane are a step each.
+    """
+    nz, ny, nx = shape = recipe.shape
+    angles = recipe.tilt_angles
+    rng = np.random.default_rng(recipe.seed)
+    slab = max(1, _SLAB_PIXELS // (_FINE**2 * ny * nx))
+    starts = range(0, nz, slab)
+
+    def tell(done: int) -> None:
+        if progress is not None:
+            progress(done, 2 * nz)
+
+    fine_truth = _pillar(
+        shape,
+        radius=recipe.diameter / recipe.voxel / 2,
+        fraction=recipe.silica_fraction,
+        sphere=recipe.sphere_radius / recipe.voxel,
+        rng=rng,
+        new_array=new_array,
+    )
+    texture = _texture(shape, slab=slab, rng=rng, new_array=new_array)
+    projections = new_array((nx, len(angles), nz), np.float32)
+    for z in starts:
+        tell(z)
+        part = slice(z, min(nz, z + slab))
+        seen = _project_fine(fine_truth[part], texture[part], levels=recipe.levels, angles=angles, n_bins=nx)
+        projections[:, :, part] = gaussian_filter1d(seen, 1.0, axis=0)  # probe and detector blur by about a pixel
+    tell(nz)
+    rays = _spoil(projections, recipe, rng=rng, new_array=new_array)
+    matrix = projection_matrix(angles, shape=(ny, nx), n_bins=nx)
+    pixels = new_array(shape, np.float32)
+    for z in starts:
+        part = slice(z, min(nz, z + slab))
+        found = sirt(matrix, rays[:, :, part].reshape(len(angles) * nx, -1), iterations=recipe.iterations)
+        pixels[part] = found.T.reshape(-1, ny, nx)
+        tell(nz + part.stop)
+    return MadePillar(recipe, fine_truth, pixels, _grey_range(pixels, slab=slab))
+
+
+def simulate_sample(**options: Any) -> SampleVolume:
+    """A pillar in memory; the options are the attributes of `PillarRecipe`."""
+    recipe = PillarRecipe(**options)
+    made = make_pillar(recipe)
+    planes = range(recipe.shape[0])
+    return SampleVolume(
+        volume=np.stack([made.volume_plane(z) for z in planes]),
+        truth=np.stack([made.truth_plane(z) for z in planes]),
+        class_names=SAMPLE_CLASSES,
+        voxel_size=(recipe.voxel, recipe.voxel, recipe.voxel),
+        settings=made.settings(),
     )
 
 
@@ -316,7 +454,13 @@ _FINE = 2  # fine pixels per pixel, in the plane
 
 
 def _pillar(
-    shape: tuple[int, int, int], *, radius: float, fraction: float, sphere: float, rng: np.random.Generator
+    shape: tuple[int, int, int],
+    *,
+    radius: float,
+    fraction: float,
+    sphere: float,
+    rng: np.random.Generator,
+    new_array: NewArray,
 ) -> np.ndarray:
     """Pillar on the fine grid: (nz, 2 ny, 2 nx) uint8, 0 vacuum, 1 rubber, 2 silica; lengths in pixels."""
     nz, ny, nx = shape
@@ -324,9 +468,14 @@ def _pillar(
     y = ((np.arange(ny * _FINE) + 0.5) / _FINE - ny / 2)[None, :, None]
     x = ((np.arange(nx * _FINE) + 0.5) / _FINE - nx / 2)[None, None, :]
     angle, phase = np.arctan2(y, x), rng.uniform(0, 2 * np.pi, 2)
-    outline = 1 + 0.02 * np.cos(2 * angle + phase[0] + 0.02 * z) + 0.01 * np.cos(3 * angle + phase[1] - 0.04 * z)
-    truth = (np.hypot(y, x) < radius * (0.93 + 0.04 * z / nz) * outline).astype(np.uint8)
-    target, filled = fraction * truth.sum(), 0
+    truth = new_array((nz, ny * _FINE, nx * _FINE), np.uint8)
+    solid = 0
+    for i, height in enumerate(z):
+        outline = 1 + 0.02 * np.cos(2 * angle + phase[0] + 0.02 * height)
+        outline += 0.01 * np.cos(3 * angle + phase[1] - 0.04 * height)
+        truth[i] = (np.hypot(y, x) < radius * (0.93 + 0.04 * height / nz) * outline)[0]
+        solid += int(truth[i].sum())
+    target, filled = fraction * solid, 0
     while filled < target:
         for centre, r in _aggregate(nz=nz, radius=radius, sphere=sphere, rng=rng):
             box = tuple(
@@ -352,6 +501,65 @@ def _aggregate(*, nz: int, radius: float, sphere: float, rng: np.random.Generato
             centre = rng.uniform((0, -radius, -radius), (nz, radius, radius))
         spheres.append((centre, r))
     return spheres
+
+
+def _texture(shape: tuple[int, int, int], *, slab: int, rng: np.random.Generator, new_array: NewArray) -> np.ndarray:
+    """Smooth noise of standard deviation 0.08, (nz, ny, nx) float32: rubber is not quite homogeneous."""
+    sigma, reach = 5, 20  # of the Gaussian, and where scipy cuts it
+    nz = shape[0]
+    smooth_planes, texture = new_array(shape, np.float32), new_array(shape, np.float32)
+    for z in range(nz):
+        smooth_planes[z] = gaussian_filter(rng.standard_normal(shape[1:]), sigma)
+    total, squares = 0.0, 0.0
+    for z in range(0, nz, slab):
+        first, stop = max(0, z - reach), min(nz, z + slab + reach)
+        around = gaussian_filter1d(np.asarray(smooth_planes[first:stop], np.float64), sigma, axis=0)
+        smooth = around[z - first : z - first + slab]
+        texture[z : z + len(smooth)] = smooth
+        total, squares = total + smooth.sum(), squares + np.square(smooth).sum()
+    n = texture.size
+    scale = np.float32(0.08 / np.sqrt(squares / n - (total / n) ** 2))
+    for z in range(nz):
+        texture[z] *= scale
+    return texture
+
+
+def _spoil(
+    projections: np.ndarray, recipe: PillarRecipe, *, rng: np.random.Generator, new_array: NewArray
+) -> np.ndarray:
+    """Projections (n_bins, n_angles, nz) with counting and read noise, shifted: (n_angles, n_bins, nz) float32."""
+    n_bins, n_angles, nz = projections.shape
+    noisy: np.ndarray = projections
+    if recipe.counts:
+        scale = recipe.counts / projections.max()
+        noisy = new_array(projections.shape, np.float64)
+        for i in range(n_bins):  # bin by bin, since the memory need not hold all
+            noisy[i] = rng.poisson(projections[i] * scale)
+        for i in range(n_bins):
+            noisy[i] += rng.normal(0, 1 / 3, (n_angles, nz))
+            noisy[i] /= scale
+    shifts = np.asarray(rng.uniform(-recipe.max_shift, recipe.max_shift, n_angles))
+    rays = new_array((n_angles, n_bins, nz), np.float32)
+    for i in range(n_angles):
+        rays[i] = shift_projections(noisy[:, i : i + 1], shifts[i : i + 1])[:, 0]
+    return rays
+
+
+def _grey_range(pixels: np.ndarray, *, slab: int) -> tuple[float, float]:
+    """The 0.01 and 99.99 percentiles of (nz, ny, nx) pixels, a slab in memory at once."""
+    place = 1e-4 * (pixels.size - 1)  # of the percentile from either end, in sorted order
+    kept = int(place) + 2
+
+    def smallest(values: np.ndarray) -> np.ndarray:
+        return values if len(values) <= kept else np.partition(values, kept - 1)[:kept]
+
+    lowest, highest = np.empty(0), np.empty(0)
+    for z in range(0, len(pixels), slab):
+        part = np.asarray(pixels[z : z + slab], np.float64).ravel()
+        lowest = smallest(np.concatenate((lowest, part)))
+        highest = smallest(np.concatenate((highest, -part)))
+    places = np.arange(len(lowest))
+    return float(np.interp(place, places, np.sort(lowest))), -float(np.interp(place, places, np.sort(highest)))
 
 
 def _project_fine(

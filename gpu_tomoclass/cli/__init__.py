@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.cli import learning, models, queue, volumes
+from gpu_tomoclass.cli import learning, models, queue, results, simulation, volumes
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
 
 STOPPED = "stopped: nothing was written under the output name; run the same command again"
@@ -26,10 +26,11 @@ def cli() -> None:
 
     \b
     Look at a volume:     info, reslice, substack, features
-    Teach and apply:      train, preview, classify, evaluate
+    Teach and apply:      train, preview, classify
+    Finished labels:      evaluate, measure, clean
     From and to Fiji:     model import, model info, train --from, train --save-rows
     Many, and large:      plan, batch, convert
-    See it work:          demo
+    See it work:          demo, simulate
 
     Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 bug, 2 usage, 3 bad data, 4 model does not
     fit the data, 5 resources (memory, disk, device), 6 stopped.
@@ -44,7 +45,10 @@ for command in (
     learning.train,
     learning.preview,
     learning.classify,
-    learning.evaluate,
+    results.evaluate,
+    results.measure,
+    results.clean,
+    simulation.simulate,
     learning.demo,
     queue.plan,
     queue.batch,

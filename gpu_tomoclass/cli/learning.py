@@ -1,4 +1,4 @@
-"""Commands that teach and apply: train, preview, classify, evaluate, demo."""
+"""Commands that teach and apply: train, preview, classify, demo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import click
 from gpu_tomoclass.cli.common import (
     ByteSize,
     PlaneRange,
-    ValuePair,
     bank_options,
     device_options,
     intensity_option,
@@ -377,31 +376,6 @@ def _write_profile(result: ClassifyResult, path: str) -> None:
     click.echo(table(stages))
     share = result.profile["slowest_stage_share"]
     click.echo(f"the slowest stage was busy for {100 * share:.0f} % of the time of the planes; profile: {path}")
-
-
-@click.command()
-@click.argument("labels")
-@click.argument("truth")
-@click.option("--map", "pairs", multiple=True, type=ValuePair(), help="Value in TRUTH:value in LABELS; repeatable.")
-@click.option("--ignore", type=click.IntRange(0, 255), multiple=True, help="Truth value not to count; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def evaluate(
-    labels: str, truth: str, pairs: tuple[tuple[int, int], ...], ignore: tuple[int, ...], as_json: bool
-) -> None:
-    """Compare a label volume with the truth: accuracy, IoU and Dice per class."""
-    from gpu_tomoclass.evaluate import compare_volumes
-    from gpu_tomoclass.volume import open_volume
-
-    with open_volume(labels) as ours, open_volume(truth) as theirs:
-        result = compare_volumes(ours, theirs, mapping=dict(pairs), ignore=ignore)
-    if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=2))
-        return
-    means = f"mean IoU {result.mean_iou:.3f}, mean Dice {result.mean_dice:.3f}"
-    click.echo(f"accuracy {100 * result.accuracy:.2f} %, {means}")
-    columns = (result.iou, result.dice, result.precision, result.recall)
-    rows = [(name, *(f"{c[i]:.3f}" for c in columns)) for i, name in enumerate(result.names)]
-    click.echo(table([("class", "IoU", "Dice", "precision", "recall"), *rows]))
 
 
 @click.command()

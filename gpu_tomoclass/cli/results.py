@@ -1,0 +1,206 @@
+"""Commands for finished labels: evaluate, measure, clean."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_tomoclass.cli.common import (
+    ValuePair,
+    overwrite_option,
+    progress,
+    quiet_option,
+    show_notes,
+    table,
+)
+from gpu_tomoclass.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpu_tomoclass.evaluate import Evaluation
+    from gpu_tomoclass.particles import Particles
+
+
+@click.command()
+@click.argument("labels")
+@click.argument("truth")
+@click.option("-o", "--output", metavar="REPORT.html", help="Also write a page with pictures.")
+@click.option("--map", "pairs", multiple=True, type=ValuePair(), help="Value in TRUTH:value in LABELS; repeatable.")
+@click.option("--ignore", type=click.IntRange(0, 255), multiple=True, help="Truth value not to count; repeatable.")
+@click.option(
+    "--halo",
+    metavar="SOLID:BACKGROUND",
+    help="Also the share of pixels along the border of these two classes given to others; names or values.",
+)
+@click.option("--halo-distance", type=click.FloatRange(1), default=4, show_default=True, help="Of --halo, in pixels.")
+@click.option("--no-boundaries", is_flag=True, help="No distances between borders: faster.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@overwrite_option
+@quiet_option
+def evaluate(
+    labels: str,
+    truth: str,
+    output: str | None,
+    pairs: tuple[tuple[int, int], ...],
+    ignore: tuple[int, ...],
+    halo: str | None,
+    halo_distance: float,
+    no_boundaries: bool,
+    as_json: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Compare a label volume with the truth: scores, volume fractions, distance of borders, halo."""
+    from gpu_tomoclass.classes import class_value
+    from gpu_tomoclass.evaluate import evaluate_volumes
+    from gpu_tomoclass.io.partial import check_overwrite
+    from gpu_tomoclass.volume import open_volume
+
+    if output is not None:
+        check_overwrite(output, overwrite=overwrite)
+    with open_volume(labels) as ours, open_volume(truth) as theirs:
+        show_notes((*ours.notes, *theirs.notes), quiet=quiet or as_json)
+        beside = None
+        if halo is not None:
+            solid, colon, background = halo.partition(":")
+            if not colon:
+                raise UsageError(f"--halo {halo} names one class", do="give two, such as silica:vacuum or 3:1")
+            known = (*ours.classes, *theirs.classes)
+            beside = class_value(solid, known), class_value(background, known)
+        with progress("evaluate", quiet=quiet) as advance:
+            result = evaluate_volumes(
+                ours,
+                theirs,
+                mapping=dict(pairs),
+                ignore=ignore,
+                boundaries=not no_boundaries,
+                halo=beside,
+                halo_distance=halo_distance,
+                progress=advance,
+            )
+        if output is not None:
+            from gpu_tomoclass.evaluation_report import evaluation_report
+
+            page = evaluation_report(result, ours, theirs, mapping=dict(pairs), ignore=ignore)
+            page.write(output, overwrite=overwrite)
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    _show_evaluation(result)
+    if output is not None:
+        click.echo(f"report: {output}")
+
+
+def _show_evaluation(result: Evaluation) -> None:
+    score = result.confusion
+    means = f"mean IoU {score.mean_iou:.3f}, mean Dice {score.mean_dice:.3f}"
+    click.echo(f"accuracy {100 * score.accuracy:.2f} %, {means}")
+    header: list[str] = ["class", "IoU", "Dice", "precision", "recall", "true share", "found share"]
+    unit = "pixels" if result.voxel_size is None else "nm"
+    if result.boundaries is not None:
+        header += [f"border off by ({unit})", "95 % within"]
+    rows = [tuple(header)]
+    for i, (value, name) in enumerate(zip(score.values, score.names, strict=True)):
+        row = [name, *(f"{c[i]:.3f}" for c in (score.iou, score.dice, score.precision, score.recall))]
+        row += [f"{100 * share[i]:.2f} %" for share in (score.true_fractions, score.predicted_fractions)]
+        if result.boundaries is not None:
+            found = result.boundaries.of(value)[unit]
+            row += ["none", "none"] if found is None else [f"{found['mean']:.2f}", f"{found['p95']:.2f}"]
+        rows.append(tuple(row))
+    click.echo(table(rows))
+    if result.halo is not None:
+        share = f"{100 * result.halo.share:.2f} % of {result.halo.pixels} pixels" if result.halo.pixels else "no pixels"
+        click.echo(f"halo: {share}")
+
+
+@click.command()
+@click.argument("labels")
+@click.option("--class", "class_name", required=True, metavar="CLASS", help="Its name or label value.")
+@click.option("-o", "--output", required=True, metavar="PARTICLES.csv", help="One line per particle.")
+@click.option("--histograms", metavar="PICTURE.png", help="Also draw diameters and distances.")
+@overwrite_option
+@quiet_option
+def measure(labels: str, class_name: str, output: str, histograms: str | None, overwrite: bool, quiet: bool) -> None:
+    """Measure the particles of a class: volume, diameter, surface, centre, nearest neighbour; in nm."""
+    from gpu_tomoclass.classes import class_value
+    from gpu_tomoclass.particles import (
+        check_measurement_targets,
+        measure_particles,
+        save_histograms,
+        save_particles,
+    )
+    from gpu_tomoclass.volume import open_volume
+
+    check_measurement_targets(output, histograms, overwrite=overwrite)
+    with open_volume(labels) as volume:
+        show_notes(volume.notes, quiet=quiet)
+        value = class_value(class_name, volume.classes)
+        with progress("measure", quiet=quiet) as advance:
+            found = measure_particles(volume, value=value, progress=advance)
+    save_particles(found, output, overwrite=overwrite)
+    if histograms is not None:
+        save_histograms(found, histograms, title=f"{len(found)} particles of {class_name}", overwrite=overwrite)
+    _show_particles(found)
+    click.echo(f"particles: {output}")
+    if histograms is not None:
+        click.echo(f"histograms: {histograms}")
+
+
+def _show_particles(found: Particles) -> None:
+    import numpy as np
+
+    click.echo(f"{len(found)} particles, {int(found.touches_border.sum())} of them cut by the border of the volume")
+    if not len(found):
+        return
+    rows: list[tuple[str, ...]] = [("", "median", "smallest", "largest")]
+    columns: tuple[tuple[str, Any], ...] = (
+        (f"equivalent diameter ({found.unit})", found.diameter),
+        (f"volume ({found.unit}^3)", found.volume),
+        (f"surface ({found.unit}^2)", found.surface),
+        (f"nearest neighbour ({found.unit})", found.neighbour),
+    )
+    for name, values in columns:
+        if not np.isnan(values).any():
+            rows.append((name, *(f"{v:.4g}" for v in (np.median(values), values.min(), values.max()))))
+    click.echo(table(rows))
+
+
+@click.command()
+@click.argument("labels")
+@click.argument("output")
+@click.option("--min-size", type=click.IntRange(1), required=True, metavar="VOXELS", help="Smallest object to keep.")
+@click.option("--fill", is_flag=True, help="Give the voxels to the class around them instead of 0.")
+@click.option("--class", "class_names", multiple=True, metavar="CLASS",
+              help="Name or label value whose objects may go; repeatable; default all but 0.")  # fmt: skip
+@overwrite_option
+@quiet_option
+def clean(
+    labels: str,
+    output: str,
+    min_size: int,
+    fill: bool,
+    class_names: tuple[str, ...],
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Write LABELS to OUTPUT without small objects: voxels of one class that touch by face, edge or corner."""
+    from gpu_tomoclass.classes import class_value
+    from gpu_tomoclass.cleaning import clean as run
+    from gpu_tomoclass.volume import open_volume
+
+    with open_volume(labels) as volume:
+        show_notes(volume.notes, quiet=quiet)
+        classes = [class_value(name, volume.classes) for name in class_names] or None
+        names = {c.value: c.name for c in volume.classes}
+        with progress("clean", quiet=quiet, unit="steps") as advance:
+            result = run(
+                volume, output, min_size=min_size, fill=fill, classes=classes, overwrite=overwrite, progress=advance
+            )
+    rows = [("class", "objects removed", "kept")]
+    for value in sorted({*result.objects, *result.kept}):
+        removed, kept = result.objects.get(value, 0), result.kept.get(value, 0)
+        rows.append((names.get(value, f"class {value}"), str(removed), str(kept)))
+    click.echo(table(rows))
+    click.echo(f"{result.voxels} voxels changed")
+    click.echo(f"labels: {output}")
