@@ -124,8 +124,8 @@ def surface_weights(voxel_size: VoxelSize) -> dict[tuple[int, int, int], float]:
     ``V / |k|`` of its cross-section, with the voxel volume ``V``, and is entered once for two changes.
 
     The sum is right on average over directions: a ball in voxels comes out as the ball of its volume, to 4 % at a
-    radius of 3 voxels and to 1 % from 8 on. A flat face counts for 0.92 to 1.03 of its area by its direction, for 0.87 to 1.10 with voxels twice as long in one
-    direction as in the others.
+    radius of 3 voxels and to 1 % from 8 on. A flat face counts for 0.92 to 1.03 of its area by its direction, for 0.87
+    to 1.10 with voxels twice as long in one direction as in the others.
 
     Returns
     -------
