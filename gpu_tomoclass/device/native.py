@@ -7,6 +7,7 @@ import hashlib
 import os
 import struct
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -86,7 +87,9 @@ class NativeDevice(Device):
         self._compiler = find_compiler(self._cache)
         self._libraries: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[ctypes.CDLL, dict[str, KernelSignature]]]
         self._libraries = {}
-        self._compiling = threading.Lock()
+        # One lock per library, so that threads compile different ones at the same time.
+        self._compiling: defaultdict[tuple[str, tuple[tuple[str, str], ...]], threading.Lock]
+        self._compiling = defaultdict(threading.Lock)
         parallel = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         self.description = f"{self._compiler.version}, {parallel}{'' if self._compiler.has_openmp else ' (no OpenMP)'}"
         self.notes = (*notes, *self._cache.notes)
@@ -135,7 +138,7 @@ class NativeDevice(Device):
         return None
 
     def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel:
-        with self._compiling:
+        with self._compiling[file, defines]:
             if (file, defines) not in self._libraries:
                 self._libraries[file, defines] = self._compile(kernel_source(file, folder=self._folder), defines)
         library, signatures = self._libraries[file, defines]
