@@ -287,10 +287,15 @@ class ClusterWorkers(PlaneWorkers):
         try:
             self._cluster.ask_all(examine, job)
             self._give_out(job, todo, finished, should_stop)
-        finally:
-            with contextlib.suppress(Exception):  # the run is over; a scheduler that is gone has been an error already
-                self._look(time.monotonic())
-                self._cluster.ask_all(forget, job.key)
+        except Exception:  # not at a second Ctrl-C: a worker that is stuck would not answer
+            self._say_goodbye(job)
+            raise
+        self._say_goodbye(job)
+
+    def _say_goodbye(self, job: Job) -> None:
+        with contextlib.suppress(Exception):  # the run is over; a scheduler that is gone has been an error already
+            self._look(time.monotonic())
+            self._cluster.ask_all(forget, job.key)
 
     def _job(self) -> Job:
         """The run for the workers; the model goes where they can read it."""

@@ -169,7 +169,9 @@ def forget(key: str) -> None:
     with _opening:
         opened = _runs.pop(key, None)
     if opened is not None:
-        opened.slabs.classifier.release()
+        device = opened.slabs.classifier.device
+        del opened  # and with it the arrays of all threads
+        device.release_memory()
 
 
 class _Opened:
