@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gpu_tomoclass.accelerated.engine import FeatureEngine
 from gpu_tomoclass.device import Device, choose_device
-from gpu_tomoclass.errors import ModelError, UsageError
+from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.forest.arrays import LEAF, Forest
 from gpu_tomoclass.forest.predict import predict_probabilities
 from gpu_tomoclass.intensity import prepare_plane
@@ -30,6 +30,7 @@ LEVELS = np.linspace(0.0, 1.0, N_QUANTILES)
 # Drift is a distance of distributions from 0 to 1, the loss a difference of mean margins; see docs/quality.md.
 DOUBTFUL_DRIFT, WRONG_DRIFT = 0.12, 0.25
 DOUBTFUL_LOSS, WRONG_LOSS = 0.06, 0.15
+LOST_ACCURACY = 0.03  # compared with a model trained on the volume itself: more is a bad transfer
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,15 @@ class Drift:
     mean_margin: float
     trained_margin: float
     planes: Sequence[int]
+
+    def explain(self) -> str:
+        """What differs, in one phrase."""
+        worst = [f"{family} {value:.2f}" for family, value in list(self.per_family.items())[:3]]
+        return (
+            f"its features differ from those of the training planes (drift {self.drift:.2f}; most in"
+            f" {', '.join(worst)}), {100 * self.outside:.1f} % of values are outside the training range, and the best"
+            f" class leads by {self.mean_margin:.2f} on average instead of {self.trained_margin:.2f}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -122,6 +132,7 @@ def check_drift(
     volume: Volume,
     *,
     device: Device | None = None,
+    planes: tuple[int, int | None] | None = None,
     n_planes: int = N_PLANES,
     nan: str = "fill",
     force: bool = False,
@@ -136,8 +147,11 @@ def check_drift(
     volume : Volume
     device : Device, optional
         Default the first that works.
+    planes : (int, int or None), optional
+        First and last + 1 of the planes to choose from; default all. Planes without the specimen look foreign to a
+        model that was trained on planes with it.
     n_planes : int
-        So many planes, evenly spaced.
+        So many of them, evenly spaced.
     nan : {"error", "fill", "mask"}
         Non-finite voxels.
     force : bool
@@ -150,28 +164,44 @@ def check_drift(
     ModelError
         If the model knows nothing of its training volume, or does not fit this one at all.
     UsageError
-        If there are no planes to look at.
+        If there are no such planes.
+    DataError
+        If they hold nothing to look at.
     """
     if model.quantiles is None or "mean_margin" not in model.training:
         raise ModelError(
             "the model does not know the volume it was trained on",
             do="train it here from a volume; models from Fiji and from ARFF tables cannot be checked",
         )
-    if n_planes < 1:
-        raise UsageError(f"{n_planes} planes cannot be looked at", do="give 1 or more")
+    first, last = (0, None) if planes is None else planes
+    last = volume.shape[0] if last is None else last
+    if not 0 <= first < last <= volume.shape[0] or n_planes < 1:
+        raise UsageError(
+            f"{n_planes} planes of {first}:{last} cannot be looked at",
+            do=f"give 1 or more of 0:{volume.shape[0]}",
+        )
+    n_planes = min(n_planes, last - first)
+    chosen = (first + (np.arange(n_planes) + 0.5) * (last - first) / n_planes).astype(int)
     fits_volume(model, volume, force=force)
     engine = FeatureEngine(choose_device() if device is None else device, model.bank.blocks)
-    planes = np.unique(np.linspace(0, volume.shape[0] - 1, min(n_planes + 2, volume.shape[0] + 2))[1:-1].astype(int))
-    planes = planes if planes.size else np.array([volume.shape[0] // 2])
     samples = []
-    for done, z in enumerate(planes.tolist(), start=1):
-        image = prepare_plane(volume, z, scale=model.intensity, nan=nan).image
-        channels = engine.device.numpy(engine.compute(image[np.newaxis])).reshape(model.bank.n_channels, -1)
-        pixels = np.random.default_rng(z).integers(image.size, size=min(image.size, -(-SAMPLE_PIXELS // planes.size)))
-        samples.append(channels[:, pixels].T.copy())
+    used = []
+    for done, z in enumerate(chosen.tolist(), start=1):
+        plane = prepare_plane(volume, z, scale=model.intensity, nan=nan)
+        if not plane.missing:
+            image = plane.image
+            channels = engine.device.numpy(engine.compute(image[np.newaxis])).reshape(model.bank.n_channels, -1)
+            n = min(image.size, -(-SAMPLE_PIXELS // chosen.size))
+            pixels = np.random.default_rng(z).integers(image.size, size=n)
+            if plane.filled is not None:
+                pixels = pixels[~plane.filled.ravel()[pixels]]
+            samples.append(channels[:, pixels].T.copy())
+            used.append(z)
         if progress is not None:
-            progress(done, planes.size)
-    return compare(model, np.concatenate(samples), planes=planes.tolist())
+            progress(done, chosen.size)
+    if not sum(len(sample) for sample in samples):
+        raise DataError(f"none of the planes {chosen.tolist()} has a pixel to look at", where=volume.path)
+    return compare(model, np.concatenate(samples), planes=used)
 
 
 def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[int] = ()) -> Drift:

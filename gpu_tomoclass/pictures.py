@@ -162,10 +162,24 @@ def save_preview(
     figure.colorbar(shown, ax=axes[2], shrink=0.8)
     patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*c.colour), label=f"{c.value} {c.name}") for c in classes]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 6), frameon=False)
+    save_figure(figure, path, dpi=100, overwrite=overwrite)
+
+
+def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 180, overwrite: bool = False) -> None:
+    """Write a matplotlib figure as a PNG; it appears complete or not at all.
+
+    Raises
+    ------
+    UsageError
+        If the name does not end in ``.png``.
+    DataError
+        If the file exists and ``overwrite`` is not set.
+    """
+    check_picture_target(path, overwrite=overwrite)
     temporary = prepare_target(path, overwrite=overwrite)
     try:
         with writing(path):
-            figure.savefig(temporary, format="png", dpi=100)
+            figure.savefig(temporary, format="png", dpi=dpi)
     except BaseException:
         discard(temporary)
         raise

@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.cli import learning, models, queue, results, simulation, volumes
+from gpu_tomoclass.cli import learning, machine, models, quality, queue, results, simulation, volumes
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
 
 STOPPED = "stopped: nothing was written under the output name; run the same command again"
@@ -28,9 +28,10 @@ def cli() -> None:
     Look at a volume:     info, reslice, substack, features
     Teach and apply:      train, preview, classify
     Finished labels:      evaluate, measure, clean
+    Know how good it is:  cross-validate, select-features, check
     From and to Fiji:     model import, model info, train --from, train --save-rows
     Many, and large:      plan, batch, convert
-    See it work:          demo, simulate
+    See it work:          demo, doctor, simulate
 
     Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 bug, 2 usage, 3 bad data, 4 model does not
     fit the data, 5 resources (memory, disk, device), 6 stopped.
@@ -50,10 +51,14 @@ for command in (
     results.clean,
     simulation.simulate,
     learning.demo,
+    quality.cross_validate,
+    quality.select_features,
+    quality.check,
     queue.plan,
     queue.batch,
     queue.convert,
     models.model,
+    machine.doctor,
 ):
     cli.add_command(command)
 

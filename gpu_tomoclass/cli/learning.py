@@ -12,10 +12,7 @@ import click
 from gpu_tomoclass.cli.common import (
     ByteSize,
     PlaneRange,
-    bank_options,
     device_options,
-    intensity_option,
-    make_bank,
     nan_option,
     open_device,
     overwrite_option,
@@ -26,28 +23,18 @@ from gpu_tomoclass.cli.common import (
     table,
     volume_options,
 )
+from gpu_tomoclass.cli.training_options import (
+    cache_options,
+    forest_settings,
+    open_cache,
+    training_data,
+    training_options,
+)
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpu_tomoclass.cache import FeatureCache
     from gpu_tomoclass.stream import ClassifyResult
     from gpu_tomoclass.training import TrainingResult
-
-
-def cache_options(command: Any) -> Any:
-    """Where computed features are kept between runs."""
-    command = click.option("--no-cache", is_flag=True, help="Neither read nor write computed features.")(command)
-    return click.option("--cache", metavar="FOLDER", help="Of computed features; default the user's cache.")(command)
-
-
-def _open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
-    if no_cache and cache is not None:
-        raise UsageError("--cache and --no-cache contradict each other")
-    if no_cache:
-        return None
-    from gpu_tomoclass.cache import FeatureCache, default_cache_folder
-
-    return FeatureCache(cache if cache is not None else default_cache_folder())
 
 
 @click.command()
@@ -56,71 +43,24 @@ def _open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
 @click.option("-o", "--output", required=True, metavar="MODEL.tcm", help="The model file.")
 @click.option("--from", "table_path", metavar="DATA.arff", help="Train from rows saved by Fiji instead of a volume.")
 @click.option("--save-rows", metavar="DATA.arff", help="Also write the training rows; Fiji loads them.")
-@click.option("--every", type=click.IntRange(1), help="The annotation's planes are every n-th plane of the volume..")
-@click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2.")
-@click.option("--label-axes", metavar="ORDER", help="Read the stored axes of label images in this order, e.g. xyz.")
-@click.option("--class-names", metavar="NAME,..", help="Names of the classes 1, 2, ..")
-@click.option("--skip-bad-rois", is_flag=True, help="Leave out ROIs that cannot be used instead of refusing the file.")
-@bank_options
-@intensity_option
-@nan_option
-@click.option(
-    "--forest",
-    "engine",
-    type=click.Choice(["auto", "weka", "sklearn", "cuml"]),
-    default="auto",
-    show_default=True,
-    help="Who grows it: weka, the trees that Fiji grows; scikit-learn; cuML (GPU). auto is weka where that works.",
-)
-@click.option("--trees", "n_trees", type=click.IntRange(1), default=200, show_default=True, help="Trees.")
-@click.option("--max-features", type=click.IntRange(1), default=2, show_default=True, help="Features tried per split.")
-@click.option("--max-depth", type=click.IntRange(1), help="Depth of a tree; default unlimited.")
-@click.option("--min-samples-leaf", type=click.IntRange(1), default=1, show_default=True,
-              help="Pixels per leaf; not with --forest weka.")  # fmt: skip
-@click.option("--balance", is_flag=True, help="Give every class the same weight.")
-@click.option("--seed", type=int, default=42, show_default=True, help="Of the forest.")
-@volume_options
-@cache_options
-@device_options
+@training_options
 @overwrite_option
-@quiet_option
 def train(
     volume: str | None,
     annotations: tuple[str, ...],
     output: str,
     table_path: str | None,
     save_rows: str | None,
-    every: int | None,
-    start: int | None,
-    label_axes: str | None,
-    class_names: str | None,
-    skip_bad_rois: bool,
-    features: str,
-    sigma_min: float,
-    sigma_max: float,
-    sigmas: Any,
-    membrane_thickness: int,
-    membrane_patch: int,
-    intensity: str,
-    nan: str,
-    cache: str | None,
-    no_cache: bool,
-    device_name: str,
-    gpu_id: int,
-    workers: int | None,
     overwrite: bool,
     quiet: bool,
-    axes: str | None,
-    series: int | None,
-    channel: int | None,
-    allow_missing_planes: bool,
-    **forest: Any,
+    workers: int | None,
+    **options: Any,
 ) -> None:
     """Train MODEL from a volume and strokes on some of its planes.
 
     ANNOTATIONS are label images (TIFF, OME-Zarr, MRC, HDF5; 0 = unlabelled) or ImageJ ROI zips; several are merged.
     After looking at the result, add strokes and run the same command with --overwrite: planes computed before
-    come from the cache.
+    come from the cache. --also pools the strokes of several volumes in one model.
     """
     from gpu_tomoclass.model import check_model_target, save_model
 
@@ -130,48 +70,24 @@ def train(
 
         check_arff_target(save_rows, overwrite=overwrite)
     if table_path is not None:
-        if volume is not None:
+        if volume is not None or options["also"]:
             raise UsageError("give either a volume with annotations or --from DATA.arff, not both")
         from gpu_tomoclass.arff import load_arff
         from gpu_tomoclass.training import train_from_table
 
-        result = train_from_table(load_arff(table_path), workers=workers, **forest)
+        result = train_from_table(load_arff(table_path), workers=workers, **forest_settings(options))
     else:
         if volume is None or not annotations:
             raise UsageError("train needs a volume and at least one annotation", do="see gpu-tomoclass train --help")
-        from gpu_tomoclass.annotations import load_annotations
         from gpu_tomoclass.training import train as run
-        from gpu_tomoclass.volume import open_volume
 
-        bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch)
-        device = open_device(device_name, gpu_id, workers, quiet=quiet)
-        reading: dict[str, Any] = {
-            "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
-        }  # fmt: skip
-        with open_volume(volume, **reading) as source:
-            show_notes(source.notes, quiet=quiet)
-            annotation = load_annotations(
-                annotations,
-                volume_shape=source.shape,
-                every=every,
-                start=start,
-                axes=label_axes,
-                class_names=class_names.split(",") if class_names else None,
-                skip_bad_rois=skip_bad_rois,
-            )
-            with progress("features", quiet=quiet) as advance:
-                result = run(
-                    source,
-                    annotation,
-                    bank=bank,
-                    intensity=intensity,
-                    nan=nan,
-                    cache=_open_cache(cache, no_cache),
-                    device=device,
-                    workers=workers,
-                    progress=advance,
-                    **forest,
-                )
+        with (
+            training_data(volume, annotations, options, workers=workers, quiet=quiet) as (marked, settings),
+            progress("features", quiet=quiet) as advance,
+        ):
+            (source, annotation), *also = marked
+            settings |= forest_settings(options)
+            result = run(source, annotation, also=also, workers=workers, progress=advance, **settings)
     save_model(result.model, output, overwrite=overwrite)
     if save_rows is not None:
         from gpu_tomoclass.arff import save_arff
@@ -240,7 +156,7 @@ def preview(
     loaded = load_model(model)
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
     with open_volume(volume, **reading) as source:
-        features = _open_cache(cache, no_cache)
+        features = open_cache(cache, no_cache)
         result = run(loaded, source, plane=plane, nan=nan, force=force, cache=features, device=device)
     save_preview(result, output, classes=loaded.classes, title=f"plane {plane}", alpha=alpha, overwrite=overwrite)
     show_notes(result.notes, quiet=quiet)

@@ -1,0 +1,267 @@
+"""Commands about how good a model is, and where: cross-validate, select-features, check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_tomoclass.cli.common import (
+    PlaneRange,
+    device_options,
+    nan_option,
+    open_device,
+    overwrite_option,
+    progress,
+    quiet_option,
+    show_notes,
+    table,
+    volume_options,
+)
+from gpu_tomoclass.cli.training_options import BANK, forest_settings, training_data, training_options
+
+if TYPE_CHECKING:
+    from gpu_tomoclass.drift import Drift
+    from gpu_tomoclass.selection import Selection
+    from gpu_tomoclass.validation import CrossValidation
+
+group_option = click.option(
+    "--group",
+    "grouping",
+    type=click.Choice(["stroke", "plane", "volume"]),
+    default="stroke",
+    show_default=True,
+    help="What is held out as a whole: connected strokes, planes, or volumes (with --also).",
+)
+folds_option = click.option("--folds", "n_folds", type=click.IntRange(2), default=5, show_default=True, help="Parts.")
+json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
+
+
+@click.command("cross-validate")
+@click.argument("volume")
+@click.argument("annotations", nargs=-1, required=True)
+@group_option
+@folds_option
+@click.option("--importance", is_flag=True, help="Also what each family is worth; as many times as long.")
+@json_option
+@training_options
+def cross_validate(
+    volume: str,
+    annotations: tuple[str, ...],
+    grouping: str,
+    n_folds: int,
+    importance: bool,
+    as_json: bool,
+    quiet: bool,
+    workers: int | None,
+    **options: Any,
+) -> None:
+    """Say how good a model of these strokes will be on pixels that it has not seen.
+
+    Strokes (or planes, or volumes) are held out in turn, as a whole. The same options as for train.
+    """
+    from gpu_tomoclass.planes import worker_count
+    from gpu_tomoclass.training_rows import collect_rows
+    from gpu_tomoclass.validation import cross_validate as run
+
+    with training_data(volume, annotations, options, workers=workers, quiet=quiet) as (marked, settings):
+        with progress("features", quiet=quiet) as advance:
+            rows = collect_rows(marked, progress=advance, **settings)
+        with progress("cross-validation", quiet=quiet, unit="forests") as advance:
+            result = run(
+                rows,
+                grouping=grouping,
+                n_folds=n_folds,
+                importance=importance,
+                device=settings["device"],
+                progress=advance,
+                n_jobs=worker_count(workers),
+                **forest_settings(options),
+            )
+    show_notes(result.notes, quiet=quiet)
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2))
+    else:
+        _show_validation(result)
+
+
+def _show_validation(result: CrossValidation) -> None:
+    confusion = result.confusion
+    least, most = min(result.fold_accuracy), max(result.fold_accuracy)
+    click.echo(
+        f"held-out {result.grouping}s ({result.n_groups} in {result.n_folds} folds): accuracy"
+        f" {100 * confusion.accuracy:.2f} % (folds {100 * least:.2f} to {100 * most:.2f}),"
+        f" mean Dice {confusion.mean_dice:.4f}"
+    )
+    if result.oob_error is not None:
+        click.echo(f"out-of-bag error {100 * result.oob_error:.2f} % (strokes not kept together: too good)")
+    columns = (confusion.precision, confusion.recall, confusion.dice)
+    rows = [(name, *(f"{c[i]:.3f}" for c in columns)) for i, name in enumerate(confusion.names)]
+    click.echo(table([("class", "precision", "recall", "Dice"), *rows]))
+    counts = [(name, *map(str, row)) for name, row in zip(confusion.names, confusion.matrix.tolist(), strict=True)]
+    click.echo(table([("true \\ found", *confusion.names), *counts]))
+    if result.importance:
+        lost = [(family, f"{100 * share:.2f} %") for family, share in result.importance.items()]
+        click.echo(table([("family", "accuracy lost when permuted"), *lost]))
+
+
+@click.command("select-features")
+@click.argument("volume")
+@click.argument("annotations", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="CURVE.png", help="Picture of the trade-off.")
+@click.option("--epsilon", type=click.FloatRange(0), default=0.002, show_default=True,
+              help="So much less mean Dice than all families is good enough.")  # fmt: skip
+@group_option
+@folds_option
+@json_option
+@overwrite_option
+@training_options
+def select_features(
+    volume: str,
+    annotations: tuple[str, ...],
+    output: str | None,
+    epsilon: float,
+    grouping: str,
+    n_folds: int,
+    as_json: bool,
+    overwrite: bool,
+    quiet: bool,
+    workers: int | None,
+    **options: Any,
+) -> None:
+    """Find the cheapest feature families that are as good as all of those asked for.
+
+    Families are left out, the most expensive first, while the cross-validated score stays within --epsilon of the full
+    bank's. Prints the --features to use. The same options as for train.
+    """
+    from gpu_tomoclass.intensity import prepare_plane
+    from gpu_tomoclass.pictures import check_picture_target, save_figure
+    from gpu_tomoclass.planes import worker_count
+    from gpu_tomoclass.selection import measure_costs, select_families, trade_off_figure
+    from gpu_tomoclass.training_rows import collect_rows
+
+    if output is not None:
+        check_picture_target(output, overwrite=overwrite)
+    with training_data(volume, annotations, options, workers=workers, quiet=quiet) as (marked, settings):
+        with progress("features", quiet=quiet) as advance:
+            rows = collect_rows(marked, progress=advance, **settings)
+        source, annotation = marked[0]
+        plane = prepare_plane(source, int(annotation.z[0]), scale=rows.scale, nan=settings["nan"]).image
+        costs = measure_costs(rows.bank, plane, device=settings["device"])
+        with progress("selection", quiet=quiet, unit="candidates") as advance:
+            result = select_families(
+                rows,
+                costs,
+                epsilon=epsilon,
+                grouping=grouping,
+                n_folds=n_folds,
+                device=settings["device"],
+                progress=advance,
+                n_jobs=worker_count(workers),
+                **forest_settings(options),
+            )
+    if output is not None:
+        save_figure(trade_off_figure(result), output, overwrite=overwrite)
+    show_notes(result.notes, quiet=quiet)
+    arguments = feature_arguments(result.chosen.families, {name: options[name] for name in BANK})
+    if as_json:
+        click.echo(json.dumps({**result.to_dict(), "arguments": arguments}, indent=2))
+        return
+    _show_selection(result)
+    click.echo(arguments)
+    if output is not None:
+        click.echo(f"picture: {output}")
+
+
+def feature_arguments(families: tuple[str, ...], asked: Mapping[str, Any]) -> str:
+    """Options that make a bank of these families with the other settings as they were asked for."""
+    words = [f"--features {','.join(families)}"]
+    defaults = {p.name: p.default for p in select_features.params}
+    for name in ("sigma_min", "sigma_max", "membrane_thickness", "membrane_patch"):
+        if asked[name] != defaults[name]:
+            words.append(f"--{name.replace('_', '-')} {asked[name]:g}")
+    for family, sigmas in asked["sigmas"]:
+        if family in families:
+            words.append(f"--sigmas {family}={','.join(f'{s:g}' for s in sigmas)}")
+    return " ".join(words)
+
+
+def _show_selection(result: Selection) -> None:
+    rows = [("families", "ms/plane", "mean Dice", "without")]
+    before: tuple[str, ...] | None = None
+    for candidate in result.path:
+        left = "" if before is None else next(f for f in before if f not in candidate.families)
+        mark = " <- chosen" if candidate is result.chosen else ""
+        cost = f"{1000 * candidate.seconds:.1f}"
+        rows.append((str(len(candidate.families)), cost, f"{candidate.score:.4f}", left + mark))
+        before = candidate.families
+    click.echo(table(rows))
+    click.echo(f"{len(result.tried)} sets tried; scores move by {result.scatter:.4f} from seed to seed")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("volume")
+@click.option("--planes", type=PlaneRange(), help="Look only at planes a to b - 1, e.g. where the specimen is.")
+@click.option("--n-planes", type=click.IntRange(1), default=8, show_default=True, help="So many, evenly spaced.")
+@click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
+@json_option
+@nan_option
+@volume_options
+@device_options
+@quiet_option
+def check(
+    model: str,
+    volume: str,
+    planes: tuple[int, int | None] | None,
+    n_planes: int,
+    force: bool,
+    as_json: bool,
+    nan: str,
+    device_name: str,
+    gpu_id: int,
+    workers: int | None,
+    quiet: bool,
+    **reading: Any,
+) -> None:
+    """Say whether MODEL fits VOLUME, before hours of wrong labels.
+
+    Compares the features of some planes with those that the model was trained among, and how sure the forest is.
+    Exit codes: 0 it fits, or (with a note) it is doubtful; 4 it does not fit.
+    """
+    from gpu_tomoclass.drift import check_drift
+    from gpu_tomoclass.errors import ModelError
+    from gpu_tomoclass.model import load_model
+    from gpu_tomoclass.volume import open_volume
+
+    loaded = load_model(model)
+    device = open_device(device_name, gpu_id, workers, quiet=quiet)
+    with open_volume(volume, **reading) as source, progress("check", quiet=quiet) as advance:
+        show_notes(source.notes, quiet=quiet)
+        result = check_drift(
+            loaded, source, device=device, planes=planes, n_planes=n_planes, nan=nan, force=force, progress=advance
+        )
+    click.echo(json.dumps(result.to_dict(), indent=2) if as_json else _drift_text(result))
+    if result.verdict == "does not fit":
+        raise ModelError(
+            f"the model does not fit: {result.explain()}",
+            where=volume,
+            do="train on planes of this volume, or on several such volumes (train --also)",
+        )
+    if result.verdict == "doubtful":
+        show_notes([f"doubtful: {result.explain()}; look at a preview before classifying"])
+
+
+def _drift_text(result: Drift) -> str:
+    families = [(family, f"{value:.3f}") for family, value in result.per_family.items()]
+    return "\n".join(
+        (
+            f"verdict: {result.verdict}",
+            f"drift {result.drift:.3f} (0 equal, 1 disjoint), {100 * result.outside:.2f} % of values outside the"
+            " training range",
+            f"mean margin {result.mean_margin:.3f}, on the training planes {result.trained_margin:.3f}",
+            table([("family", "drift"), *families]),
+        )
+    )

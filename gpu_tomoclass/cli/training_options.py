@@ -1,0 +1,149 @@
+"""What the commands share that need marked volumes: options, and what is opened for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_tomoclass.cli.common import (
+    F,
+    bank_options,
+    device_options,
+    intensity_option,
+    make_bank,
+    nan_option,
+    open_device,
+    quiet_option,
+    show_notes,
+    volume_options,
+)
+from gpu_tomoclass.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpu_tomoclass.annotations import Annotation
+    from gpu_tomoclass.cache import FeatureCache
+    from gpu_tomoclass.volume import Volume
+
+READING = ("axes", "series", "channel", "allow_missing_planes")
+ANNOTATION = ("every", "start", "skip_bad_rois")
+BANK = ("features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch")
+FOREST = ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", "balance", "seed")
+
+
+def cache_options(command: F) -> F:
+    """Where computed features are kept between runs."""
+    command = click.option("--no-cache", is_flag=True, help="Neither read nor write computed features.")(command)
+    return click.option("--cache", metavar="FOLDER", help="Of computed features; default the user's cache.")(command)
+
+
+def open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
+    """The cache that :func:`cache_options` ask for."""
+    if no_cache and cache is not None:
+        raise UsageError("--cache and --no-cache contradict each other")
+    if no_cache:
+        return None
+    from gpu_tomoclass.cache import FeatureCache, default_cache_folder
+
+    return FeatureCache(cache if cache is not None else default_cache_folder())
+
+
+def annotation_options(command: F) -> F:
+    """How to read annotations, and more volumes that are marked."""
+    for option in (
+        click.option("--skip-bad-rois", is_flag=True,
+                     help="Leave out ROIs that cannot be used instead of refusing the file."),
+        click.option("--class-names", metavar="NAME,..", help="Names of the classes 1, 2, .."),
+        click.option("--label-axes", metavar="ORDER",
+                     help="Read the stored axes of label images in this order, e.g. xyz."),
+        click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2."),
+        click.option("--every", type=click.IntRange(1),
+                     help="The annotation's planes are every n-th plane of the volume.."),
+        click.option("--also", nargs=2, multiple=True, metavar="VOLUME ANNOTATION",
+                     help="Another marked volume, pooled with the first; repeatable."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def forest_options(command: F) -> F:
+    """How the forest is grown: the options of :func:`gpu_tomoclass.forest.engines.grow_forest`."""
+    for option in (
+        click.option("--seed", type=int, default=42, show_default=True, help="Of the forest."),
+        click.option("--balance", is_flag=True, help="Give every class the same weight."),
+        click.option("--min-samples-leaf", type=click.IntRange(1), default=1, show_default=True,
+                     help="Pixels per leaf; not with --forest weka."),
+        click.option("--max-depth", type=click.IntRange(1), help="Depth of a tree; default unlimited."),
+        click.option("--max-features", type=click.IntRange(1), default=2, show_default=True,
+                     help="Features tried per split."),
+        click.option("--trees", "n_trees", type=click.IntRange(1), default=200, show_default=True, help="Trees."),
+        click.option(
+            "--forest",
+            "engine",
+            type=click.Choice(["auto", "weka", "sklearn", "cuml"]),
+            default="auto",
+            show_default=True,
+            help="Who grows it: weka, the trees that Fiji grows; scikit-learn; cuML (GPU). auto is weka where that"
+            " works.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def training_options(command: F) -> F:
+    """All that :func:`training_data` and :func:`forest_settings` take."""
+    for options in (
+        quiet_option,
+        device_options,
+        cache_options,
+        volume_options,
+        forest_options,
+        nan_option,
+        intensity_option,
+        bank_options,
+        annotation_options,
+    ):
+        command = options(command)
+    return command
+
+
+def forest_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that say how a forest is grown."""
+    return {name: options[name] for name in FOREST}
+
+
+@contextmanager
+def training_data(
+    volume: str, annotations: tuple[str, ...], options: dict[str, Any], *, workers: int | None, quiet: bool
+) -> Iterator[tuple[list[tuple[Volume, Annotation]], dict[str, Any]]]:
+    """The open volumes with their annotations, and the settings of :func:`gpu_tomoclass.training_rows.collect_rows`."""
+    from gpu_tomoclass.annotations import load_annotations
+    from gpu_tomoclass.volume import open_volume
+
+    names = options["class_names"]
+    reading = {name: options[name] for name in READING}
+    marks = {name: options[name] for name in ANNOTATION}
+    settings = {
+        "bank": make_bank(*(options[name] for name in BANK)),
+        "intensity": options["intensity"],
+        "nan": options["nan"],
+        "cache": open_cache(options["cache"], options["no_cache"]),
+        "device": open_device(options["device_name"], options["gpu_id"], workers, quiet=quiet),
+    }
+    with ExitStack() as stack:
+        pairs = []
+        for path, strokes in [(volume, annotations), *((path, (strokes,)) for path, strokes in options["also"])]:
+            source = stack.enter_context(open_volume(path, **reading))
+            show_notes(source.notes, quiet=quiet)
+            annotation = load_annotations(
+                strokes,
+                volume_shape=source.shape,
+                axes=options["label_axes"],
+                class_names=names.split(",") if names else None,
+                **marks,
+            )
+            pairs.append((source, annotation))
+        yield pairs, settings
