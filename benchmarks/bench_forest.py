@@ -5,7 +5,7 @@
 Every engine has the same trees and the same 135,676 pixels of 252 features, in the layout that it likes best (rows of
 pixels for scikit-learn and nvForest, rows of channels for ours), and the same number of threads. Engines take turns, so
 that a busy moment of the machine meets all of them. ``large`` takes minutes to grow. Writes
-benchmarks/results/forest_native.json and prints a table.
+benchmarks/results/forest_native.json, where other forests of earlier runs stay, and prints a table.
 """
 
 from __future__ import annotations
@@ -140,15 +140,14 @@ def main() -> None:
         "native": device.description,
         "cpu": next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "?"),
         "threads": given.threads,
-        "rounds": given.rounds,
         "n_pixels": features.shape[1],
         "n_features": features.shape[0],
-        "forests": {},
+        "forests": json.loads(given.json.read_text())["forests"] if given.json.exists() else {},
     }
     for name in given.forests.split(","):
         rounds = given.rounds if name != "large" else max(3, given.rounds // 2)
         measured = measure(name, features, threads=given.threads, rounds=rounds)
-        stored["forests"][name] = {**measured, "load_after": os.getloadavg()[0]}
+        stored["forests"][name] = {**measured, "rounds": rounds, "load_after": round(os.getloadavg()[0], 2)}
         given.json.parent.mkdir(exist_ok=True)
         given.json.write_text(json.dumps(stored, indent=1) + "\n")
 
