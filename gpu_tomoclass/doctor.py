@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from gpu_tomoclass import __version__
 from gpu_tomoclass.accelerated.engine import FeatureEngine, accelerated_family
 from gpu_tomoclass.accelerated.forest import DeviceForest
 from gpu_tomoclass.accelerated.labels import device_labels
-from gpu_tomoclass.accelerated.tolerances import FOREST, TOLERANCES, Tolerance, largest_difference
+from gpu_tomoclass.accelerated.nad import nad
+from gpu_tomoclass.accelerated.tolerances import FOREST, NAD, TOLERANCES, Tolerance, largest_difference
 from gpu_tomoclass.device import DEVICES, Device, NumpyDevice, choose_device
 from gpu_tomoclass.errors import TomoclassError
 from gpu_tomoclass.families import FAMILIES, ORIGINAL
@@ -34,6 +35,7 @@ from gpu_tomoclass.forest.arrays import LEAF, Forest
 from gpu_tomoclass.forest.predict import predict_classes, predict_probabilities
 from gpu_tomoclass.memory import available_bytes
 from gpu_tomoclass.planes import Progress, usable_cores
+from gpu_tomoclass.reference.nad import NadParameters
 
 COMPARED = (2, 131, 157)  # planes, rows, columns: primes, so that blocks of kernels are cut off
 TIMED = (400, 400)
@@ -234,6 +236,10 @@ def _verdict(
     )
 
 
+OTHERS = ("forest", "forest by values", "nad")
+"""What has kernels besides the families; large forests compare values, others the ranks of values."""
+
+
 # -- what is compared ----------------------------------------------------------------------------------------------
 class Subjects:
     """The inputs of all checks, and what the reference makes of them.
@@ -241,7 +247,7 @@ class Subjects:
     Attributes
     ----------
     names : tuple of str
-        Families that have a kernel, and ``"forest"``.
+        Families that have a kernel, and :data:`OTHERS`.
     reference_speed : dict of str to float
         Milliseconds per million pixels.
     """
@@ -254,7 +260,8 @@ class Subjects:
             self.blocks.setdefault(block.family, []).append(block)
         families = (ORIGINAL.name, *FAMILIES)
         self.families = tuple(name for name in families if accelerated_family(name) is not None)
-        self.names = (*self.families, "forest")
+        self.names = (*self.families, *OTHERS)
+        self.nad = NadParameters(iterations=5, noise_area=(COMPARED[2] // 2, COMPARED[1] // 2))
         self.forest = random_forest(random)
         self.class_values = np.arange(1, self.forest.n_classes + 1, dtype=np.uint8)
         n_pixels = self.planes[0].size
@@ -268,9 +275,12 @@ class Subjects:
         numpy_device = NumpyDevice()
         for name in self.names:
             began = time.perf_counter()
-            if name == "forest":
+            if name.startswith("forest"):
                 self.expected[name] = predict_probabilities(self.forest, self.values)
                 n_pixels = self.values.shape[1]
+            elif name == "nad":
+                self.expected[name] = nad(self.planes, device=numpy_device, parameters=self.nad)
+                n_pixels = self.planes.size
             else:
                 self.expected[name] = FeatureEngine(numpy_device, self.blocks[name]).compute(self.planes)
                 n_pixels = self.planes.size
@@ -313,8 +323,10 @@ def check_device(device: Device, subjects: Subjects, advance: Callable[[], None]
     checks = []
     for name in subjects.names:
         try:
-            if name == "forest":
-                checks.append(_check_forest(device, subjects))
+            if name.startswith("forest"):
+                checks.append(_check_forest(device, name, subjects))
+            elif name == "nad":
+                checks.append(_check_nad(device, subjects, timed))
             else:
                 checks.append(_check_family(device, name, subjects, timed))
         # CuPy, NVRTC, compilers and drivers raise kinds of their own; whichever it is, this kernel is of no use here.
@@ -327,7 +339,7 @@ def check_device(device: Device, subjects: Subjects, advance: Callable[[], None]
 
 
 def _tolerance(name: str) -> Tolerance:
-    return FOREST if name == "forest" else TOLERANCES[name]
+    return {"forest": FOREST, "forest by values": FOREST, "nad": NAD}.get(name) or TOLERANCES[name]
 
 
 def _check_family(device: Device, name: str, subjects: Subjects, timed: npt.NDArray[np.float32]) -> Check:
@@ -345,16 +357,31 @@ def _check_family(device: Device, name: str, subjects: Subjects, timed: npt.NDAr
     return Check(name, difference <= allowed, allowed, difference, speed, first)
 
 
-def _check_forest(device: Device, subjects: Subjects) -> Check:
+def _check_nad(device: Device, subjects: Subjects, timed: npt.NDArray[np.float32]) -> Check:
+    began = time.perf_counter()
+    result = nad(subjects.planes, device=device, parameters=subjects.nad)
+    first = time.perf_counter() - began
+    difference = largest_difference(result, subjects.expected["nad"])
+    parameters = replace(subjects.nad, noise_area=(TIMED[1] // 2, TIMED[0] // 2))
+
+    def run() -> None:
+        nad(timed, device=device, parameters=parameters)
+
+    speed = _speed(_fastest(device, run), timed.size)
+    return Check("nad", difference <= NAD.factor, NAD.factor, difference, speed, first)
+
+
+def _check_forest(device: Device, name: str, subjects: Subjects) -> Check:
     n_pixels = subjects.values.shape[1]
     began = time.perf_counter()
-    forest, values = DeviceForest(subjects.forest, device), device.array(subjects.values)
+    forest = DeviceForest(subjects.forest, device, by_rank=name == "forest")
+    values = device.array(subjects.values)
     probabilities = forest.probabilities(values)
     labels = device.empty(n_pixels, np.uint8)
     device_labels(device, probabilities, values=device.array(subjects.class_values), out=labels)
     result = device.numpy(probabilities)
     first = time.perf_counter() - began
-    difference = largest_difference(result, subjects.expected["forest"], relative=False)
+    difference = largest_difference(result, subjects.expected[name], relative=False)
     if not np.array_equal(device.numpy(labels), predict_classes(result, subjects.class_values)):
         difference = math.inf
 
@@ -362,7 +389,7 @@ def _check_forest(device: Device, subjects: Subjects) -> Check:
         forest.probabilities(values)
 
     speed = _speed(_fastest(device, run), n_pixels)
-    return Check("forest", difference <= FOREST.factor, FOREST.factor, difference, speed, first)
+    return Check(name, difference <= FOREST.factor, FOREST.factor, difference, speed, first)
 
 
 def _fastest(device: Device, run: Callable[[], None]) -> float:

@@ -62,7 +62,7 @@ def test_every_kernel_of_the_package_agrees(monkeypatch: pytest.MonkeyPatch) -> 
     checks = doctor.check_device(device, subjects)
     assert [check for check in checks if not check.agrees] == []
     with_kernel = [name for name in (ORIGINAL.name, *FAMILIES) if accelerated_family(name) is not None]
-    assert [check.name for check in checks] == [*with_kernel, "forest"]
+    assert [check.name for check in checks] == [*with_kernel, *doctor.OTHERS]
     sources = {path.name for path in kernels_folder().glob("*.cu") if not path.stem.endswith("_cpu")}
     assert sources <= device.launched_files()
 
@@ -86,13 +86,15 @@ def test_report_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
     assert cuda["description"].startswith("the cuda device does not work: there is no NVIDIA driver on this machine;")
     assert cuda["checks"] == numpy["checks"] == []
     assert native["description"].endswith("1 thread")
-    assert [(check["name"], check["agrees"]) for check in native["checks"]] == [(n, True) for n in (*FEW, "forest")]
+    assert [(check["name"], check["agrees"]) for check in native["checks"]] == [
+        (n, True) for n in (*FEW, *doctor.OTHERS)
+    ]
     for check in native["checks"]:
         assert check["difference"] <= check["tolerance"]
         assert check["ms_per_megapixel"] > 0
-    assert set(report["reference_ms_per_megapixel"]) == {*FEW, "forest"}
+    assert set(report["reference_ms_per_megapixel"]) == {*FEW, *doctor.OTHERS}
     assert report["packages"] == [{"name": "NumPy", "version": np.__version__, "problem": ""}]
-    assert "doctor: 6 of 6 checks" in last_line(output.err)
+    assert "doctor: 10 of 10 checks" in last_line(output.err)
 
 
 @pytest.mark.usefixtures("tiny_forest")
@@ -223,7 +225,7 @@ def test_a_device_that_breaks_on_the_way(capsys: pytest.CaptureFixture[str], mon
     monkeypatch.setattr(FeatureEngine, "compute", broken)
     with installed(SimulatedCupy(driver=0)):
         assert run(["doctor", "--json", "-q"]) == 1
-    (_, neighbors, forest) = json.loads(capsys.readouterr().out)["devices"][1]["checks"]
+    (_, neighbors, forest, *_) = json.loads(capsys.readouterr().out)["devices"][1]["checks"]
     assert neighbors["problem"] == "MemoryError: no memory for this"
     assert not neighbors["agrees"]
     assert forest["agrees"]
@@ -247,7 +249,7 @@ def test_home_cannot_be_written(compiler: str, tmp_path: Path) -> None:
     if compiler == "g++":
         assert len(native["notes"]) == 1
         assert native["notes"][0].startswith("/proc/x/.cache/gpu_tomoclass/native cannot be written: compiled kernels ")
-        assert [check["agrees"] for check in native["checks"]] == [True] * 3
+        assert [check["agrees"] for check in native["checks"]] == [True] * 5
     else:
         assert "there is no C++ compiler" in native["description"]
 

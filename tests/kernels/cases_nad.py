@@ -8,6 +8,7 @@ import numpy as np
 from kernel_cases import Case, Inputs
 
 from gpu_tomoclass.accelerated.nad import nad
+from gpu_tomoclass.accelerated.tolerances import NAD
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.reference.nad import NadParameters, nad_plane
 
@@ -66,9 +67,8 @@ CASES = [
             Size(1, 317, 428, NadParameters(noise_area=(40, 250), iterations=10)),
         ),
         small_sizes=SMALL,
-        tolerance=6.6e-6,
+        tolerance=NAD.factor,
         relative=True,
-        why="float32 steps; the automatic thresholds and the ramps around them magnify rounding: a plain float32"
-        " evaluation of the reference is off by 3.3e-6 after 50 of them",
+        why=NAD.why,
     ),
 ]

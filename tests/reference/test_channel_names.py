@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import GoldenSet
+from golden_sets import GoldenSet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

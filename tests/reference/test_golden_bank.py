@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import GOLDEN_NAMES, GoldenSet
+from golden_sets import GOLDEN_NAMES, GoldenSet
 
 from gpu_tomoclass.features import FAMILIES, FeatureBank
 

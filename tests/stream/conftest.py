@@ -1,12 +1,12 @@
-"""A small volume and a model for it, and what a folder holds, byte by byte."""
+"""A small volume and a model for it."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_volume import SHAPE
 
 from gpu_tomoclass.annotations import Annotation
 from gpu_tomoclass.classes import default_classes
@@ -15,8 +15,6 @@ from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.training import train
 from gpu_tomoclass.volume import create_volume, open_volume
-
-SHAPE = (12, 24, 21)
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +39,3 @@ def sample_model(sample_path: Path) -> Model:
     bank = FeatureBank.create(["gaussian_blur", "sobel_filter", "neighbors"], sigma_max=2)
     with open_volume(sample_path) as volume:
         return train(volume, annotation, bank=bank, n_trees=8, max_depth=6, device=NumpyDevice()).model
-
-
-def digest(path: Path) -> dict[str, str]:
-    """A hash of every file at or below ``path``, by relative name."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return {str(f.relative_to(path.parent)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}

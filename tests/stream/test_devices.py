@@ -93,10 +93,10 @@ def test_slabs_fit_the_memory_of_the_gpu(path, annotation, monkeypatch):
         model = train(volume, annotation, bank=bank, n_trees=2, max_depth=2, device=NumpyDevice()).model
         loaded = stream.Classifier(model, device)
         assert loaded.slab_planes() == 1  # nothing measured yet
-        monkeypatch.setattr(device, "free_memory", lambda: 100_000)
+        monkeypatch.setattr(device, "free_memory", lambda: 1_000_000)
         loaded.classify(np.zeros((1, *SHAPE[1:]), np.float32))
         n = loaded.slab_planes()
         assert 1 < n < classifier.MAX_SLAB
         loaded.classify(np.zeros((n, *SHAPE[1:]), np.float32))
         engine, _ = loaded._thread_engine()
-        assert engine.n_bytes <= 100_000
+        assert engine.n_bytes <= 1_000_000

@@ -1,7 +1,6 @@
 """A plan is tested backwards: what the run then really takes is 80 to 100 % of what was predicted."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -47,25 +46,29 @@ def large(tmp_path_factory):
     return folder
 
 
-def peak_of(command):
-    """Largest resident size of a process, in bytes, and what it wrote to stdout."""
-    process = subprocess.Popen([sys.executable, "-c", command[0], *map(str, command[1:])], stdout=subprocess.PIPE)
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), output
+CODE = """import sys
+from gpu_tomoclass.cli import run
+from gpu_tomoclass.memory import peak_bytes
+code = run(sys.argv[1:])
+print(peak_bytes(), file=sys.stderr)
+sys.exit(code)"""
 
 
-CLI = "from gpu_tomoclass.cli import main; main()"
+def peak_of(*arguments):
+    """Largest resident size of the command, in bytes, and what it wrote to stdout."""
+    command = [sys.executable, "-c", CODE, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return int(done.stderr.split()[-1]), done.stdout
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("options", [(), ("--probabilities", "--uncertainty")], ids=["labels", "all"])
 def test_memory_is_80_to_100_percent_of_the_plan(large, tmp_path, workers, options):
     common = (large / "v.tif", large / "m.tcm", "--device", "native", "--workers", workers, *options, "-q")
-    _, plan = peak_of((CLI, "plan", *common, "--no-time", "--json"))
+    _, plan = peak_of("plan", *common, "--no-time", "--json")
     predicted = json.loads(plan)["host_bytes"]
-    peak, _ = peak_of((CLI, "classify", *common, "-o", tmp_path / "o.ome.zarr"))
+    peak, _ = peak_of("classify", *common, "-o", tmp_path / "o.ome.zarr")
     assert 0.8 * predicted <= peak <= predicted, f"{peak / 1e6:.0f} MB of {predicted / 1e6:.0f} MB"
     assert json.loads(plan)["n_threads"] == workers
 

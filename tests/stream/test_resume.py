@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import SHAPE, digest
+from small_volume import SHAPE, digest
 
 from gpu_tomoclass import staging as staging_module
 from gpu_tomoclass.device import NumpyDevice
