@@ -75,20 +75,20 @@ class Case:
     scored: list[int]
 
 
-def phantoms(*, size: int, n_planes: int = 6) -> list[Case]:
+def phantoms(*, size: int, offset: int, n_planes: int = 6) -> list[Case]:
     cases = []
     for name, options in PHANTOMS.items():
-        seed = options.get("seed", 0)
+        seed = offset + options.get("seed", 0)
         made = [simulate_phantom(size=size, **{**options, "seed": seed + z}) for z in range(n_planes)]
         array, truth = (np.stack(part) for part in zip(*made, strict=True))
         cases.append(Case(name, array, truth + np.uint8(1), [0, 3], [1, 2, 4, 5]))
     return cases
 
 
-def pillars() -> list[Case]:
+def pillars(*, offset: int) -> list[Case]:
     cases = []
     for name, options in PILLARS.items():
-        sample = simulate_sample(**options)
+        sample = simulate_sample(**{**options, "seed": offset + options["seed"]})
         nz = len(sample.volume)
         marked = [nz // 8, 3 * nz // 8, 5 * nz // 8, 7 * nz // 8]
         scored = [z for z in range(1, nz, 4) if z not in marked]
@@ -193,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--group", nargs="+", action="append", default=[], metavar=("NAME", "TRUTH"))
     parser.add_argument("--size", type=int, default=256, help="of the phantoms, in pixels")
+    parser.add_argument("--seed", type=int, default=0, help="added to every seed: other noise, other pillars")
     parser.add_argument("--features", default="paper")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int)
@@ -201,7 +202,10 @@ def main() -> None:
     device = choose_device(options.device, threads=options.workers)
     bank = FeatureBank.create(options.features)
     started = time.perf_counter()
-    makers = {"phantom": lambda: phantoms(size=options.size), "pillar": pillars}
+    makers = {
+        "phantom": lambda: phantoms(size=options.size, offset=options.seed),
+        "pillar": lambda: pillars(offset=options.seed),
+    }
     for name, truth, *paths in options.group:
         makers[name] = lambda truth=truth, paths=paths: given(truth, paths)
     groups = {}
@@ -213,6 +217,7 @@ def main() -> None:
         "lost_accuracy_called_bad": LOST_ACCURACY,
         "features": options.features,
         "phantom_size": options.size,
+        "seed": options.seed,
         "device": device.name,
         "summary": {name: summary(pairs) for name, pairs in groups.items()},
         "pairs": groups,

@@ -1,8 +1,9 @@
 """Whether a model fits a volume: how far the volume's features are from those that the model was trained among.
 
 Of every channel a model remembers how it was distributed over the marked planes, and how sure the forest was there.
-A volume of another reconstruction, dose or alignment has other distributions, and the forest is less sure: then labels
-are wrong although nothing fails. ``docs/quality.md`` has what was measured.
+In a volume of another reconstruction, dose or alignment another share of the pixels is below the thresholds that the
+forest asks for, and the forest is less sure: then labels are wrong although nothing fails. ``docs/quality.md`` has
+what was measured.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from gpu_tomoclass.volume import Volume
 N_PLANES = 8
 SAMPLE_PIXELS = 20_000
 LEVELS = np.linspace(0.0, 1.0, N_QUANTILES)
-# Drift is a distance of distributions from 0 to 1, the loss a difference of mean margins; see docs/quality.md.
-DOUBTFUL_DRIFT, WRONG_DRIFT = 0.12, 0.25
-DOUBTFUL_LOSS, WRONG_LOSS = 0.06, 0.15
+# Chosen on the pairs of benchmarks/transfer.py; docs/quality.md says how well they separate good from bad.
+DOUBTFUL_DRIFT, WRONG_DRIFT = 0.05, 0.10
+DOUBTFUL_LOSS, WRONG_LOSS = 0.05, 0.12  # of mean margin
 LOST_ACCURACY = 0.03  # compared with a model trained on the volume itself: more is a bad transfer
 
 
@@ -41,12 +42,13 @@ class Drift:
     ----------
     verdict : {"fits", "doubtful", "does not fit"}
     drift : float
-        Mean over channels, weighted by how often the forest asks them, of the largest difference between the two
-        cumulative distributions (Kolmogorov and Smirnov's distance); 0 is equal, 1 is disjoint.
+        Mean over the questions of the forest ("is the value below the threshold?") of the difference between the shares
+        of pixels that say yes, here and on the training planes; a question counts by the share of pixels it is asked.
+        0 is equal, 1 is disjoint.
     per_family : dict
-        The same for the channels of each family, largest first.
+        The same for the questions about each family, largest first.
     outside : float
-        Share of values, weighted the same way, that are outside of the range of the training planes.
+        Share of values, of channels weighted the same way, that are outside of the range of the training planes.
     mean_margin, trained_margin : float
         Mean lead of the best class over the second, here and on the training planes.
     planes : list of int
@@ -96,29 +98,67 @@ def mean_margin(forest: Forest, sample: npt.NDArray[np.float32]) -> float:
     return float((best[-1] - best[-2]).mean(dtype=np.float64))
 
 
-def channel_weights(forest: Forest) -> npt.NDArray[np.float64]:
-    """How often the forest asks each feature, summing to 1: (n_features,). All equal if it asks nothing."""
-    asked = np.bincount(forest.feature[forest.feature != LEAF], minlength=forest.n_features).astype(np.float64)
-    return asked / asked.sum() if asked.any() else np.full(forest.n_features, 1 / max(1, forest.n_features))
+def question_weights(forest: Forest) -> npt.NDArray[np.float64]:
+    """By how much of the training weight each node was asked, summing to 1 over the forest: (n_nodes,); leaves 0."""
+    weight = np.zeros(forest.n_nodes)
+    weight[forest.roots] = 1.0
+    level = forest.roots
+    while level.size:
+        asking = level[forest.feature[level] != LEAF]
+        left = forest.child[asking].astype(np.int64)
+        weight[left] = weight[asking] * forest.left_fraction[asking]
+        weight[left + 1] = weight[asking] - weight[left]
+        level = np.concatenate([left, left + 1])
+    weight[forest.feature == LEAF] = 0.0
+    total = weight.sum()
+    return weight / total if total > 0 else weight
 
 
-def distances(quantiles: npt.NDArray[np.float32], sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Largest difference between the cumulative distributions of training and sample, per channel: (n_channels,).
+def share_below(quantiles: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Share of a channel's training values below thresholds, between remembered values by interpolation.
 
-    At each remembered value that of the training is known to 1 / (N_QUANTILES - 1), ties included, so equal
-    distributions give up to that much less than they could differ, never more.
+    Parameters
+    ----------
+    quantiles : numpy.ndarray
+        (N_QUANTILES,) of one channel.
+    thresholds : numpy.ndarray
+        (n,)
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) float64, wrong by 1 / (N_QUANTILES - 1) at most.
     """
-    found = np.zeros(len(quantiles))
-    for channel, (known, values) in enumerate(zip(quantiles, sample.T, strict=True)):
-        finite = np.sort(values[np.isfinite(values)])
-        if not finite.size:
-            continue
-        below = np.searchsorted(finite, known, side="left") / finite.size
-        up_to = np.searchsorted(finite, known, side="right") / finite.size
-        # At a remembered value v the training's distribution lies between the levels before and after it.
-        least = LEVELS[np.searchsorted(known, known, side="left")]
-        most = LEVELS[np.searchsorted(known, known, side="right") - 1]
-        found[channel] = max(float((below - most).max()), float((least - up_to).max()), 0.0)
+    known = quantiles.astype(np.float64)
+    after = np.searchsorted(known, thresholds, side="left")
+    inside = (after > 0) & (after < known.size)
+    share = np.where(after == 0, 0.0, 1.0)
+    low, high = known[after[inside] - 1], known[after[inside]]  # low < threshold <= high
+    share[inside] = (after[inside] - 1 + (thresholds[inside] - low) / (high - low)) / (known.size - 1)
+    return share
+
+
+def question_drift(
+    forest: Forest, quantiles: npt.NDArray[np.float32], sample: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Of each node, how much more or fewer pixels of a sample than of the training planes say yes: (n_nodes,) 0..1.
+
+    Parameters
+    ----------
+    forest : Forest
+    quantiles : numpy.ndarray
+        (n_channels, N_QUANTILES)
+    sample : numpy.ndarray
+        (n_pixels, n_channels); missing and infinite values are left out.
+    """
+    found = np.zeros(forest.n_nodes)
+    for channel in forest.used_features():
+        nodes = np.flatnonzero(forest.feature == channel)
+        values = sample[:, channel]
+        values = np.sort(values[np.isfinite(values)])
+        if values.size:
+            here = np.searchsorted(values, forest.threshold[nodes], side="left") / values.size
+            found[nodes] = np.abs(here - share_below(quantiles[channel], forest.threshold[nodes]))
     return found
 
 
@@ -207,16 +247,21 @@ def check_drift(
 def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[int] = ()) -> Drift:
     """The verdict on pixels of a volume: (n_pixels, n_channels) float32."""
     assert model.quantiles is not None
-    weights = channel_weights(model.forest)
-    of_channel = distances(model.quantiles, sample)
+    forest = model.forest
+    weights = question_weights(forest)
+    of_node = question_drift(forest, model.quantiles, sample)
+    family_of = np.empty(model.bank.n_channels, dtype=object)
+    for block in model.bank.blocks:
+        family_of[block.start : block.stop] = block.family
+    asking = np.flatnonzero(weights > 0)
+    asked = family_of[forest.feature[asking]]
     per_family: dict[str, float] = {}
-    for family in dict.fromkeys(block.family for block in model.bank.blocks):
-        rows = [i for b in model.bank.blocks if b.family == family for i in range(b.start, b.stop)]
-        weight = weights[rows]
-        if weight.sum() > 0:
-            per_family[family] = float((of_channel[rows] * weight).sum() / weight.sum())
-    margin, trained = mean_margin(model.forest, sample), float(model.training["mean_margin"])
-    drift = float((of_channel * weights).sum())
+    for family in dict.fromkeys(asked.tolist()):
+        nodes = asking[asked == family]
+        per_family[family] = float(np.average(of_node[nodes], weights=weights[nodes]))
+    of_channel = np.bincount(forest.feature[asking], weights=weights[asking], minlength=forest.n_features)
+    margin, trained = mean_margin(forest, sample), float(model.training["mean_margin"])
+    drift = float((of_node * weights).sum())
     loss = trained - margin
     verdict = "fits"
     if drift > DOUBTFUL_DRIFT or loss > DOUBTFUL_LOSS:
@@ -227,7 +272,7 @@ def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[i
         verdict=verdict,
         drift=drift,
         per_family=dict(sorted(per_family.items(), key=lambda item: -item[1])),
-        outside=float((outside_range(model.quantiles, sample) * weights).sum()),
+        outside=float((outside_range(model.quantiles, sample) * of_channel).sum()),
         mean_margin=margin,
         trained_margin=trained,
         planes=list(planes),

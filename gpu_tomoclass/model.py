@@ -314,7 +314,7 @@ def _check_versions(header: Mapping[str, Any]) -> None:
 
 
 def _checked_training(training: dict[str, Any]) -> dict[str, Any]:
-    """What :func:`check_fits` relies on must be there as it expects it; the rest is for people."""
+    """What :func:`check_fits` and ``drift`` rely on must be there as they expect it; the rest is for people."""
     dtype, volume = training.get("dtype"), training.get("volume", {})
     if dtype is not None and not re.fullmatch(r"u?int(8|16|32|64)|float(16|32|64)", str(dtype)):
         raise ModelError(f"training.dtype is {str(dtype)[:40]!r}, not a type of voxels")
@@ -323,6 +323,9 @@ def _checked_training(training: dict[str, Any]) -> dict[str, Any]:
     shape = volume.get("shape")
     if shape is not None and not (isinstance(shape, list) and [type(n) for n in shape] == [int] * 3):
         raise ModelError(f"training.volume.shape is {str(shape)[:80]}, not three whole numbers")
+    margin = training.get("mean_margin", 0)
+    if type(margin) not in (int, float) or not 0 <= margin <= 1:
+        raise ModelError(f"training.mean_margin is {str(margin)[:40]!r}, not a number from 0 to 1")
     return training
 
 

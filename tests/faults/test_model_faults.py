@@ -1,5 +1,6 @@
 """A model file is data: round trips exactly, and anything else is refused by name, without running or inflating it."""
 
+import dataclasses
 import gzip
 import io
 import json
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from gpu_tomoclass import model as model_module
 from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass.drift import channel_quantiles
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.forest.arrays import FIELDS
@@ -43,6 +45,7 @@ def model():
         training={"settings": {"seed": 42}, "dtype": "uint16", "volume": {"shape": [4, 5, 6]}},
         versions={"python": "3"},
         created="2026-01-01T00:00:00+00:00",
+        quantiles=channel_quantiles(values),
     )
 
 
@@ -76,6 +79,8 @@ def test_round_trip(model, saved):
         assert getattr(again.forest, name).dtype == getattr(model.forest, name).dtype
     for name in ("bank", "classes", "intensity", "voxel_size", "training", "versions", "created", "hash"):
         assert getattr(again, name) == getattr(model, name), name
+    np.testing.assert_array_equal(again.quantiles, model.quantiles)
+    assert again.quantiles.dtype == np.float32
     json.dumps(describe_model(again))
 
 
@@ -195,6 +200,93 @@ def test_members_are_exactly_those(saved):
     rewritten(saved, drop=("extra.py", "child.npy"))
     with pytest.raises(ModelError, match="child"):
         load_model(saved)
+
+
+@pytest.mark.parametrize("value", ["0.5", None, [], True, -0.1, 1.5, 1e30])
+def test_a_mean_margin_is_a_share(saved, value):
+    rewritten(saved, header=lambda h: h["training"].update(mean_margin=value))
+    with pytest.raises(ModelError, match=r"training\.mean_margin"):
+        load_model(saved)
+    rewritten(saved, header=lambda h: h["training"].update(mean_margin=1))
+    assert load_model(saved).training["mean_margin"] == 1
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def test_quantiles_may_be_absent(model, saved):
+    """Models from Fiji and from tables know nothing of their volume; it is another model then."""
+    rewritten(saved, drop=("quantiles.npy",))
+    without = load_model(saved)
+    assert without.quantiles is None
+    assert without.hash != model.hash
+
+
+def changed(quantiles, how):
+    q = quantiles.copy()
+    if how == "nan":
+        q[1, 3] = np.nan
+    elif how == "infinite":
+        q[0, -1] = np.inf
+    elif how == "falling":
+        q[0, 5] = q[0, 4] - 1
+    elif how == "more channels":
+        q = np.concatenate([q, q[:1]])
+    elif how == "fewer levels":
+        q = q[:, 1:].copy()
+    elif how == "flat":
+        q = q.ravel()
+    elif how == "empty":
+        q = q[:0]
+    elif how == "double":
+        q = q.astype(np.float64)
+    else:
+        q = q.astype(np.int32)
+    return q
+
+
+@pytest.mark.parametrize(
+    "how", ["nan", "infinite", "falling", "more channels", "fewer levels", "flat", "empty", "double", "whole"]
+)
+def test_bad_quantiles_are_refused(model, saved, how):
+    rewritten(saved, members={"quantiles.npy": npy(changed(model.quantiles, how))})
+    with pytest.raises(ModelError, match="quantiles"):
+        load_model(saved)
+    with pytest.raises(ModelError, match="quantiles"):
+        dataclasses.replace(model, quantiles=changed(model.quantiles, how))
+
+
+def test_quantiles_that_are_no_array_are_refused(saved, tmp_path):
+    for content in (b"", b"hello", pickle.dumps(Trap(tmp_path / "trap"))):
+        rewritten(saved, members={"quantiles.npy": content})
+        with pytest.raises(ModelError, match="quantiles"):
+            load_model(saved)
+    assert not (tmp_path / "trap").exists()
+    rewritten(saved, members={"quantiles2.npy": b""})
+    with pytest.raises(ModelError, match="quantiles2"):
+        load_model(saved)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_quantiles_are_refused_or_right(model, tmp_path_factory, data):
+    """Any bytes of the member changed, behind a checksum that fits: refused, or finite, rising, of the right shape."""
+    path = tmp_path_factory.mktemp("fuzzed") / "m.tcm"
+    save_model(model, path)
+    content = bytearray(npy(model.quantiles))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    rewritten(path, members={"quantiles.npy": bytes(content[: data.draw(st.integers(1, len(content)))])})
+    try:
+        found = load_model(path).quantiles
+    except ModelError:
+        return
+    assert found.shape == model.quantiles.shape
+    assert np.isfinite(found).all()
+    assert (np.diff(found, axis=1) >= 0).all()
 
 
 def test_object_arrays_and_lying_shapes_are_refused(saved, tmp_path):
