@@ -1,7 +1,8 @@
 """The cheapest feature families that are as good as all: backward elimination by measured cost.
 
 The most expensive family is left out if the cross-validated score stays within epsilon of that of the full bank, then
-the next, until none can go. After that the least useful families leave one by one, which shows what they are worth.
+the next, until none can go. Where an expensive family has stayed, the search begins again without it. The cheapest
+families found must be good enough on other folds and with other forests too.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from gpu_tomoclass.validation import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SEEDS = 3  # forests of the full bank, to know by how much a score moves for no reason
-REPEATS = 3  # of a measurement of time; the least counts
+SEEDS = 3  # folds and forests for the full bank and what is chosen, since scores move for no reason
+REPEATS = 5  # of a measurement of time; the least counts
 
 
 @dataclass(frozen=True)
@@ -69,21 +70,22 @@ class Selection:
     Attributes
     ----------
     full, chosen : Candidate
-    path : list of Candidate
-        From the full bank over the chosen families to a single one; each has one family less than the one before.
+        Their scores are means over different folds and forests.
+    curve : list of Candidate
+        The trade-off: those of ``tried`` that are better than all cheaper ones, the cheapest first.
     tried : list of Candidate
-        All, in the order they were tried.
+        All, in the order they were tried, each once.
     seconds_per_plane : dict
         Of each family by itself; together they cost less, because they share work.
     epsilon : float
     scatter : float
-        Standard deviation of the full bank's score over seeds of the forest.
+        Standard deviation of the full bank's score over folds and forests.
     notes : list of str
     """
 
     full: Candidate
     chosen: Candidate
-    path: Sequence[Candidate]
+    curve: Sequence[Candidate]
     tried: Sequence[Candidate]
     seconds_per_plane: Mapping[str, float]
     epsilon: float
@@ -98,7 +100,7 @@ class Selection:
             "epsilon": self.epsilon,
             "scatter": self.scatter,
             "seconds_per_plane": dict(self.seconds_per_plane),
-            "path": [candidate.to_dict() for candidate in self.path],
+            "curve": [candidate.to_dict() for candidate in self.curve],
             "tried": [candidate.to_dict() for candidate in self.tried],
             "notes": list(self.notes),
         }
@@ -109,7 +111,8 @@ def measure_costs(
 ) -> dict[str, float]:
     """Seconds that each family takes for a plane, computed by itself, after a first time that compiles.
 
-    What families share (blurred planes, gradients) is counted for each of them, so a bank costs less than the sum.
+    On a CPU by one thread, since planes are computed side by side. What families share (blurred planes, gradients) is
+    counted for each of them, so a bank costs less than the sum.
 
     Parameters
     ----------
@@ -135,7 +138,8 @@ def measure_together(
 
 
 def measure_seconds(blocks: Sequence[FeatureBlock], plane: npt.NDArray[np.float32], *, device: Device) -> float:
-    """Least seconds of some computations of these blocks of a plane (ny, nx)."""
+    """Least seconds of some computations of these blocks of a plane (ny, nx), on a CPU by one thread."""
+    device, _ = device.side_by_side()
     if not blocks:  # a single sigma has no difference of Gaussians
         return 0.0
     engine = FeatureEngine(device, blocks)
@@ -171,7 +175,7 @@ def select_families(
     epsilon : float
         So much less than the full bank's mean Dice coefficient is good enough.
     grouping, n_folds, device, seed
-        As for :func:`gpu_tomoclass.validation.cross_validate`; all candidates are judged on the same folds.
+        As for :func:`gpu_tomoclass.validation.cross_validate`; candidates are compared on the same folds.
     progress : callable, optional
         Called with (candidates tried, the most that may be tried).
     **forest_options
@@ -193,36 +197,74 @@ def select_families(
     if without_cost:
         raise UsageError(f"the cost of {', '.join(without_cost)} is not known")
     groups = rows.groups(checked_grouping(grouping))
-    folds = make_folds(rows, groups, grouping=grouping, n_folds=n_folds, seed=seed)
+    folds = [make_folds(rows, groups, grouping=grouping, n_folds=n_folds, seed=seed + i) for i in range(SEEDS)]
     judge = _Judge(rows, folds, costs, device=device, seed=seed, options=forest_options, progress=progress)
-    again = [judge.score(families, seed=seed + i) for i in range(SEEDS)]
-    full = dataclasses.replace(judge.judge(families), score=float(np.mean(again)))
-    scatter = float(np.std(again, ddof=1))
+    whole = judge.judge(families)
+    limit = whole.score - epsilon
+    best = _cheapest(whole, limit=limit, judge=judge)
 
-    path = [full]
-    changed = True
-    while changed and len(path[-1].families) > 1:
-        changed = False
-        for family in sorted(path[-1].families, key=lambda f: -costs[f]):
-            if len(path[-1].families) == 1:
+    full_scores = judge.scores(families)
+    full = dataclasses.replace(whole, score=float(np.mean(full_scores)))
+    chosen = full
+    for candidate in sorted(judge.known.values(), key=lambda c: c.seconds):
+        if candidate.score >= limit and candidate is not whole:
+            confirmed = dataclasses.replace(candidate, score=float(np.mean(judge.scores(candidate.families))))
+            if confirmed.score >= full.score - epsilon:
+                chosen = confirmed
                 break
-            candidate = judge.judge(_without(path[-1].families, family))
-            if candidate.score >= full.score - epsilon:
-                path.append(candidate)
-                changed = True
-    chosen = path[-1]
-    while len(path[-1].families) > 1:  # beyond what is good enough, to show the trade-off
-        left = path[-1].families
-        path.append(max((judge.judge(_without(left, family)) for family in left), key=lambda c: (c.score, -c.seconds)))
+    left = best.families
+    while len(left) > 1:  # beyond what is good enough, to show the trade-off
+        left = max(
+            (judge.judge(_without(left, family)) for family in left), key=lambda c: (c.score, -c.seconds)
+        ).families
+    scatter = float(np.std(full_scores, ddof=1))
     notes = list(rows.notes)
     if scatter > epsilon:
         notes.append(
-            f"scores scatter by {scatter:.4f} from seed to seed, more than epsilon {epsilon:g}: which of similar"
-            " families stays is chance; mark more strokes or use a larger epsilon"
+            f"scores scatter by {scatter:.4f}, more than epsilon {epsilon:g}: which of similar families stays is"
+            " chance; mark more strokes or use a larger epsilon"
         )
     if progress is not None:
         progress(judge.n_most, judge.n_most)
-    return Selection(full, chosen, path, list(judge.known.values()), dict(costs), epsilon, scatter, notes)
+    tried = list(judge.known.values())
+    return Selection(full, chosen, trade_off(tried), tried, dict(costs), epsilon, scatter, notes)
+
+
+def trade_off(tried: Sequence[Candidate]) -> list[Candidate]:
+    """Those that are better than all cheaper ones, the cheapest first."""
+    curve: list[Candidate] = []
+    for candidate in sorted(tried, key=lambda c: (c.seconds, -c.score)):
+        if not curve or candidate.score > curve[-1].score:
+            curve.append(candidate)
+    return curve
+
+
+def _cheapest(whole: Candidate, *, limit: float, judge: _Judge) -> Candidate:
+    """The cheapest good enough families that are found from the whole bank, and from it without what is expensive."""
+    costs = judge.costs
+    _descend(whole, limit=limit, judge=judge)
+    while True:
+        best = min((c for c in judge.known.values() if c.score >= limit), key=lambda c: c.seconds)
+        dearest = max(best.families, key=lambda family: costs[family])
+        others = tuple(f for f in whole.families if f != dearest and costs[f] < best.seconds)
+        if not others:
+            return best
+        _descend(judge.judge(others), limit=limit, judge=judge)
+        if min(c.seconds for c in judge.known.values() if c.score >= limit) >= best.seconds:
+            return best
+
+
+def _descend(start: Candidate, *, limit: float, judge: _Judge) -> None:
+    """Leave out families, the most expensive first, while what is left is good enough or no worse than before."""
+    at, changed = start, True
+    while changed:
+        changed = False
+        for family in sorted(at.families, key=lambda f: -judge.costs[f]):
+            if len(at.families) == 1:
+                return
+            candidate = judge.judge(_without(at.families, family))
+            if candidate.score >= min(limit, at.score):
+                at, changed = candidate, True
 
 
 def _without(families: tuple[str, ...], family: str) -> tuple[str, ...]:
@@ -230,12 +272,12 @@ def _without(families: tuple[str, ...], family: str) -> tuple[str, ...]:
 
 
 class _Judge:
-    """Scores of families on the same folds, each set once."""
+    """Scores of families, on the same folds for all."""
 
     def __init__(
         self,
         rows: TrainingRows,
-        folds: Sequence[Fold],
+        folds: Sequence[Sequence[Fold]],
         costs: Mapping[str, float],
         *,
         device: Device | None,
@@ -254,45 +296,46 @@ class _Judge:
     def judge(self, families: tuple[str, ...]) -> Candidate:
         if families not in self.known:
             seconds = sum(self.costs[family] for family in families)
-            self.known[families] = Candidate(families, seconds, self.score(families, seed=self.seed))
+            self.known[families] = Candidate(families, seconds, self._score(families, 0))
             if self.progress is not None:
                 self.progress(min(len(self.known), self.n_most), self.n_most)
         return self.known[families]
 
-    def score(self, families: tuple[str, ...], *, seed: int) -> float:
-        """Mean Dice coefficient of the held-out rows of all folds."""
+    def scores(self, families: tuple[str, ...]) -> list[float]:
+        """On all folds, each with forests of another seed."""
+        return [self.judge(families).score, *(self._score(families, i) for i in range(1, len(self.folds)))]
+
+    def _score(self, families: tuple[str, ...], number: int) -> float:
+        """Mean Dice coefficient of the held-out rows of the folds of this number."""
         columns = sorted(i for family in (ORIGINAL.name, *families) for i in self.channels.get(family, ()))
         values, labels = self.rows.values[:, columns], self.rows.labels
         confusion = Confusion(self.classes)
-        for seen, held_out in self.folds:
-            trained = grow_forest(values[seen], labels[seen], seed=seed, **self.options)
+        for seen, held_out in self.folds[number]:
+            trained = grow_forest(values[seen], labels[seen], seed=self.seed + number, **self.options)
             predict = class_predictor(trained.forest, trained.class_values, device=self.device)
             confusion.update(labels[held_out], predict(np.ascontiguousarray(values[held_out].T)))
         return confusion.mean_dice
 
 
 def trade_off_figure(selection: Selection) -> Figure:
-    """Score over cost: all that was tried as dots, the path as a line, the chosen families marked."""
+    """Score over cost: all that was tried as dots, the trade-off as a line, the chosen families marked."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    figure = Figure(figsize=(7.2, 5.2), layout="constrained")
     axes = figure.subplots()
-    full, chosen = selection.full, selection.chosen
+    full, chosen, curve = selection.full, selection.chosen, selection.curve
+    n_chosen = f"{len(chosen.families)} {'family' if len(chosen.families) == 1 else 'families'}"
     axes.axhspan(full.score - selection.epsilon, full.score, color="0.9", zorder=0,
                  label=f"within {selection.epsilon:g} of the full bank")  # fmt: skip
+    axes.plot([1000 * c.seconds for c in selection.tried], [c.score for c in selection.tried], ".", color="0.6",
+              label="tried, one set of folds")  # fmt: skip
+    axes.plot([1000 * c.seconds for c in curve], [c.score for c in curve], ".-", label="better than all cheaper")
+    axes.plot(1000 * full.seconds, full.score, "s", color="black", label=f"full: {len(full.families)} families, mean")
     axes.plot(
-        [1000 * c.seconds for c in selection.tried],
-        [c.score for c in selection.tried],
-        ".",
-        color="0.6",
-        label="tried",
+        1000 * chosen.seconds, chosen.score, "o", color="tab:red", markersize=9, label=f"chosen: {n_chosen}, mean"
     )
-    path = selection.path
-    axes.plot([1000 * c.seconds for c in path], [c.score for c in path], ".-", label="one family less each")
-    axes.plot(1000 * full.seconds, full.score, "s", color="black", label=f"full: {len(full.families)} families")
-    axes.plot(1000 * chosen.seconds, chosen.score, "o", color="tab:red", markersize=9,
-              label=f"chosen: {', '.join(chosen.families[:4])}{' ..' if chosen.families[4:] else ''}")  # fmt: skip
-    axes.set(xlabel="cost of the families [ms per plane]", ylabel="mean Dice, cross-validated", xscale="log")
+    axes.set(xlabel="cost, sum of the families [ms per plane]", ylabel="mean Dice, cross-validated", xscale="log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     return figure

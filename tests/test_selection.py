@@ -13,7 +13,14 @@ from gpu_tomoclass.device import choose_device
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.pictures import save_figure
-from gpu_tomoclass.selection import measure_costs, measure_together, select_families, trade_off_figure
+from gpu_tomoclass.selection import (
+    Candidate,
+    _cheapest,
+    measure_costs,
+    measure_together,
+    select_families,
+    trade_off_figure,
+)
 from gpu_tomoclass.validation import cross_validate, family_channels
 
 FOREST = {"engine": "sklearn", "n_trees": 20, "n_jobs": 1, "n_folds": 3}
@@ -37,26 +44,66 @@ def test_the_cheaper_of_equals_stays(costs, kept):
 
 def test_two_families_that_need_each_other_stay():
     """median knows one border between classes, neighbors the other."""
-    rows = made_rows(useful=())
+    rows = made_rows(useful=(), spread=0.2)
     values, channels = rows.values.copy(), family_channels(rows.bank)
-    values[:, channels["median"]] += 6 * (rows.labels[:, None] > 1)
-    values[:, channels["neighbors"]] += 6 * (rows.labels[:, None] > 2)
+    values[:, channels["median"]] += 20 * (rows.labels[:, None] > 1)
+    values[:, channels["neighbors"]] += 20 * (rows.labels[:, None] > 2)
     found = select_families(dataclasses.replace(rows, values=values), COSTS, epsilon=0.02, **FOREST)
     assert found.chosen.families == ("median", "neighbors")
 
 
-def test_the_path_leaves_one_family_out_at_a_time():
-    rows = made_rows(spread=2.0)
-    found = select_families(rows, COSTS, epsilon=0.0, **FOREST)
-    assert found.path[0] is found.full
-    assert found.chosen in found.path
-    for before, after in itertools.pairwise(found.path):
-        assert len(after.families) == len(before.families) - 1
-        assert set(after.families) < set(before.families)
-        assert after.seconds == pytest.approx(sum(COSTS[f] for f in after.families))
-    assert len(found.path[-1].families) == 1
+def test_the_curve_is_what_nothing_cheaper_beats():
+    found = select_families(made_rows(spread=2.0), COSTS, epsilon=0.0, **FOREST)
+    assert {len(c.families) for c in found.tried} == {1, 2, 3}
     assert len({c.families for c in found.tried}) == len(found.tried)
+    for candidate in found.tried:
+        assert candidate.seconds == pytest.approx(sum(COSTS[f] for f in candidate.families))
+        beaten = any(c.seconds <= candidate.seconds and c.score > candidate.score for c in found.tried)
+        tied = any(c.seconds < candidate.seconds and c.score == candidate.score for c in found.tried)
+        assert (candidate in found.curve) == (not beaten and not tied)
+    assert list(found.curve) == sorted(found.curve, key=lambda c: c.seconds)
     json.dumps(found.to_dict())
+
+
+class Table:
+    """Scores by heart, in place of forests."""
+
+    def __init__(self, costs, score):
+        self.costs, self.score, self.known = costs, score, {}
+
+    def judge(self, families):
+        seconds = sum(self.costs[f] for f in families)
+        return self.known.setdefault(families, Candidate(families, seconds, self.score(set(families))))
+
+
+def test_an_expensive_family_that_cheap_ones_replace_does_not_trap_the_search():
+    """Without "dear" the bank is just not good enough, because "noise" is in it; without both it is."""
+    costs = {"dear": 9.0, "noise": 3.0, "cheap": 1.0}
+    judge = Table(
+        costs, lambda kept: 1.0 if "dear" in kept else 0.99 - 0.02 * ("noise" in kept) - ("cheap" not in kept)
+    )
+    whole = judge.judge(tuple(costs))
+    assert _cheapest(whole, limit=0.98, judge=judge).families == ("cheap",)
+
+
+def test_the_search_finds_the_cheapest_of_many_random_banks_mostly():
+    """Against trying all 63 sets of 6 families, whose use adds up with less and less return."""
+    random = np.random.default_rng(0)
+    found_best = 0
+    for _ in range(40):
+        costs = dict(zip("abcdef", random.exponential(size=6), strict=True))
+        worth = dict(zip("abcdef", random.exponential(size=6), strict=True))
+        score = lambda kept, worth=worth: 1 - np.exp(-sum(worth[f] for f in kept))  # noqa: E731
+        judge = Table(costs, score)
+        whole = judge.judge(tuple("abcdef"))
+        limit = whole.score - 0.05
+        found = _cheapest(whole, limit=limit, judge=judge)
+        sets = [s for n in range(1, 7) for s in itertools.combinations("abcdef", n) if score(s) >= limit]
+        cheapest = min(sum(costs[f] for f in s) for s in sets)
+        assert found.score >= limit
+        assert cheapest <= found.seconds <= whole.seconds
+        found_best += found.seconds == pytest.approx(cheapest)
+    assert found_best >= 20
 
 
 def test_scores_are_those_of_cross_validation():

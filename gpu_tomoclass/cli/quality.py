@@ -195,16 +195,24 @@ def feature_arguments(families: tuple[str, ...], asked: Mapping[str, Any]) -> st
 
 
 def _show_selection(result: Selection) -> None:
-    rows = [("families", "ms/plane", "mean Dice", "without")]
-    before: tuple[str, ...] | None = None
-    for candidate in result.path:
-        left = "" if before is None else next(f for f in before if f not in candidate.families)
-        mark = " <- chosen" if candidate is result.chosen else ""
-        cost = f"{1000 * candidate.seconds:.1f}"
-        rows.append((str(len(candidate.families)), cost, f"{candidate.score:.4f}", left + mark))
-        before = candidate.families
+    rows = [("ms/plane", "mean Dice", "better than all cheaper")]
+    rows += [(f"{1000 * c.seconds:.1f}", f"{c.score:.4f}", ",".join(c.families)) for c in result.curve]
     click.echo(table(rows))
-    click.echo(f"{len(result.tried)} sets tried; scores move by {result.scatter:.4f} from seed to seed")
+    full, chosen = result.full, result.chosen
+    click.echo(
+        f"{len(result.tried)} sets tried; scores move by {result.scatter:.4f} with folds and seeds; their means:"
+    )
+    click.echo(
+        table(
+            [
+                ("", "families", "ms/plane", "mean Dice"),
+                *(
+                    (name, str(len(c.families)), f"{1000 * c.seconds:.1f}", f"{c.score:.4f}")
+                    for name, c in (("full", full), ("chosen", chosen))
+                ),
+            ]
+        )
+    )
 
 
 @click.command()
