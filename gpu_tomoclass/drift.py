@@ -50,7 +50,7 @@ class Drift:
     outside : float
         Share of values, of channels weighted the same way, that are outside of the range of the training planes.
     mean_margin, trained_margin : float
-        Mean lead of the best class over the second, here and on the training planes.
+        Mean lead of the best class over the second, here and on the training planes (of several volumes, the nearest).
     planes : list of int
         Those looked at.
     """
@@ -208,7 +208,7 @@ def check_drift(
     DataError
         If they hold nothing to look at.
     """
-    if model.quantiles is None or "mean_margin" not in model.training:
+    if model.quantiles is None or len(model.quantiles) != len(model.training.get("mean_margins", [])):
         raise ModelError(
             "the model does not know the volume it was trained on",
             do="train it here from a volume; models from Fiji and from ARFF tables cannot be checked",
@@ -245,11 +245,17 @@ def check_drift(
 
 
 def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[int] = ()) -> Drift:
-    """The verdict on pixels of a volume: (n_pixels, n_channels) float32."""
+    """The verdict on pixels of a volume: (n_pixels, n_channels) float32.
+
+    A model of several volumes is compared with the one of them that is nearest.
+    """
     assert model.quantiles is not None
     forest = model.forest
     weights = question_weights(forest)
-    of_node = question_drift(forest, model.quantiles, sample)
+    of_node_of_volume = [question_drift(forest, quantiles, sample) for quantiles in model.quantiles]
+    drifts = [float((of_node * weights).sum()) for of_node in of_node_of_volume]
+    nearest = int(np.argmin(drifts))
+    drift, of_node, quantiles = drifts[nearest], of_node_of_volume[nearest], model.quantiles[nearest]
     family_of = np.empty(model.bank.n_channels, dtype=object)
     for block in model.bank.blocks:
         family_of[block.start : block.stop] = block.family
@@ -260,8 +266,7 @@ def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[i
         nodes = asking[asked == family]
         per_family[family] = float(np.average(of_node[nodes], weights=weights[nodes]))
     of_channel = np.bincount(forest.feature[asking], weights=weights[asking], minlength=forest.n_features)
-    margin, trained = mean_margin(forest, sample), float(model.training["mean_margin"])
-    drift = float((of_node * weights).sum())
+    margin, trained = mean_margin(forest, sample), float(model.training["mean_margins"][nearest])
     loss = trained - margin
     verdict = "fits"
     if drift > DOUBTFUL_DRIFT or loss > DOUBTFUL_LOSS:
@@ -272,7 +277,7 @@ def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[i
         verdict=verdict,
         drift=drift,
         per_family=dict(sorted(per_family.items(), key=lambda item: -item[1])),
-        outside=float((outside_range(model.quantiles, sample) * of_channel).sum()),
+        outside=float((outside_range(quantiles, sample) * of_channel).sum()),
         mean_margin=margin,
         trained_margin=trained,
         planes=list(planes),

@@ -80,8 +80,9 @@ class Model:
     created : str
         ISO 8601 time.
     quantiles : numpy.ndarray or None
-        (n_channels, N_QUANTILES) float32, rising along the last axis: how the channels were distributed over the marked
-        planes, at evenly spaced levels from the least to the largest value; see :mod:`gpu_tomoclass.drift`.
+        (n_volumes, n_channels, N_QUANTILES) float32, rising along the last axis: how the channels were distributed over
+        the marked planes of each training volume, at evenly spaced levels from the least to the largest value; see
+        :mod:`gpu_tomoclass.drift`.
 
     Raises
     ------
@@ -125,9 +126,10 @@ class Model:
 
 
 def _check_quantiles(quantiles: np.ndarray, n_channels: int) -> None:
-    if quantiles.shape != (n_channels, N_QUANTILES) or quantiles.dtype != np.float32:
-        raise ModelError(f"quantiles are {quantiles.dtype} {quantiles.shape}, not float32 {(n_channels, N_QUANTILES)}")
-    if not np.isfinite(quantiles).all() or (np.diff(quantiles, axis=1) < 0).any():
+    expected = (max(1, len(quantiles)) if quantiles.ndim else 1, n_channels, N_QUANTILES)
+    if quantiles.shape != expected or quantiles.dtype != np.float32:
+        raise ModelError(f"quantiles are {quantiles.dtype} {quantiles.shape}, not float32 {expected}")
+    if not np.isfinite(quantiles).all() or (np.diff(quantiles, axis=-1) < 0).any():
         raise ModelError("quantiles are not finite and rising")
 
 
@@ -263,7 +265,7 @@ def _read(archive: zipfile.ZipFile) -> Model:
         training=_checked_training(header["training"]),
         versions=header["versions"],
         created=header["created"],
-        quantiles=read_array(archive, QUANTILES_NAME, dtypes=("float32",), n_axes=2) if has_quantiles else None,
+        quantiles=read_array(archive, QUANTILES_NAME, dtypes=("float32",), n_axes=3) if has_quantiles else None,
     )
 
 
@@ -323,9 +325,9 @@ def _checked_training(training: dict[str, Any]) -> dict[str, Any]:
     shape = volume.get("shape")
     if shape is not None and not (isinstance(shape, list) and [type(n) for n in shape] == [int] * 3):
         raise ModelError(f"training.volume.shape is {str(shape)[:80]}, not three whole numbers")
-    margin = training.get("mean_margin", 0)
-    if type(margin) not in (int, float) or not 0 <= margin <= 1:
-        raise ModelError(f"training.mean_margin is {str(margin)[:40]!r}, not a number from 0 to 1")
+    margins = training.get("mean_margins", [])
+    if not isinstance(margins, list) or not all(type(m) in (int, float) and 0 <= m <= 1 for m in margins):
+        raise ModelError(f"training.mean_margins is {str(margins)[:40]}, not a list of numbers from 0 to 1")
     return training
 
 

@@ -134,7 +134,7 @@ def train(
         voxel_size=rows.voxel_size,
         source={**rows.sources[0], **more, "nan": nan, "device": device.name},
         forest_options={"n_jobs": worker_count(workers), **forest_options},
-        sample=rows.sample,
+        samples=rows.samples,
         seconds_per_plane=rows.seconds_per_plane,
         cached_blocks=rows.cached_blocks,
         notes=[*_scale_notes(bank, volume.shape[1:]), *rows.notes],
@@ -182,7 +182,7 @@ def _finish(
     voxel_size: VoxelSize | None,
     source: Mapping[str, Any],
     forest_options: Mapping[str, Any],
-    sample: np.ndarray | None = None,
+    samples: Sequence[np.ndarray] = (),
     seconds_per_plane: Mapping[str, float] | None = None,
     cached_blocks: int = 0,
     notes: Sequence[str] = (),
@@ -202,7 +202,8 @@ def _finish(
     counts = {c.name: int((labels == c.value).sum()) for c in used}
     importance = _importance_per_family(trained.feature_importance[columns], bank)
     forest = trained.forest.restricted(columns)
-    remembered = {} if sample is None or not len(sample) else {"mean_margin": mean_margin(forest, sample)}
+    seen = [sample for sample in samples if len(sample)]
+    remembered = {"mean_margins": [mean_margin(forest, sample) for sample in seen]} if seen else {}
     model = Model(
         forest=forest,
         bank=bank,
@@ -218,7 +219,7 @@ def _finish(
             **remembered,
             **source,
         },
-        quantiles=None if sample is None or not len(sample) else channel_quantiles(sample),
+        quantiles=np.stack([channel_quantiles(sample) for sample in seen]) if seen else None,
         versions={
             "gpu_tomoclass": __version__,
             "python": platform.python_version(),

@@ -42,8 +42,8 @@ class TrainingRows:
         (n_rows,) uint8.
     places : numpy.ndarray
         (n_rows, 4) int32: number of the volume, z, y, x.
-    sample : numpy.ndarray
-        (n_pixels, n_channels) float32: random pixels of the marked planes.
+    samples : list of numpy.ndarray
+        Of each volume (n_pixels, n_channels) float32: random pixels of its marked planes.
     scale : IntensityScale
         Applied to all volumes.
     voxel_size : tuple of float or None
@@ -64,7 +64,7 @@ class TrainingRows:
     values: npt.NDArray[np.float32]
     labels: npt.NDArray[np.uint8]
     places: npt.NDArray[np.int32]
-    sample: npt.NDArray[np.float32]
+    samples: Sequence[npt.NDArray[np.float32]]
     scale: IntensityScale
     voxel_size: VoxelSize | None
     sources: list[dict[str, Any]]
@@ -196,7 +196,10 @@ def collect_rows(
         values=np.concatenate([part.values for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),
         places=np.concatenate([part.places for part in parts]),
-        sample=np.concatenate([part.sample for part in parts]),
+        samples=[
+            np.concatenate([part.sample for (of, _), part in zip(marked, parts, strict=True) if of == i])
+            for i in sorted({i for i, _ in marked})
+        ],
         scale=scale,
         voxel_size=first.voxel_size,
         sources=[

@@ -31,7 +31,7 @@ def made_rows(*, useful=("median",), n_strokes=12, length=15, spread=1.0, streng
         values=values[order],
         labels=labels[order],
         places=places[order],
-        sample=values,
+        samples=[values],
         scale=IntensityScale(),
         voxel_size=None,
         sources=[{}, {}],

@@ -122,8 +122,8 @@ def made_model(sample, *, seed=0):
         bank=bank,
         classes=default_classes(["a", "b"]),
         intensity=IntensityScale(),
-        training={"mean_margin": mean_margin(forest, sample)},
-        quantiles=channel_quantiles(sample),
+        training={"mean_margins": [mean_margin(forest, sample)]},
+        quantiles=channel_quantiles(sample)[np.newaxis],
     )
 
 
@@ -132,7 +132,7 @@ def test_no_question_drifts_further_than_the_kolmogorov_smirnov_distance(shift):
     known, other = columns(4000), columns(3000, seed=1)
     other[:, :3] += np.float32(shift)
     model = made_model(known)
-    of_node = question_drift(model.forest, model.quantiles, other)
+    of_node = question_drift(model.forest, model.quantiles[0], other)
     for channel in range(3):
         furthest = of_node[model.forest.feature == channel].max()
         distance = stats.ks_2samp(known[:, channel], other[:, channel]).statistic
@@ -155,9 +155,26 @@ def test_the_same_pixels_fit_and_foreign_ones_do_not():
     assert 0 <= same.drift < far.drift <= 1
     assert set(far.per_family) <= {"original", "gaussian_blur"}
     json.dumps(far.to_dict())
-    unsure = compare(dataclasses.replace(model, training={"mean_margin": same.mean_margin + 0.3}), known)
+    unsure = compare(dataclasses.replace(model, training={"mean_margins": [same.mean_margin + 0.3]}), known)
     assert unsure.verdict == "does not fit"
     assert f"instead of {same.mean_margin + 0.3:.2f}" in unsure.explain()
+
+
+def test_of_several_volumes_the_nearest_counts():
+    """A mixture of both would fit neither."""
+    near, far = columns(4000), columns(4000, seed=1) + np.float32(20)
+    model = made_model(np.concatenate([near, far]))
+    both = dataclasses.replace(
+        model,
+        quantiles=np.stack([channel_quantiles(near), channel_quantiles(far)]),
+        training={"mean_margins": [mean_margin(model.forest, near), mean_margin(model.forest, far)]},
+    )
+    for sample in (near, far):
+        found = compare(both, sample)
+        assert found.verdict == "fits"
+        assert found.drift < STEP / 2
+        assert found.mean_margin == found.trained_margin
+        assert compare(model, sample).drift > 0.1  # the mixture
 
 
 def test_missing_values_are_left_out():
@@ -180,7 +197,7 @@ def test_a_forest_that_asks_nothing_drifts_nowhere():
         left_fraction=np.zeros(1, np.float32), votes=np.ones((1, 2), np.float32), roots=np.zeros(1, np.int64),
         n_features=4,
     )  # fmt: skip
-    found = compare(dataclasses.replace(model, forest=leaf, training={"mean_margin": 0.0}), sample + np.float32(9))
+    found = compare(dataclasses.replace(model, forest=leaf, training={"mean_margins": [0.0]}), sample + np.float32(9))
     assert (found.drift, found.outside, found.per_family) == (0.0, 0.0, {})
 
 
