@@ -96,7 +96,15 @@ def commands_of(page):
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/annotations.md", "docs/fiji.md", "docs/formats.md", "docs/forests.md", "docs/measure.md"],
+    [
+        "README.md",
+        "docs/annotations.md",
+        "docs/fiji.md",
+        "docs/formats.md",
+        "docs/forests.md",
+        "docs/measure.md",
+        "docs/quality.md",
+    ],
 )
 def test_documented_flags_exist(page):
     lines = list(commands_of(ROOT / page))
