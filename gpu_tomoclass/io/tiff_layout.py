@@ -100,7 +100,7 @@ def choose_stack(
     chosen, page = found[number], found[number].keyframe
     _check_kind(chosen, path)
 
-    full = axes_of(chosen.get_axes(squeeze=False), chosen.get_shape(squeeze=False))
+    full = axes_of(chosen.axes, chosen.shape)  # tifffile leaves out axes of length 1, but never Y and X
     inner = axes_of(page.axes, page.shape)
     fits = [n for _, n in full[len(full) - len(inner) :]] == [n for _, n in inner]
     if not fits and chosen.dataoffset is not None and {letter for letter, _ in full[-2:]} == {"Y", "X"}:
@@ -289,7 +289,7 @@ def _check_page_count(found: Sequence[Any], chain: PageChain, path: str) -> None
         return  # made up of the pages that were found
     described = 0
     for level in (level for s in found for level in s.levels):
-        described += math.prod(level.get_shape(squeeze=False)) // max(1, math.prod(level.keyframe.shape))
+        described += math.prod(level.shape) // max(1, math.prod(level.keyframe.shape))
     if described < len(chain.offsets):
         raise DataError(
             f"holds {len(chain.offsets)} pages, and its metadata describe {described}", where=path, do="export it again"
