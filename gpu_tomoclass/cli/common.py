@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import time
@@ -175,6 +176,53 @@ def device_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def product_options(command: F) -> F:
+    """What is made beside the labels."""
+    for option in (
+        click.option(
+            "--uncertainty",
+            type=click.Choice(["margin", "entropy"]),
+            is_flag=False,
+            flag_value="margin",
+            help="Also write LABELS_uncertainty: 0 where the forest is sure, 1 where it is not.",
+        ),
+        click.option(
+            "--probabilities",
+            type=click.Choice(["float32", "uint8"]),
+            is_flag=False,
+            flag_value="float32",
+            help="Also write LABELS_probabilities, one channel per class; uint8 is a quarter of the size.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def zarr_options(command: F) -> F:
+    """How OME-Zarr is written; see :func:`given_zarr_options`."""
+    for option in (
+        click.option("--sharded", is_flag=True, help="OME-Zarr 0.5 with 32 planes to a file."),
+        click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), help="Of OME-Zarr output; default 0.4."),
+    ):
+        command = option(command)
+    return command
+
+
+def given_zarr_options(ome_version: str | None, sharded: bool) -> dict[str, Any]:
+    """Those of :func:`zarr_options` that were given: other formats refuse any."""
+    options: dict[str, Any] = {} if ome_version is None else {"ome_version": ome_version}
+    return options | ({"sharded": True} if sharded else {})
+
+
+def write_json(path: str, content: Any) -> None:
+    """A JSON file for machines, beside what is printed for people."""
+    from gpu_tomoclass.io.partial import writing
+
+    with writing(path), open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
 
 
 def open_device(device_name: str, gpu_id: int, workers: int | None, *, quiet: bool) -> Device:

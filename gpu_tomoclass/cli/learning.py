@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,15 +12,19 @@ from gpu_tomoclass.cli.common import (
     ByteSize,
     PlaneRange,
     device_options,
+    given_zarr_options,
     nan_option,
     open_device,
     overwrite_option,
+    product_options,
     progress,
     quiet_option,
     show_notes,
     stop_on_signal,
     table,
     volume_options,
+    write_json,
+    zarr_options,
 )
 from gpu_tomoclass.cli.training_options import (
     cache_options,
@@ -168,20 +171,7 @@ def preview(
 @click.argument("volume")
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="LABELS", help=".ome.zarr, .tif or .mrc")
-@click.option(
-    "--probabilities",
-    type=click.Choice(["float32", "uint8"]),
-    is_flag=False,
-    flag_value="float32",
-    help="Also write LABELS_probabilities, one channel per class; uint8 is a quarter of the size.",
-)
-@click.option(
-    "--uncertainty",
-    type=click.Choice(["margin", "entropy"]),
-    is_flag=False,
-    flag_value="margin",
-    help="Also write LABELS_uncertainty: 0 where the forest is sure, 1 where it is not.",
-)
+@product_options
 @click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
 @click.option(
     "--intensity",
@@ -191,8 +181,7 @@ def preview(
     help="The scale recorded in the model, one measured on this volume, or none.",
 )
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
-@click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), help="Of OME-Zarr output; default 0.4.")
-@click.option("--sharded", is_flag=True, help="OME-Zarr 0.5 with 32 planes to a file.")
+@zarr_options
 @click.option("--slab-planes", type=click.IntRange(1), help="Planes at once; default what the memory holds.")
 @click.option("--memory-limit", type=ByteSize(), help="Of the process, or of its arrays on a GPU, e.g. 4G.")
 @click.option("--dask", metavar="local:N|ADDRESS", help="Compute in N processes here (N GPUs), or on a Dask cluster.")
@@ -232,10 +221,7 @@ def classify(
     from gpu_tomoclass.volume import open_volume
 
     loaded = load_model(model)
-    if ome_version is not None:
-        options["ome_version"] = ome_version
-    if sharded:
-        options["sharded"] = True
+    options |= given_zarr_options(ome_version, sharded)
     reading: dict[str, Any] = {
         "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
     }  # fmt: skip
@@ -280,11 +266,7 @@ def _where_to_compute(
 
 
 def _write_profile(result: ClassifyResult, path: str) -> None:
-    from gpu_tomoclass.io.partial import writing
-
-    with writing(path), open(path, "w", encoding="utf-8") as file:
-        json.dump({"device": result.device, "n_planes": result.n_planes, **result.profile}, file, indent=1)
-        file.write("\n")
+    write_json(path, {"device": result.device, "n_planes": result.n_planes, **result.profile})
     n = max(1, result.profile["planes"])
     stages = [("stage", "s", "ms/plane")]
     stages += [(k, f"{s:.2f}", f"{1000 * s / n:.1f}") for k, s in result.profile["seconds"].items()]

@@ -11,18 +11,21 @@ import click
 from gpu_tomoclass.cli.common import (
     PlaneRange,
     device_options,
+    given_zarr_options,
     open_device,
     overwrite_option,
+    product_options,
     progress,
     quiet_option,
     show_notes,
     stop_on_signal,
     table,
     volume_options,
+    write_json,
+    zarr_options,
 )
 
 if TYPE_CHECKING:
-    from gpu_tomoclass.batch import Outcome
     from gpu_tomoclass.device import Device
 
 
@@ -30,20 +33,7 @@ if TYPE_CHECKING:
 @click.argument("volume")
 @click.argument("model")
 @click.option("-o", "--output", metavar="LABELS", help="Where the labels will be written.")
-@click.option(
-    "--probabilities",
-    type=click.Choice(["float32", "uint8"]),
-    is_flag=False,
-    flag_value="float32",
-    help="As for classify.",
-)
-@click.option(
-    "--uncertainty",
-    type=click.Choice(["margin", "entropy"]),
-    is_flag=False,
-    flag_value="margin",
-    help="As for classify.",
-)
+@product_options
 @click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
 @click.option("--slab-planes", type=click.IntRange(1), help="As for classify.")
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
@@ -118,8 +108,7 @@ def plan(
 @click.command()
 @click.argument("volume")
 @click.argument("output")
-@click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), help="Of OME-Zarr output; default 0.4.")
-@click.option("--sharded", is_flag=True, help="OME-Zarr 0.5 with 32 planes to a file.")
+@zarr_options
 @volume_options
 @overwrite_option
 @quiet_option
@@ -130,9 +119,7 @@ def convert(
     from gpu_tomoclass.convert import convert as run
     from gpu_tomoclass.volume import open_volume
 
-    options: dict[str, Any] = {} if ome_version is None else {"ome_version": ome_version}
-    if sharded:
-        options["sharded"] = True
+    options = given_zarr_options(ome_version, sharded)
     with (
         open_volume(volume, **reading) as source,
         stop_on_signal() as should_stop,
@@ -171,7 +158,7 @@ def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None
     with stop_on_signal() as should_stop, _progress_of_each(quiet) as advance:
         outcomes = run_job(items, open_device=opened, say=say, progress=advance, should_stop=should_stop)
     if json_path is not None:
-        _write_summary(outcomes, json_path)
+        write_json(json_path, [o.to_dict() for o in outcomes])
     rows = [("status", "planes", "s", "volume", "message")]
     for o in outcomes:
         message = o.message if len(o.message) <= 100 else f"{o.message[:97]}..."
@@ -182,14 +169,6 @@ def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None
     failed = [o for o in outcomes if o.status == "failed"]
     if failed:
         context.exit(failed[0].exit_code)
-
-
-def _write_summary(outcomes: list[Outcome], path: str) -> None:
-    from gpu_tomoclass.io.partial import writing
-
-    with writing(path), open(path, "w", encoding="utf-8") as file:
-        json.dump([o.to_dict() for o in outcomes], file, indent=1)
-        file.write("\n")
 
 
 class _progress_of_each:

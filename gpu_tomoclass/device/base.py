@@ -188,13 +188,40 @@ def check_same_kind(values: Array, target: Array) -> None:
         raise ValueError(f"{values.dtype} {values.shape} cannot be copied to {target.dtype} {target.shape}")
 
 
-def copy_checked(values: npt.NDArray[Any], target: Array) -> None:
-    """Between arrays in host memory."""
-    check_same_kind(values, target)
-    target[...] = values
+class HostDevice(Device):
+    """A device whose arrays are NumPy's, in host memory: copies are assignments, and nothing is asynchronous."""
+
+    def array(self, values: npt.NDArray[Any]) -> Array:
+        copy = self.empty(values.shape, values.dtype)
+        copy[...] = values
+        return copy
+
+    def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
+        array = self.empty(shape, dtype)
+        array[...] = 0
+        return array
+
+    def upload(self, values: npt.NDArray[Any], target: Array) -> None:
+        check_same_kind(values, target)
+        target[...] = values
+
+    def copy(self, values: Array, target: Array) -> None:
+        self.upload(values, target)
+
+    def numpy(self, array: Array) -> npt.NDArray[Any]:
+        return array
+
+    def synchronize(self) -> None:
+        pass
+
+    def free_memory(self) -> int | None:
+        return None
 
 
-class NumpyDevice(Device):
+class NumpyDevice(HostDevice):
     """The reference implementation; it has arrays and no kernels."""
 
     name = "numpy"
@@ -211,30 +238,6 @@ class NumpyDevice(Device):
 
     def with_threads(self, threads: int) -> Device:
         return NumpyDevice(threads=threads, notes=self.notes)
-
-    def array(self, values: npt.NDArray[Any]) -> Array:
-        return np.array(values, order="C")
-
-    def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
-        return np.empty(shape, dtype)
-
-    def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
-        return np.zeros(shape, dtype)
-
-    def upload(self, values: npt.NDArray[Any], target: Array) -> None:
-        copy_checked(values, target)
-
-    def copy(self, values: Array, target: Array) -> None:
-        copy_checked(values, target)
-
-    def numpy(self, array: Array) -> npt.NDArray[Any]:
-        return array
-
-    def synchronize(self) -> None:
-        pass
-
-    def free_memory(self) -> int | None:
-        return None
 
     def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel:
         raise ResourceError(f"the numpy device runs no kernels ({file}: {name})", do="choose the cuda or native device")

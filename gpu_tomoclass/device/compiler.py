@@ -154,7 +154,9 @@ class LibraryCache:
             If the library cannot be loaded.
         """
         command = (*compiler.options, *options)
-        key = _digest("\0".join((code, compiler.path, compiler.version, self._machine, *command)).encode())
+        # Not where the headers lie: the code says which they are, and another checkout or environment has the same.
+        relevant = (option for option in command if not option.startswith("-I"))
+        key = _digest("\0".join((code, compiler.path, compiler.version, self._machine, *relevant)).encode())
         for path in sorted(self.folder.glob(f"{key}-*.so")):
             if path.stem.partition("-")[2] == _digest(path.read_bytes()):
                 return _load(path)

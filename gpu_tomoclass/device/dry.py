@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.device.base import Array, BoundKernel, Device, check_same_kind
+from gpu_tomoclass.device.base import Array, BoundKernel, HostDevice, check_same_kind
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import parse_signatures
 from gpu_tomoclass.kernels import kernel_source
 
 
-class DryDevice(Device):
+class DryDevice(HostDevice):
     """Stands in for another device. Its arrays are never written, so the system gives them no memory.
 
     Parameters
@@ -51,18 +51,6 @@ class DryDevice(Device):
 
     def upload(self, values: npt.NDArray[Any], target: Array) -> None:
         check_same_kind(values, target)
-
-    def copy(self, values: Array, target: Array) -> None:
-        check_same_kind(values, target)
-
-    def numpy(self, array: Array) -> npt.NDArray[Any]:
-        return array
-
-    def synchronize(self) -> None:
-        pass
-
-    def free_memory(self) -> int | None:
-        return None
 
     def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel:
         signature = parse_signatures(kernel_source(file), dict(defines))[name]

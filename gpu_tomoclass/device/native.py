@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.device.base import Array, BoundKernel, Device, copy_checked
+from gpu_tomoclass.device.base import Array, BoundKernel, Device, HostDevice
 from gpu_tomoclass.device.compiler import LibraryCache, find_compiler
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
@@ -39,7 +39,7 @@ BUILDS: dict[str, tuple[str, ...]] = {
 }
 
 
-class NativeDevice(Device):
+class NativeDevice(HostDevice):
     """Kernels on the CPU.
 
     Parameters
@@ -105,37 +105,12 @@ class NativeDevice(Device):
     def side_by_side(self) -> tuple[Device, int]:
         return self.with_threads(1), self.threads
 
-    def array(self, values: npt.NDArray[Any]) -> Array:
-        copy = self.empty(values.shape, values.dtype)
-        copy[...] = values
-        return copy
-
     def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
         kind = np.dtype(dtype)
         n = int(np.prod(shape)) * kind.itemsize
         memory = np.empty(n + ALIGNMENT, dtype=np.uint8)
         start = -memory.ctypes.data % ALIGNMENT
         return memory[start : start + n].view(kind).reshape(shape)
-
-    def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
-        array = self.empty(shape, dtype)
-        array[...] = 0
-        return array
-
-    def upload(self, values: npt.NDArray[Any], target: Array) -> None:
-        copy_checked(values, target)
-
-    def copy(self, values: Array, target: Array) -> None:
-        copy_checked(values, target)
-
-    def numpy(self, array: Array) -> npt.NDArray[Any]:
-        return array
-
-    def synchronize(self) -> None:
-        pass
-
-    def free_memory(self) -> int | None:
-        return None
 
     def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel:
         with self._compiling[file, defines]:
