@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from gpu_tomoclass.demo import otsu_labels
+from gpu_tomoclass.baseline import otsu_thresholds, threshold_labels
 from gpu_tomoclass.pictures import class_image, grey_image
 from gpu_tomoclass.volume import open_volume
 
@@ -17,10 +17,11 @@ folder = Path(sys.argv[1])
 with open_volume(folder / "sample.tif") as sample, open_volume(folder / "truth.tif") as truth:
     volume = np.stack([plane for _, plane in sample.planes()])
     classes = truth.classes
+    thresholds = otsu_thresholds(volume, levels=len(classes))
     with open_volume(folder / "labels.tif") as labels:
         panels = (
             ("tomogram (simulated)", grey_image(volume[PLANE])),
-            ("thresholds (multi-Otsu)", class_image(otsu_labels(volume, len(classes))[PLANE], classes)),
+            ("thresholds (multi-Otsu)", class_image(threshold_labels(volume[PLANE], thresholds), classes)),
             ("gpu_tomoclass", class_image(labels.plane(PLANE), classes)),
             ("truth", class_image(truth.plane(PLANE), classes)),
         )

@@ -15,6 +15,7 @@ from scipy.ndimage import grey_dilation
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.annotations import load_annotation
+from gpu_tomoclass.baseline import otsu_thresholds, threshold_labels
 from gpu_tomoclass.cache import FeatureCache
 from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.device import Device, choose_device
@@ -168,15 +169,6 @@ def _train(
     return train(volume, load_annotation(path, volume_shape=volume.shape), bank=bank, cache=cache, device=device)
 
 
-def otsu_labels(volume: np.ndarray, n_classes: int) -> np.ndarray:
-    """What grey-level thresholds give: multi-Otsu over the whole volume, (nz, ny, nx) uint8 1..n_classes."""
-    from skimage.filters import threshold_multiotsu
-
-    # As float32: of integers scikit-image makes one bin per grey level, and tries all pairs of 65,536.
-    thresholds = threshold_multiotsu(volume.astype(np.float32), classes=n_classes)
-    return (np.digitize(volume, thresholds) + 1).astype(np.uint8)
-
-
 def _report(
     sample: SampleVolume,
     *,
@@ -192,7 +184,8 @@ def _report(
     first, last = trainings
     model: Model = last.model
     classes = model.classes
-    otsu = otsu_labels(sample.volume, len(classes))
+    thresholds = otsu_thresholds(sample.volume, levels=len(classes))
+    otsu = threshold_labels(sample.volume, thresholds)
     by_threshold = Confusion(classes)
     for z in range(len(otsu)):
         if z not in marked:
@@ -231,7 +224,7 @@ def _report(
     report.chart(
         histogram_figure(
             sample.volume, sample.truth, classes=classes,
-            thresholds=[float(sample.volume[otsu == c.value].max()) for c in classes[:-1]],
+            thresholds=thresholds.tolist(),
         ),
         caption="Grey values of the materials, by the truth: they overlap, so no threshold separates them.",
         alt="Histogram of grey values for each material; the curves of neighbouring materials overlap widely.",

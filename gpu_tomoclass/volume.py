@@ -403,6 +403,13 @@ def create_volume(
     )
 
 
+def refuse_input(volume: Volume, path: str | PathLike[str]) -> None:
+    """UsageError if ``path``, an output, is a file of the volume: inputs are never changed."""
+    for name in (volume.path, *volume.files()):
+        if os.path.exists(path) and os.path.exists(name) and os.path.samefile(name, path):
+            raise UsageError("is the input, which is never changed", where=path, do="choose another name")
+
+
 def ranges_text(numbers: Iterable[int]) -> str:
     """``"1, 3 to 7, 9"``; long lists are cut after ten runs."""
     runs: list[list[int]] = []

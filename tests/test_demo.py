@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from skimage.filters import threshold_multiotsu
 
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.demo import OUTPUTS, otsu_labels, run_demo
+from gpu_tomoclass.demo import OUTPUTS, run_demo
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.pictures import class_image, grey_image, overlay_image
@@ -34,13 +33,6 @@ def test_demo(tmp_path):
     np.testing.assert_array_equal(strokes[strokes > 0], truth[strokes > 0])
     with pytest.raises(DataError, match="--overwrite"):
         run_demo(tmp_path, device=NumpyDevice())
-
-
-def test_otsu_labels_are_those_of_the_grey_levels():
-    rng = np.random.default_rng(0)
-    volume = np.concatenate([rng.normal(m, 3, 500) for m in (50, 100, 200)]).astype(np.uint8).reshape(3, 50, 10)
-    expected = np.digitize(volume, threshold_multiotsu(volume, classes=3)) + 1
-    assert (otsu_labels(volume, 3) == expected).mean() > 0.99  # one bin of difference in a threshold
 
 
 class Balance(HTMLParser):

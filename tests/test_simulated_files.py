@@ -10,8 +10,8 @@ from memory_volume import ArrayVolume
 from scipy import ndimage
 
 import gpu_tomoclass.simulate
+from gpu_tomoclass.baseline import otsu_thresholds, threshold_labels
 from gpu_tomoclass.cleaning import clean
-from gpu_tomoclass.demo import otsu_labels
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.particles import measure_particles
 from gpu_tomoclass.simulate import (
@@ -153,7 +153,8 @@ def test_particle_sizes_recovered_from_a_pillar_are_those_of_the_truth(tmp_path)
     measured = measure_particles(ArrayVolume(truth, voxel_size=(1.45,) * 3), value=3, slab_planes=5)
     np.testing.assert_allclose(np.sort(measured.volume), np.sort(true_volumes))
 
-    labels = otsu_labels(np.stack([made.volume_plane(z) for z in planes]), 3)
+    volume = np.stack([made.volume_plane(z) for z in planes])
+    labels = threshold_labels(volume, otsu_thresholds(volume, levels=3))
     clean(ArrayVolume(labels, voxel_size=(1.45,) * 3), tmp_path / "clean.tif", min_size=60, fill=True)
     with open_volume(tmp_path / "clean.tif") as cleaned:
         found = measure_particles(cleaned, value=3, slab_planes=5)

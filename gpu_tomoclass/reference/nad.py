@@ -19,8 +19,7 @@ background            l <- l + w ``grey_level`` (1 - l), w = 0.5 + (g - G_rho * 
                       mean and standard deviation of G_rho * s in the noise area: 1 where it is dark, 0 where bright
 ====================  ==============================================================================================
 
-A stack of equal slices in three dimensions has m3 = 0 with v3 across the slices, so there the filter moves each slice
-exactly like this: its first eigenvalue is l1, its second l2, and the third acts along z, where nothing varies.
+Three dimensions are in :mod:`gpu_tomoclass.reference.nad_volume`; a stack of equal slices is moved there as here.
 
 The central stencil is used: fluxes at half points for the diagonal of D, at points for the mixed terms. It is
 consistent and stable for every D with eigenvalues in 0..1 up to a time step of 1/4. Nothing flows through the borders.
@@ -37,9 +36,8 @@ import numpy.typing as npt
 
 from gpu_tomoclass.errors import UsageError
 
-LARGEST_TIME_STEP = 0.25  # 1 / (2 dimensions)
 LEAST = 0.001  # a
-NOISE_BOX = 15  # pixels along an edge
+NOISE_BOX = 15  # pixels or voxels along an edge
 TINY = 1e-30  # keeps divisors above 0
 TRUNCATE = 4.0  # Gaussians end at this many sigmas
 
@@ -52,6 +50,8 @@ class NadParameters:
 
     Attributes
     ----------
+    dimensions : int
+        2 for planes, each for itself, or 3 for a volume.
     iterations : int
         Time steps.
     structure : float, optional
@@ -63,35 +63,39 @@ class NadParameters:
     second_eigenvector : float
         0..1: proportion of CED along the second eigenvector.
     grey_level : float
-        0..1: proportion of plain smoothing where the plane is dark.
-    noise_area : (int, int), optional
-        x and y of a pixel amid noise alone; a box of 15 x 15 pixels around it, as far as it lies in the plane, is used.
-        Needed unless ``balance`` and ``grey_level`` are 0.
+        0..1: proportion of plain smoothing where the image is dark.
+    noise_area : tuple of int, optional
+        x, y, in three dimensions also z, of a point amid noise alone; a box with edges of 15 around it, as far as it
+        lies in the image, is used. Needed unless ``balance`` and ``grey_level`` are 0.
     sigma : float
         Of the Gaussian before gradients, in pixels; 0: none.
     structure_sigma : float
         Of the Gaussian that averages the structure tensor, in pixels.
     time_step : float
-        ht, more than 0 and at most 0.25.
+        ht, more than 0 and at most 1 / (2 ``dimensions``).
     """
 
+    dimensions: int = 2
     iterations: int = 50
     structure: float | None = None
     contrast: float | None = None
     balance: float = 0.4
     second_eigenvector: float = 0.5
     grey_level: float = 0.3
-    noise_area: tuple[int, int] | None = None
+    noise_area: tuple[int, ...] | None = None
     sigma: float = 0.4
     structure_sigma: float = 2.0
     time_step: float = 0.1
 
     def __post_init__(self) -> None:
+        if self.dimensions not in (2, 3):
+            raise UsageError(f"NAD in {self.dimensions} dimensions", do="choose 2 or 3")
         if self.iterations < 1:
             raise UsageError(f"NAD needs 1 iteration or more, not {self.iterations}")
-        if not 0 < self.time_step <= LARGEST_TIME_STEP:
+        if not 0 < self.time_step <= 1 / (2 * self.dimensions):
             raise UsageError(
-                f"the time step of NAD is {self.time_step:g}; in two dimensions it is stable above 0 up to 1/4",
+                f"the time step of NAD is {self.time_step:g}; in {self.dimensions} dimensions it is stable above 0 up "
+                f"to 1/{2 * self.dimensions}",
                 do="choose 0.1, and more iterations instead",
             )
         for name in ("balance", "second_eigenvector", "grey_level"):
@@ -104,27 +108,36 @@ class NadParameters:
         for name in ("sigma", "structure_sigma"):
             if not 0 <= getattr(self, name) <= 64:
                 raise UsageError(f"{name} of NAD must be from 0 to 64 pixels, not {getattr(self, name):g}")
+        axes = "xyz"[: self.dimensions]
         if self.noise_area is None and (self.balance > 0 or self.grey_level > 0):
             raise UsageError(
                 "NAD compares with noise and was given no noise area",
-                do="name x and y of a pixel amid noise, or set balance and grey_level to 0",
+                do=f"name {', '.join(axes)} of a point amid noise, or set balance and grey_level to 0",
+            )
+        if self.noise_area is not None and len(self.noise_area) != self.dimensions:
+            raise UsageError(
+                f"the noise area of NAD in {self.dimensions} dimensions is {', '.join(axes)}, not {self.noise_area}"
             )
 
-    def noise_box(self, ny: int, nx: int) -> tuple[slice, slice]:
-        """Rows and columns of the noise area; the whole plane if there is none.
+    def noise_box(self, *shape: int) -> tuple[slice, ...]:
+        """Where the noise area is in an image of this shape, (nz,) ny, nx; the whole image if there is none.
 
         Raises
         ------
         UsageError
-            If its pixel is outside of the plane.
+            If its point is outside of the image.
         """
         if self.noise_area is None:
-            return slice(0, ny), slice(0, nx)
-        x, y = self.noise_area
-        if not (0 <= x < nx and 0 <= y < ny):
-            raise UsageError(f"the noise area of NAD, x {x}, y {y}, is outside of planes of {ny} x {nx} pixels (y, x)")
+            return tuple(slice(0, n) for n in shape)
+        place = self.noise_area[::-1]
+        if not all(0 <= i < n for i, n in zip(place, shape, strict=True)):
+            axes = "zyx"[-self.dimensions :]
+            named = ", ".join(f"{a} {i}" for a, i in zip(axes[::-1], self.noise_area, strict=True))
+            size = " x ".join(map(str, shape))
+            what = "planes" if self.dimensions == 2 else "a volume"
+            raise UsageError(f"the noise area of NAD, {named}, is outside of {what} of {size} ({', '.join(axes)})")
         half = NOISE_BOX // 2
-        return slice(max(0, y - half), min(ny, y + half + 1)), slice(max(0, x - half), min(nx, x + half + 1))
+        return tuple(slice(max(0, i - half), min(n, i + half + 1)) for i, n in zip(place, shape, strict=True))
 
 
 def nad_plane(plane: Plane, parameters: NadParameters, *, dtype: npt.DTypeLike = np.float64) -> Plane:
@@ -159,11 +172,11 @@ def gaussian(sigma: float) -> npt.NDArray[np.float64]:
 
 
 def smoothed(image: Plane, sigma: float) -> Plane:
-    """Convolved with a Gaussian along x, then y; edge pixels are repeated."""
+    """Convolved with a Gaussian along x, then y, then z where there is one; edge pixels are repeated."""
     weights = gaussian(sigma).astype(image.dtype)
     radius = len(weights) // 2
-    for axis in (1, 0):
-        widths = [(0, 0), (0, 0)]
+    for axis in reversed(range(image.ndim)):
+        widths = [(0, 0)] * image.ndim
         widths[axis] = (radius, radius)
         padded = np.pad(image, widths, mode="edge")
         n = image.shape[axis]
@@ -180,7 +193,7 @@ def gradient(image: Plane) -> tuple[Plane, Plane]:
     return half * (p[1:-1, 2:] - p[1:-1, :-2]), half * (p[2:, 1:-1] - p[:-2, 1:-1])
 
 
-def diffusion_tensor(u: Plane, parameters: NadParameters, *, box: tuple[slice, slice]) -> tuple[Plane, Plane, Plane]:
+def diffusion_tensor(u: Plane, parameters: NadParameters, *, box: tuple[slice, ...]) -> tuple[Plane, Plane, Plane]:
     """xx, xy, yy of D, by the table above."""
     p = parameters
     s = smoothed(u, p.sigma)
