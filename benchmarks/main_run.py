@@ -107,7 +107,8 @@ def main() -> None:
         steps: dict[str, Any] = {}
         steps["train"] = run(
             "train", given.volume, strokes, "--every", given.every, "-o", model,
-            "--class-names", "vacuum,rubber,silica", "--device", given.device, "-q",
+            "--class-names", "vacuum,rubber,silica", "--device", given.device,
+            "--cache", folder / "cache", "-q",
         )  # fmt: skip
         plan = subprocess.run(
             [sys.executable, "-m", "gpu_tomoclass", "plan", given.volume, model, "-o", labels, "--device", given.device,
