@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.cli import learning, machine, models, quality, queue, results, simulation, volumes
+from gpu_tomoclass.cli import baseline, learning, machine, models, quality, queue, results, simulation, volumes
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
 
 STOPPED = "stopped: nothing was written under the output name; run the same command again"
@@ -31,6 +31,7 @@ def cli() -> None:
     Know how good it is:  cross-validate, select-features, check
     From and to Fiji:     model import, model info, train --from, train --save-rows
     Many, and large:      plan, batch, convert
+    The conventional way: baseline nad, baseline otsu
     See it work:          demo, doctor, simulate
 
     Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 bug, 2 usage, 3 bad data, 4 model does not
@@ -49,6 +50,7 @@ for command in (
     results.evaluate,
     results.measure,
     results.clean,
+    baseline.baseline,
     simulation.simulate,
     learning.demo,
     quality.cross_validate,
