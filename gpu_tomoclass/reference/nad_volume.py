@@ -1,8 +1,8 @@
 """Nonlinear anisotropic diffusion (NAD) of volumes: the definition in three dimensions.
 
 After J.-J. Fernandez and S. Li, J. Struct. Biol. 144 (2003) 152-161. The parameters are those of
-:mod:`gpu_tomoclass.reference.nad`. A volume u follows  du/dt = div(D grad u),  D = l1 v1 v1^T + l2 v2 v2^T + l3 v3 v3^T,
-0 <= l <= 1. In each step, with s = G_sigma * u (a Gaussian):
+:mod:`gpu_tomoclass.reference.nad`. A volume u follows  du/dt = div(D grad u),  D = l1 v1 v1^T + l2 v2 v2^T +
+l3 v3 v3^T,  0 <= l <= 1. In each step, with s = G_sigma * u (a Gaussian):
 
 ====================  ==============================================================================================
 structure tensor      J = G_rho * (grad s grad s^T), rho = ``structure_sigma``; eigenvalues m1 >= m2 >= m3 with vectors
