@@ -1,0 +1,160 @@
+"""Whether reading, computing and writing overlap, and whether memory depends on the depth of the volume.
+
+    python benchmarks/bench_stream.py VOLUME [--planes 96] [--rounds 3]
+
+Overlap: each stage alone (its input ready in memory, its output dropped), then all of them together as ``classify``
+runs them; goal: together within 15 % of the slowest alone. With one thread of computing and with all cores, for banks
+from nearly nothing to compute to all that the paper uses.
+
+Memory: ``gpu-tomoclass classify`` as a process of its own on the volume and on one four times as deep (the same planes
+again), its largest resident size as the system says; goal: the same within 10 %, and below 1 GB. With the paper's bank
+the deep run is ended by Ctrl-C after some planes. Writes benchmarks/results/stream.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_cluster import processor
+from main_run import STOPPED, interrupt_after, run
+
+from gpu_tomoclass import __version__
+from gpu_tomoclass.annotations import Annotation
+from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass.device import choose_device
+from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.model import Model, save_model
+from gpu_tomoclass.plane_workers import Work
+from gpu_tomoclass.planes import usable_cores
+from gpu_tomoclass.slabs import SlabClassifier, Wanted
+from gpu_tomoclass.staging import Product, Slab, Staging
+from gpu_tomoclass.stream import classify
+from gpu_tomoclass.training import train
+from gpu_tomoclass.volume import Volume, create_volume, open_volume
+
+RESULTS = Path(__file__).parent / "results" / "stream.json"
+BANKS = ("original,neighbors", "weka-default", "paper")
+DEEPER = 4
+PLANES_WHEN_STOPPED = 120
+
+
+def make_model(volume: Volume, features: str) -> Model:
+    """Bright and dark pixels of the middle plane; what they mean does not matter here."""
+    _, ny, nx = volume.shape
+    z = volume.shape[0] // 2
+    plane = volume.plane(z)
+    y, x = (a.ravel() for a in np.mgrid[0:ny:7, 0:nx:7])
+    label = 1 + (plane[y, x] > np.median(plane))
+    classes = default_classes(["dark", "bright"])
+    annotation = Annotation.from_voxels(np.full_like(y, z), y, x, label, shape=volume.shape, classes=classes)
+    return train(volume, annotation, bank=FeatureBank.create(features), n_trees=200, device=choose_device()).model
+
+
+def stages(volume: Volume, model: Model, *, threads: int, n_planes: int, folder: Path) -> dict[str, float]:
+    """Seconds of each stage alone and of all together."""
+    device = choose_device("native", threads=threads)
+    work = Work(volume, model, Wanted(), scale=model.intensity, nan="error")
+    seconds = {}
+
+    began = time.perf_counter()
+    for z in range(n_planes):
+        work.prepared(z, z + 1)
+    seconds["read"] = time.perf_counter() - began
+
+    planes = [work.prepared(z, z + 1) for z in range(n_planes)]
+    plane_device, n_threads = device.side_by_side()
+    slabs = SlabClassifier(model, plane_device, wanted=work.wanted, n_threads=n_threads)
+    with ThreadPoolExecutor(n_threads) as pool:
+        timings: list[dict[str, float]] = [{} for _ in planes]
+        list(pool.map(slabs.classify, range(2 * n_threads), planes, timings))  # compiles, allocates
+        began = time.perf_counter()
+        made: list[list[Slab]] = list(pool.map(slabs.classify, range(n_planes), planes, timings))
+        seconds["compute"] = time.perf_counter() - began
+    del planes
+
+    output = folder / "labels.ome.zarr"
+    product = Product("labels", str(output), np.dtype(np.uint8), classes=model.classes)
+    with Staging(output, [product], shape=(n_planes, *volume.shape[1:]), run={}, overwrite=True) as staging:
+        began = time.perf_counter()
+        for slab in (slab for several in made for slab in several):
+            staging.write(slab)
+        seconds["write"] = time.perf_counter() - began
+        staging.finish()
+    del made
+
+    result = classify(volume, model, output=output, planes=(0, n_planes), device=device, overwrite=True)
+    seconds["together"] = result.profile["seconds"]["planes"]
+    return seconds
+
+
+def overlap(volume: Volume, models: dict[str, Model], *, n_planes: int, rounds: int, folder: Path) -> dict[str, Any]:
+    rows = {}
+    for bank, model in models.items():
+        for threads in sorted({1, usable_cores()}):
+            tries = [stages(volume, model, threads=threads, n_planes=n_planes, folder=folder) for _ in range(rounds)]
+            row: dict[str, Any] = {name: round(min(t[name] for t in tries), 3) for name in tries[0]}
+            slowest = max(("read", "compute", "write"), key=row.__getitem__)
+            row |= {"slowest": slowest, "together / slowest": round(row["together"] / row[slowest], 3)}
+            rows[f"{bank}, {threads} thread{'s' if threads > 1 else ''}"] = row
+            print(f"{bank}, {threads}: {row}", flush=True)
+    return rows
+
+
+def memory(path: Path, models: dict[str, Model], *, folder: Path) -> dict[str, Any]:
+    deep = folder / "deep.tif"
+    with open_volume(path) as volume:
+        nz = volume.shape[0]
+        with create_volume(deep, shape=(DEEPER * nz, *volume.shape[1:]), dtype=volume.dtype) as writer:
+            for z in range(DEEPER * nz):
+                writer.write_plane(z, volume.plane(z % nz))
+    rows = {}
+    for bank, model in models.items():
+        save_model(model, folder / "m.tcm", overwrite=True)
+        peaks = {}
+        for name, source in (("volume", path), (f"{DEEPER} times as deep", deep)):
+            output = folder / f"{name.replace(' ', '_')}.ome.zarr"
+            arguments = ("classify", source, folder / "m.tcm", "-o", output, "--device", "native", "--overwrite", "-q")
+            if bank == "paper":
+                journal = folder / (output.name + ".partial") / "done.jsonl"
+                cost = run(*arguments, expect=STOPPED, meanwhile=interrupt_after(journal, PLANES_WHEN_STOPPED))
+            else:
+                cost = run(*arguments)
+            peaks[name] = cost["peak_MB"]
+        values = list(peaks.values())
+        rows[bank] = {"peak_MB": peaks, "deep / volume": round(values[1] / values[0], 3)}
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("volume", type=Path, help="for example the simulated pillar of 861 x 428 x 317")
+    parser.add_argument("--planes", type=int, default=96, help="for the overlap")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.volume.parent) as name, open_volume(given.volume) as volume:
+        folder = Path(name)
+        models = {bank: make_model(volume, bank) for bank in BANKS}
+        record = {
+            "what": "stages of classify alone and together (seconds, fastest of the rounds); peak memory by depth",
+            "gpu_tomoclass": __version__,
+            "machine": {"cores": usable_cores(), "processor": processor()},
+            "volume": {"shape": volume.shape, "dtype": volume.dtype.name},
+            "planes": given.planes,
+            "rounds": given.rounds,
+            "overlap": overlap(volume, models, n_planes=given.planes, rounds=given.rounds, folder=folder),
+            "memory": memory(given.volume, models, folder=folder),
+            "load_at_the_end": os.getloadavg()[0],
+        }
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
