@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from bench_cluster import processor
-from main_run import STOPPED, interrupt_after, run
+from main_run import STOPPED, has_lines, run
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.annotations import Annotation
@@ -121,13 +121,13 @@ def memory(path: Path, models: dict[str, Model], *, folder: Path) -> dict[str, A
         save_model(model, folder / "m.tcm", overwrite=True)
         peaks = {}
         for name, source in (("volume", path), (f"{DEEPER} times as deep", deep)):
-            output = folder / f"{name.replace(' ', '_')}.ome.zarr"
+            output = folder / f"{bank}_{name.replace(' ', '_')}.ome.zarr"
             arguments = ("classify", source, folder / "m.tcm", "-o", output, "--device", "native", "--overwrite", "-q")
             if bank == "neighbors":
                 cost = run(*arguments)
             else:
                 journal = folder / (output.name + ".partial") / "done.jsonl"
-                cost = run(*arguments, expect=STOPPED, meanwhile=interrupt_after(journal, PLANES_WHEN_STOPPED))
+                cost = run(*arguments, expect=STOPPED, interrupt_when=has_lines(journal, PLANES_WHEN_STOPPED))
             peaks[name] = cost["peak_MB"]
         values = list(peaks.values())
         rows[bank] = {"peak_MB": peaks, "deep / volume": round(values[1] / values[0], 3)}

@@ -12,6 +12,7 @@ then extrapolated. Writes benchmarks/results/main_run.json.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -36,36 +37,45 @@ STOPPED = 6  # exit code of a run that was interrupted and can be resumed
 TWS_HOURS = 861 * 14.6 / 3600  # measured 14.6 s per plane of this size and bank in Fiji, on other cores
 
 
-def run(*arguments: object, expect: int = 0, meanwhile: Callable[[int], None] | None = None) -> dict:
-    """One command as a user runs it; what the system says it cost."""
+def run(*arguments: object, expect: int = 0, interrupt_when: Callable[[], bool] = lambda: False) -> dict[str, float]:
+    """One command as a user runs it; what the system says it cost.
+
+    ``interrupt_when`` is asked now and then; once it says True, the process gets Ctrl-C.
+    """
     command = [sys.executable, "-m", "gpu_tomoclass", *map(str, arguments)]
     began = time.perf_counter()
     pid = os.spawnv(os.P_NOWAIT, command[0], command)  # not subprocess, which would take the child's usage
-    if meanwhile is not None:
-        meanwhile(pid)
+    peak, interrupted = 0, False
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        peak = max(peak, largest_resident(pid))
+        if not interrupted and interrupt_when():
+            os.kill(pid, signal.SIGINT)
+            interrupted = True
+        time.sleep(0.02 if interrupted else 0.2)
     _, status, usage = os.wait4(pid, 0)
     if (code := os.waitstatus_to_exitcode(status)) != expect:
         raise SystemExit(f"{' '.join(command)} ended with {code}, not {expect}")
     cost = {
         "seconds": round(time.perf_counter() - began, 2),
         "processor_seconds": round(usage.ru_utime + usage.ru_stime, 2),
-        "peak_MB": round(usage.ru_maxrss * 1024 / 1e6),
+        "peak_MB": round(peak / 1e6),
     }
     print(f"{arguments[0]}: {cost}", flush=True)
     return cost
 
 
-def interrupt_after(journal: Path, n_slabs: int) -> Callable[[int], None]:
-    """Ctrl-C once so many slabs are recorded as done."""
+def largest_resident(pid: int) -> int:
+    """Bytes that a process has had resident at most (Linux); ru_maxrss would begin with those of its parent."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    return 0
 
-    def wait(pid: int) -> None:
-        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            if journal.exists() and len(journal.read_bytes().splitlines()) >= n_slabs:
-                os.kill(pid, signal.SIGINT)
-                return
-            time.sleep(0.2)
 
-    return wait
+def has_lines(journal: Path, n: int) -> Callable[[], bool]:
+    """Whether so many slabs are recorded as done."""
+    return lambda: journal.exists() and len(journal.read_bytes().splitlines()) >= n
 
 
 def paint(volume: Path, truth: Path, strokes: Path, *, every: int, per_class: int, length: int) -> int:
@@ -124,8 +134,8 @@ def main() -> None:
             f"0:{n_planes}",
         )
         partial = folder / (labels.name + ".partial") / "done.jsonl"
-        halfway = interrupt_after(partial, n_planes // 2 // planned["slab_planes"])
-        steps["classify, interrupted"] = run(*classify, expect=STOPPED, meanwhile=halfway)
+        halfway = has_lines(partial, n_planes // 2 // planned["slab_planes"])
+        steps["classify, interrupted"] = run(*classify, expect=STOPPED, interrupt_when=halfway)
         n_first = 0
         for line in map(json.loads, partial.read_text().splitlines()):
             n_first += line["stop"] - line["start"]
