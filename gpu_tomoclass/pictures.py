@@ -75,10 +75,10 @@ def png_bytes(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def chart_png(figure: Figure) -> bytes:
+def chart_png(figure: Figure, *, dpi: int = 180) -> bytes:
     """A matplotlib figure -> PNG, sharp on screens of double density, without a date or version inside."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=180, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 

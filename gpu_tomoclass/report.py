@@ -36,7 +36,8 @@ td.cell, .swatch { print-color-adjust: exact; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 1rem; margin: 1rem 0; }
 figure { margin: 0; break-inside: avoid; } figcaption { font-size: .9rem; }
 .figures img { width: 100%; image-rendering: pixelated; background: #000; }
-.chart img { width: 100%; max-width: 640px; border-radius: 6px; }
+.chart img { width: 100%; max-width: 640px; border-radius: 6px; } .wide img { max-width: none; }
+.wide { margin: 1.5rem 0; } .wide figcaption { max-width: 60rem; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); font-size: .9rem; }
 .swatch { display: inline-block; width: .9em; height: .9em; margin-right: .4em; vertical-align: -.1em; }
 .big { font-size: 1.35rem; } code, pre { background: var(--soft); padding: .1rem .3rem; }
@@ -79,11 +80,12 @@ class Report:
             )
         self._parts.append(f'<div class="figures">{"".join(cells)}</div>')
 
-    def chart(self, figure: Figure, *, caption: str, alt: str) -> None:
-        """A matplotlib figure; ``alt`` says in words what it shows."""
-        data = base64.b64encode(chart_png(figure)).decode()
+    def chart(self, figure: Figure, *, caption: str, alt: str, wide: bool = False, dpi: int = 180) -> None:
+        """A matplotlib figure, of the page's full width if ``wide``; ``alt`` says in words what it shows."""
+        data = base64.b64encode(chart_png(figure, dpi=dpi)).decode()
+        kind = "chart wide" if wide else "chart"
         self._parts.append(
-            f'<figure class="chart"><img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}">'
+            f'<figure class="{kind}"><img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
 

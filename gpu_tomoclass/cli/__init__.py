@@ -13,7 +13,18 @@ from types import FrameType
 import click
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.cli import baseline, learning, machine, models, quality, queue, results, simulation, volumes
+from gpu_tomoclass.cli import (
+    baseline,
+    learning,
+    machine,
+    models,
+    quality,
+    queue,
+    reproduction,
+    results,
+    simulation,
+    volumes,
+)
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
 
 STOPPED = "stopped: nothing was written under the output name; run the same command again"
@@ -32,7 +43,7 @@ def cli() -> None:
     From and to Fiji:     model import, model info, train --from, train --save-rows
     Many, and large:      plan, batch, convert
     The conventional way: baseline nad, baseline otsu
-    See it work:          demo, doctor, simulate
+    See it work:          demo, doctor, simulate, reproduce
 
     Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 bug, 2 usage, 3 bad data, 4 model does not
     fit the data, 5 resources (memory, disk, device), 6 stopped.
@@ -53,6 +64,7 @@ for command in (
     baseline.baseline,
     simulation.simulate,
     learning.demo,
+    reproduction.reproduce,
     quality.cross_validate,
     quality.select_features,
     quality.check,
