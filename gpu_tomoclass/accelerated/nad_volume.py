@@ -1,8 +1,8 @@
 """Nonlinear anisotropic diffusion of volumes on any device; on those that run kernels by ``kernels/nad_volume.cu``.
 
 A step needs three numbers of the whole volume before a voxel can move, so each step goes over the volume twice: once
-for them, once to move. Both go slab by slab; a slab is computed with so many planes around it that its own do not depend
-on where it was cut out.
+for them, once to move. Both go slab by slab; a slab is computed with so many planes around it that its own do not
+depend on where it was cut out.
 """
 
 from __future__ import annotations
