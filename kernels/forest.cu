@@ -4,85 +4,78 @@
 //
 //   probability[c, p] = sum over trees of votes[leaf(tree, p), c] / the same summed over c
 //
-// Pixels come as ranks, see forest_ranks.cu. A node is 4 bytes, from the top: the column that it asks about, the
-// distance to its left child (behind which the right one lies), and k: right where rank > k. A leaf has distance 0 and
-// k = 255, so that a walk that has reached it stays there and pixels can walk side by side without asking who has
-// arrived; its column is the class that all of its votes are for, or CLASSES, then `rows` has its row of `votes`.
+// Pixels come as ranks, see forest_ranks.cu. A node is 4 bytes, from the top: the distance to its left child (behind
+// which the right one lies), 255 - k, and the column that it asks about: right where rank > k. Then rank + (255 - k)
+// carries into the distance, so that one addition makes the distance to the next node:
 //
-// Per pixel and tree: one node (4 bytes; a tree of 500 nodes is 2 KB, which L1 keeps) and one rank per step, steps =
-// depth. On a GPU a block has TILE pixels, their ranks in shared memory (4 WORDS bytes per pixel, read once), where a
-// lane's bank is its own whatever it asks for; each of its ROWS of threads walks a run of trees, the sums of the rows
-// are added in the end. On a CPU (ONE_THREAD) a thread walks the TILE pixels of a tile side by side, tree after tree,
-// so that tile and tree stay in the first-level cache, gathers are vectors and the latency of one vector hides behind
-// the others.
+//   at += (node + (rank << COLUMN_BITS)) >> (COLUMN_BITS + 8)
+//
+// A leaf has distance 0 and k = 255, so that a walk that has reached it stays there and pixels can walk side by side
+// without asking who has arrived; its column is the class that all of its votes are for, or CLASSES, then `rows` has
+// its row of `votes`.
+//
+// Per pixel and tree: one node and one rank per step, steps = depth. A block has TILE pixels, their ranks as
+// [column][pixel] bytes (read once). On a GPU these are in shared memory, where four neighbouring pixels share a bank:
+// they belong to different warps, so that a lane's bank is its own whatever it asks for (with a TILE of 128). Each of
+// the ROWS of threads has a tree at a time; these trees, one behind the other, come to shared memory too where they fit;
+// the sums of the rows are added in the end. On a CPU (ONE_THREAD) a thread walks the TILE pixels of a tile side by
+// side, tree after tree, so that tile and tree stay in the first-level cache, gathers are vectors and the latency of
+// one vector hides behind the others.
 //
 // A pixel with a missing value gets NaN here; forest_missing.cu then sends it both ways, weighted by left_fraction.
 //
-// Compile-time: CLASSES, OFFSET_BITS, WORDS, TILE, ROWS.
-#ifdef ONE_THREAD
-#define PIXELS TILE  // of a thread
-#define WORD_OF(column, p) ((column) * (TILE / 4) + ((p) >> 2))
-#define SHIFT_OF(column, p) (8 * ((p) & 3))
-#else
-#define PIXELS 1
-#define SUMS (ROWS > 1 ? ROWS * CLASSES * TILE : 0)
-#define WORD_OF(column, p) (((column) >> 2) * TILE + (p))
-#define SHIFT_OF(column, p) (8 * ((column) & 3))
+// Compile-time: CLASSES, COLUMN_BITS, WORDS (a quarter of the columns), TILE, ROWS, QUADS (of nodes in shared memory: at
+// least those of any ROWS trees; 0: trees are larger).
+#ifndef UNROLL  // on a GPU; cuda_on_cpu.h has its own
+#define UNROLL _Pragma("unroll")
 #endif
 #define MISSING 255u
-#define COLUMN_OF(node) ((int)((node) >> (OFFSET_BITS + 8)))
-#define OFFSET_OF(node) (((node) >> 8) & ((1u << OFFSET_BITS) - 1u))
+#define COLUMN_OF(node) ((int)((node) & ((1u << COLUMN_BITS) - 1u)))
+#define STEP(node, rank) (((node) + ((rank) << COLUMN_BITS)) >> (COLUMN_BITS + 8))
 
-extern "C" __global__ void __launch_bounds__(TILE / PIXELS * ROWS)
-forest(const unsigned* __restrict__ ranks, const unsigned* __restrict__ nodes, const int* __restrict__ roots,
-       const int* __restrict__ rows, const double* __restrict__ votes, float* __restrict__ probabilities, int n_trees,
-       long long n_pixels) {
-    const int lane = threadIdx.x, row = threadIdx.y;
-    const long long first = (long long)blockIdx.x * TILE;
-    const unsigned* of_block = ranks + (size_t)blockIdx.x * (WORDS * TILE);
-    unsigned is_missing[PIXELS];
-    for (int i = 0; i < PIXELS; ++i) is_missing[i] = 0;
 #ifdef ONE_THREAD
-    const unsigned* tile = of_block;
-    for (int column = 0; column < 4 * WORDS; ++column)
-        for (int i = 0; i < PIXELS; ++i)
-            is_missing[i] |= ((const unsigned char*)tile)[column * TILE + i] == MISSING;
+#define PIXELS TILE  // of a thread
+#define BLOCKS 1
 #else
-    __shared__ double memory[SUMS > WORDS * TILE / 2 ? SUMS : WORDS * TILE / 2];
-    __shared__ unsigned is_missing_in_a_row[TILE];
-    unsigned* tile = (unsigned*)memory;  // later the sums of the rows
-    if (row == 0) is_missing_in_a_row[lane] = 0;
-    for (int w = row; w < WORDS; w += ROWS) {
-        const unsigned word = of_block[w * TILE + lane];
-        tile[w * TILE + lane] = word;
-        is_missing[0] |= (~word - 0x01010101u) & word & 0x80808080u;  // a byte of ~word is 0
-    }
-    __syncthreads();
-    if (is_missing[0]) atomicOr(&is_missing_in_a_row[lane], 1u);
+#define PIXELS 1
+#define MISSING_OF(word) ((((word) & 0x7f7f7f7fu) + 0x01010101u) & (word) & 0x80808080u)  // of four bytes each
+#define BLOCKS (2048 / (TILE * ROWS))  // of a multiprocessor, for a full one
+#define TILE_WORDS (WORDS * TILE)
+#define SUM_WORDS (2 * ROWS * CLASSES * TILE)
+#define BETWEEN_TESTS 2  // steps; a walk may stay at its leaf for some
 #endif
 
+extern "C" __global__ void __launch_bounds__(TILE / PIXELS * ROWS, BLOCKS)
+forest(const unsigned char* __restrict__ ranks, const unsigned* __restrict__ nodes, const int* __restrict__ roots,
+       const int* __restrict__ rows, const double* __restrict__ votes, float* __restrict__ probabilities, int n_trees,
+       long long n_pixels) {
+    const long long first = (long long)blockIdx.x * TILE;
+    const unsigned* of_block = (const unsigned*)ranks + (size_t)blockIdx.x * (WORDS * TILE);
     int count[CLASSES][PIXELS];
     double sum[CLASSES][PIXELS];
     for (int c = 0; c < CLASSES; ++c)
         for (int i = 0; i < PIXELS; ++i) count[c][i] = 0, sum[c][i] = 0.0;
-    const int per_row = (n_trees + ROWS - 1) / ROWS;
-    const int last_tree = min(n_trees, (row + 1) * per_row);
-    for (int tree = row * per_row; tree < last_tree; ++tree) {
+#ifdef ONE_THREAD
+    unsigned is_missing[PIXELS];
+    for (int i = 0; i < PIXELS; ++i) is_missing[i] = 0;
+    for (int column = 0; column < 4 * WORDS; ++column)
+        for (int i = 0; i < PIXELS; ++i)
+            is_missing[i] |= ((const unsigned char*)of_block)[column * TILE + i] == MISSING;
+    for (int tree = 0; tree < n_trees; ++tree) {
         const unsigned* of_tree = nodes + roots[tree];
-        int at[PIXELS];
+        int at[PIXELS], leaf[PIXELS], is_mixed = 0;
         for (int i = 0; i < PIXELS; ++i) at[i] = 0;
         unsigned moving;
         do {
             moving = 0;
             for (int i = 0; i < PIXELS; ++i) {
-                const unsigned node = of_tree[at[i]], offset = OFFSET_OF(node);
-                const int column = COLUMN_OF(node);
-                const unsigned rank = tile[WORD_OF(column, lane + i)] >> SHIFT_OF(column, i) & 255u;
-                at[i] += (int)offset + (rank > (node & 255u) ? 1 : 0);
-                moving |= offset;
+                const unsigned node = of_tree[at[i]];
+                const unsigned word = of_block[COLUMN_OF(node) * (TILE / 4) + (i >> 2)];
+                const unsigned step = STEP(node, word >> (8 * (i & 3)) & 255u);
+                at[i] += (int)step;
+                moving |= step;
             }
         } while (moving);
-        int leaf[PIXELS], is_mixed = 0;
         for (int i = 0; i < PIXELS; ++i) {
             leaf[i] = COLUMN_OF(of_tree[at[i]]);
             is_mixed |= leaf[i] == CLASSES ? 1 : 0;
@@ -98,16 +91,79 @@ forest(const unsigned* __restrict__ ranks, const unsigned* __restrict__ nodes, c
     }
     for (int c = 0; c < CLASSES; ++c)
         for (int i = 0; i < PIXELS; ++i) sum[c][i] += count[c][i];
+    const int pixel = 0;
+#else
+    __shared__ uint4 memory[(TILE_WORDS > SUM_WORDS ? TILE_WORDS : SUM_WORDS) / 4];
+    __shared__ unsigned missing_of_word[TILE / 4];
+#if QUADS
+    __shared__ uint4 quads[QUADS];
+#endif
+    const int lane = threadIdx.x, row = threadIdx.y, me = row * TILE + lane;
+    uint4* tile = memory;
+    double* sums = (double*)memory;  // of the rows, later
+    if (me < TILE / 4) missing_of_word[me] = 0;
+    uint4 missing = make_uint4(0, 0, 0, 0);
+    for (int i = me; i < TILE_WORDS / 4; i += TILE * ROWS) {  // the same 16 pixels every time
+        const uint4 word = ((const uint4*)of_block)[i];
+        tile[i] = word;
+        missing.x |= MISSING_OF(word.x);
+        missing.y |= MISSING_OF(word.y);
+        missing.z |= MISSING_OF(word.z);
+        missing.w |= MISSING_OF(word.w);
+    }
+    __syncthreads();
+    if (missing.x | missing.y | missing.z | missing.w) {
+        unsigned* to = missing_of_word + 4 * (me % (TILE / 16));
+        atomicOr(to, missing.x);
+        atomicOr(to + 1, missing.y);
+        atomicOr(to + 2, missing.z);
+        atomicOr(to + 3, missing.w);
+    }
 
-#ifndef ONE_THREAD
+    const unsigned char* of_pixel = (const unsigned char*)tile + 4 * (lane % (TILE / 4)) + lane / (TILE / 4);
+    for (int first_tree = 0; first_tree < n_trees; first_tree += ROWS) {
+        const int tree = first_tree + row;
+#if QUADS
+        const int begin = roots[first_tree] / 4, end = (roots[min(first_tree + ROWS, n_trees)] + 3) / 4;
+        if (first_tree > 0) __syncthreads();  // everybody has done with the trees before
+        UNROLL for (int i = 0; i < (QUADS + TILE * ROWS - 1) / (TILE * ROWS); ++i) {
+            const int quad = i * TILE * ROWS + me;
+            if (quad < end - begin) quads[quad] = ((const uint4*)nodes)[begin + quad];
+        }
+        __syncthreads();
+        const unsigned* of_trees = (const unsigned*)quads;
+        const int origin = 4 * begin;
+#else
+        const unsigned* of_trees = nodes;
+        const int origin = 0;
+#endif
+        if (tree >= n_trees) continue;
+        unsigned at = (unsigned)(roots[tree] - origin), step, node;
+        do {
+            UNROLL for (int i = 0; i < BETWEEN_TESTS; ++i) {
+                node = of_trees[at];
+                step = STEP(node, (unsigned)of_pixel[COLUMN_OF(node) * TILE]);
+                at += step;
+            }
+        } while (step);
+        const int leaf = COLUMN_OF(node);
+        if (leaf == CLASSES) {
+            const double* of_leaf = votes + (size_t)rows[origin + (int)at] * CLASSES;
+            UNROLL for (int c = 0; c < CLASSES; ++c) sum[c][0] += of_leaf[c];
+        }
+        UNROLL for (int c = 0; c < CLASSES; ++c) count[c][0] += leaf == c ? 1 : 0;
+    }
+
     __syncthreads();  // everybody has done with the tile
-    if (row > 0)
-        for (int c = 0; c < CLASSES; ++c) memory[(row * CLASSES + c) * TILE + lane] = sum[c][0];
+    const int own = 4 * (lane % (TILE / 4)) + lane / (TILE / 4);
+    for (int c = 0; c < CLASSES; ++c) sums[(row * CLASSES + c) * TILE + own] = sum[c][0] + count[c][0];
     __syncthreads();
     if (row > 0) return;
-    for (int r = 1; r < ROWS; ++r)
-        for (int c = 0; c < CLASSES; ++c) sum[c][0] += memory[(r * CLASSES + c) * TILE + lane];
-    is_missing[0] = is_missing_in_a_row[lane];
+    const int pixel = lane;
+    const unsigned is_missing[1] = {missing_of_word[lane / 4] >> (8 * (lane % 4)) & 128u};
+    for (int c = 0; c < CLASSES; ++c) sum[c][0] = 0.0;
+    for (int r = 0; r < ROWS; ++r)
+        for (int c = 0; c < CLASSES; ++c) sum[c][0] += sums[(r * CLASSES + c) * TILE + lane];
 #endif
     double total[PIXELS];
     for (int i = 0; i < PIXELS; ++i) total[i] = 0.0;
@@ -116,7 +172,7 @@ forest(const unsigned* __restrict__ ranks, const unsigned* __restrict__ nodes, c
     const int n_here = (int)min((long long)TILE, n_pixels - first);
     for (int c = 0; c < CLASSES; ++c)
         for (int i = 0; i < PIXELS; ++i)
-            if (lane + i < n_here)
-                probabilities[c * n_pixels + first + lane + i] =
+            if (pixel + i < n_here)
+                probabilities[c * n_pixels + first + pixel + i] =
                     is_missing[i] ? __int_as_float(0x7fc00000) : (float)(sum[c][i] / total[i]);
 }

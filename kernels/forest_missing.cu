@@ -6,16 +6,8 @@
 // child and notes the right one with its weight on a stack, one per thread. Few threads share the pixels, so that the
 // stacks stay small for any depth. Per pixel: its probability is read; per leaf reached: a path of nodes.
 //
-// Compile-time: CLASSES, OFFSET_BITS, VALUE and NODE (unsigned and unsigned: ranks and nodes of forest.cu, with WORDS
-// and TILE; float and uint2: values and nodes of forest_values.cu), BY_RANK.
-#define OFFSET_MASK ((1u << OFFSET_BITS) - 1u)
-#ifdef ONE_THREAD
-#define WORD_OF(column, p) ((column) * (TILE / 4) + ((p) % TILE >> 2))  // as in forest.cu
-#define SHIFT_OF(column, p) (8 * ((p) & 3))
-#else
-#define WORD_OF(column, p) (((column) >> 2) * TILE + (p) % TILE)
-#define SHIFT_OF(column, p) (8 * ((column) & 3))
-#endif
+// Compile-time: CLASSES, BY_RANK, VALUE and NODE (1, unsigned char and unsigned: ranks and nodes of forest.cu, with
+// COLUMN_BITS, WORDS and TILE; 0, float and uint2: values and nodes of forest_values.cu, with OFFSET_BITS).
 
 extern "C" __global__ void forest_missing(
     const VALUE* __restrict__ values, const NODE* __restrict__ nodes, const float* __restrict__ left_fraction,
@@ -35,13 +27,12 @@ extern "C" __global__ void forest_missing(
             for (;;) {
                 const NODE node = nodes[at];
 #if BY_RANK
-                const int offset = node >> 8 & OFFSET_MASK;
-                const int column = node >> (OFFSET_BITS + 8);
-                const unsigned word = values[p / TILE * (WORDS * TILE) + WORD_OF(column, p)];
-                const unsigned rank = word >> SHIFT_OF(column, p) & 255u;
-                const bool is_missing = rank == 255, is_right = rank > (node & 255u);
+                const int offset = node >> (COLUMN_BITS + 8);
+                const int column = node & ((1u << COLUMN_BITS) - 1u);
+                const unsigned rank = values[(p / TILE * (4 * WORDS) + column) * TILE + p % TILE];
+                const bool is_missing = rank == 255, is_right = rank + (node >> COLUMN_BITS & 255u) > 255u;
 #else
-                const int offset = node.y & OFFSET_MASK;
+                const int offset = node.y & ((1u << OFFSET_BITS) - 1u);
                 const float value = values[(long long)(node.y >> OFFSET_BITS) * n_pixels + p];
                 const bool is_missing = value != value, is_right = value >= __uint_as_float(node.x);
 #endif

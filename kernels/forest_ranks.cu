@@ -9,13 +9,12 @@
 // with more has several columns. `thresholds` holds 1 << STEPS per column, filled up with NaN, which nothing is equal
 // to or above.
 //
-// Four ranks are one word, in the order in which `forest.cu` reads them: a tile is WORDS words of each of TILE pixels.
-// On a GPU a word has four columns of a pixel, so that lanes read neighbouring values and write neighbouring words; on
-// a CPU (ONE_THREAD) it has four pixels of a column, whose bytes are written as vectors.
+// Ranks are bytes [tile][column][pixel of the tile], as `forest.cu` reads them. Lanes have neighbouring pixels; a CPU
+// (ONE_THREAD) writes the bytes of PIXELS pixels as vectors.
 //
 // Per column and pixel: 4 bytes read, 1 written, STEPS halvings in a table of at most 1 KB in shared memory or L1.
 //
-// Compile-time: STEPS, WORDS, TILE, THREADS, PIXELS (a thread's at a time), PASSES.
+// Compile-time: STEPS, WORDS (of four columns), TILE, THREADS, PIXELS (a thread's at a time), PASSES.
 #ifndef UNROLL  // on a GPU; cuda_on_cpu.h has its own
 #define UNROLL _Pragma("unroll")
 #endif
@@ -23,7 +22,7 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 forest_ranks(const float* __restrict__ features, const int* __restrict__ feature_of_column,
-             const float* __restrict__ thresholds, unsigned* __restrict__ ranks, long long n_pixels) {
+             const float* __restrict__ thresholds, unsigned char* __restrict__ ranks, long long n_pixels) {
     const int word = blockIdx.x % WORDS;
     const long long first = (long long)(blockIdx.x / WORDS) * (THREADS * PIXELS * PASSES);
     const long long n_written = (n_pixels + TILE - 1) / TILE * TILE;  // the last tile is filled up with zeros
@@ -37,7 +36,6 @@ forest_ranks(const float* __restrict__ features, const int* __restrict__ feature
     for (int pass = 0; pass < PASSES; ++pass) {
         const long long start = first + (long long)pass * (THREADS * PIXELS) + threadIdx.x * PIXELS;
         if (start >= n_written) break;
-        unsigned packed = 0;
         UNROLL for (int j = 0; j < 4; ++j) {
             const float* from = features + feature_of_column[4 * word + j] * n_pixels + start;
             const float* of_column = table + (j << STEPS);
@@ -52,15 +50,8 @@ forest_ranks(const float* __restrict__ features, const int* __restrict__ feature
             for (int half = 1 << (STEPS - 1); half; half >>= 1)
                 for (int i = 0; i < PIXELS; ++i) rank[i] += of_column[rank[i] + half - 1] <= value[i] ? half : 0;
             for (int i = 0; i < PIXELS; ++i) rank[i] = value[i] != value[i] ? MISSING : rank[i];
-#ifdef ONE_THREAD
-            unsigned char* to = (unsigned char*)(ranks + (start / TILE * WORDS + word) * TILE) + j * TILE;
+            unsigned char* to = ranks + (start / TILE * (4 * WORDS) + 4 * word + j) * TILE + start % TILE;
             for (int i = 0; i < PIXELS; ++i) to[i] = (unsigned char)rank[i];
-#else
-            packed |= (unsigned)rank[0] << (8 * j);
-#endif
         }
-#ifndef ONE_THREAD
-        ranks[(start / TILE * WORDS + word) * TILE + start % TILE] = packed;
-#endif
     }
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import copy
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from gpu_tomoclass.forest.arrays import Forest
 
 GPU_SHARED_BYTES = 48 * 1024  # of a block, on every GPU
 GPU_THREADS = 512  # of a block: some tree rows of a tile of pixels
-GPU_TILES = (128, 64, 32)  # pixels; the largest that fits has the fewest loads of nodes
+GPU_TILES = (128, 64, 32)  # pixels; with 128, lanes never wait for each other's ranks
+QUADS_STEP = 64  # the quadruples of nodes that a block holds are rounded up to it, so that few variants are compiled
 FEATURES_STEP = 32  # a tile's height is rounded up to it, so that few variants are compiled
 CPU_TILE = 64  # pixels that a CPU thread walks side by side: vectors enough to hide the latency of a load
 RANKS_PIXELS = 2048  # of a block, on a CPU too: the tables of thresholds are read once for them
@@ -29,7 +31,7 @@ MISSING_BLOCKS = 64  # of this many threads each, on a GPU; they share the pixel
 class DeviceForest:
     """A forest in a device's memory.
 
-    Not safe to share between threads.
+    Not safe to share between threads; those of :meth:`for_thread` share what is large.
 
     Parameters
     ----------
@@ -54,7 +56,7 @@ class DeviceForest:
             placed = place_forest(forest)
             ranked = ranked_nodes(placed) if by_rank else None
             self._tables = _Tables(
-                roots=device.array(placed.roots),
+                roots=device.array(placed.roots if ranked is None else ranked.ends),
                 votes=device.array(placed.votes),
                 left_fraction=device.array(placed.left_fractions()),
                 rows=device.array(np.zeros(1, np.int32) if ranked is None else placed.rows()),
@@ -66,18 +68,39 @@ class DeviceForest:
             )
             self._stack_depth = max(1, placed.depth)
 
+    def for_thread(self, device: Device) -> DeviceForest:
+        """The same arrays, which nothing writes, with scratch memory of its own.
+
+        Parameters
+        ----------
+        device : Device
+            Of a thread, :meth:`~gpu_tomoclass.device.base.Device.for_thread` of that of the forest, which must have
+            been waited for.
+        """
+        twin = copy.copy(self)
+        twin.device, twin._workspace = device, Workspace(device)
+        twin._walk = None if self._walk is None else self._walk.for_thread(device, twin._workspace)
+        return twin
+
     @property
     def n_bytes(self) -> int:
         """Memory that the device holds between calls besides the forest itself."""
         return self._workspace.n_bytes
 
-    def probabilities(self, features: Array) -> Array:
+    @property
+    def shared_bytes(self) -> int:
+        """Memory of the forest itself, on the device."""
+        return 0 if self._walk is None else self._walk.n_bytes + sum(int(table.nbytes) for table in self._tables)
+
+    def probabilities(self, features: Array, *, out: Array | None = None) -> Array:
         """Class probabilities of pixels, equal to :func:`gpu_tomoclass.forest.predict.predict_probabilities`.
 
         Parameters
         ----------
         features : array on the device
             (n_features, n_pixels) float32; NaN is a missing value.
+        out : array on the device, optional
+            To be filled and returned; default a new one.
 
         Returns
         -------
@@ -93,12 +116,14 @@ class DeviceForest:
         if features.ndim != 2 or features.shape[0] != forest.n_features:
             raise ModelError(f"there are features {features.shape}, the forest was trained on {forest.n_features}")
         n_pixels = int(features.shape[1])
+        probabilities = self.device.empty((forest.n_classes, n_pixels), np.float32) if out is None else out
         if n_pixels == 0:
-            return self.device.empty((forest.n_classes, 0), np.float32)
+            return probabilities
         if self._walk is None:  # only leaves: the same for every pixel, and perhaps no features at all
             total = forest.votes.astype(np.float64).sum(axis=0)
-            return self.device.array(np.repeat((total / total.sum()).astype(np.float32)[:, None], n_pixels, axis=1))
-        probabilities = self.device.empty((forest.n_classes, n_pixels), np.float32)
+            share = (total / total.sum()).astype(np.float32)
+            self.device.upload(np.repeat(share[:, None], n_pixels, axis=1), probabilities)
+            return probabilities
         values = self._walk.launch(features, probabilities)
         self._launch_missing(self._walk, values, probabilities)
         return probabilities
@@ -131,14 +156,35 @@ class DeviceForest:
 class _Tables(NamedTuple):
     """What both kinds of nodes need, on the device."""
 
-    roots: Array
+    roots: Array  # of the trees; of ranked nodes also where the last one ends
     votes: Array
     left_fraction: Array
     rows: Array  # of votes, by place; one zero where nodes hold them
 
 
-class _RankWalk:
+class _Walk:
+    """Down the trees, with arrays that may be shared and a workspace that may not."""
+
+    _device: Device
+    _workspace: Workspace
+    _arrays: tuple[str, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the arrays."""
+        return sum(int(getattr(self, name).nbytes) for name in self._arrays)
+
+    def for_thread(self, device: Device, workspace: Workspace) -> Self:
+        """With the same arrays."""
+        twin = copy.copy(self)
+        twin._device, twin._workspace = device, workspace
+        return twin
+
+
+class _RankWalk(_Walk):
     """``forest_ranks.cu``, then ``forest.cu``: bytes are compared."""
+
+    _arrays = ("nodes", "_feature_of_column", "_thresholds")
 
     def __init__(
         self, placed: PlacedForest, ranked: RankedNodes, device: Device, tables: _Tables, workspace: Workspace
@@ -149,28 +195,23 @@ class _RankWalk:
         self._feature_of_column = device.array(ranked.feature_of_column)
         self._thresholds = device.array(ranked.thresholds)
         n_classes = placed.forest.n_classes
-        tile, rows = _gpu_tile(ranked.n_words, n_classes) if device.wants_gpu_plan else (CPU_TILE, 1)
-        self._tile, self._rows = tile, rows
+        shape = gpu_shape(ranked, n_classes) if device.wants_gpu_plan else GpuShape(CPU_TILE, 1, 0)
+        self._tile, self._rows = tile, rows = shape.tile, shape.rows
         style = {} if device.wants_gpu_plan else {"ONE_THREAD": 1}
         layout = {"WORDS": ranked.n_words, "TILE": tile, **style}
-        self._walk_defines = {"CLASSES": n_classes, "OFFSET_BITS": ranked.offset_bits, "ROWS": rows, **layout}
+        packing = {"CLASSES": n_classes, "COLUMN_BITS": ranked.column_bits, **layout}
+        self._walk_defines = {**packing, "ROWS": rows, "QUADS": shape.quads}
         threads, pixels = (RANKS_THREADS, 1) if device.wants_gpu_plan else (1, CPU_TILE)
-        shape = {"THREADS": threads, "PIXELS": pixels, "PASSES": RANKS_PIXELS // (threads * pixels)}
-        self._ranks_defines = {"STEPS": ranked.steps, **shape, **layout}
-        self.missing_defines: dict[str, int | str] = {
-            "CLASSES": n_classes,
-            "OFFSET_BITS": ranked.offset_bits,
-            "VALUE": "unsigned",
-            "NODE": "unsigned",
-            "BY_RANK": 1,
-            **layout,
-        }
+        passes = {"THREADS": threads, "PIXELS": pixels, "PASSES": RANKS_PIXELS // (threads * pixels)}
+        self._ranks_defines = {"STEPS": ranked.steps, **passes, **layout}
+        self.missing_defines: dict[str, int | str]
+        self.missing_defines = {**packing, "VALUE": "unsigned char", "NODE": "unsigned", "BY_RANK": 1}
 
     def launch(self, features: Array, probabilities: Array) -> Array:
         """Fill the probabilities; the ranks."""
         n_pixels, n_words = int(features.shape[1]), self._ranked.n_words
         n_tiles = -(-n_pixels // self._tile)
-        ranks = self._workspace.array("ranks", (n_tiles, n_words, self._tile), np.uint32)
+        ranks = self._workspace.array("ranks", (n_tiles, 4 * n_words, self._tile), np.uint8)
         self._device.launch(
             "forest_ranks.cu",
             "forest_ranks",
@@ -205,8 +246,10 @@ class _RankWalk:
         return ranks
 
 
-class _ValueWalk:
+class _ValueWalk(_Walk):
     """``forest_values.cu`` or ``forest_values_cpu.cu``: values are compared."""
+
+    _arrays = ("nodes",)
 
     def __init__(self, placed: PlacedForest, device: Device, tables: _Tables, workspace: Workspace) -> None:
         self._device, self._tables, self._workspace = device, tables, workspace
@@ -277,14 +320,26 @@ class _ValueWalk:
             )
 
 
-def _gpu_tile(n_words: int, n_classes: int) -> tuple[int, int]:
-    """Pixels and rows of threads of a block of ``forest.cu``."""
-    tile = next(tile for tile in GPU_TILES if 4 * tile * (n_words + 1) <= GPU_SHARED_BYTES)
-    return tile, _gpu_rows(tile, n_classes)
+class GpuShape(NamedTuple):
+    """A block of ``forest.cu``: pixels, rows of threads, quadruples of nodes in shared memory (0: none)."""
+
+    tile: int
+    rows: int
+    quads: int
+
+
+def gpu_shape(ranked: RankedNodes, n_classes: int) -> GpuShape:
+    """The most pixels whose ranks fit shared memory; then, if they still fit, a tree for each row of threads."""
+    columns = 4 * ranked.n_words
+    tile = next(tile for tile in GPU_TILES if tile * (columns + 1) <= GPU_SHARED_BYTES)
+    rows = _gpu_rows(tile, n_classes)
+    quads = -(-ranked.quads(rows) // QUADS_STEP) * QUADS_STEP
+    used = tile * max(columns, 8 * rows * n_classes) + tile
+    return GpuShape(tile, rows, quads if used + 16 * quads <= GPU_SHARED_BYTES else 0)
 
 
 def _gpu_rows(lanes: int, n_classes: int) -> int:
-    """Rows of threads that share a tile's trees: their sums must fit shared memory, where one row needs none."""
+    """Rows of threads that share a tile's trees: their sums must fit shared memory."""
     rows = GPU_THREADS // lanes
     while rows > 1 and lanes * (8 * rows * n_classes + 4) > GPU_SHARED_BYTES:
         rows //= 2

@@ -74,20 +74,29 @@ class RankedNodes:
         (n_columns, 2**steps) float32, ascending, then NaN.
     steps : int
     nodes : numpy.ndarray
-        (n_places,) uint32.
-    offset_bits : int
+        (n_places, and some more to a multiple of four,) uint32.
+    column_bits : int
+    ends : numpy.ndarray
+        (n_trees + 1,) int32: the places of the roots, and where the last tree ends.
     """
 
     feature_of_column: npt.NDArray[np.int32]
     thresholds: npt.NDArray[np.float32]
     steps: int
     nodes: npt.NDArray[np.uint32]
-    offset_bits: int
+    column_bits: int
+    ends: npt.NDArray[np.int32]
 
     @property
     def n_words(self) -> int:
         """Words of four ranks that a pixel has."""
         return self.feature_of_column.size // 4
+
+    def quads(self, n_trees: int) -> int:
+        """How many quadruples of nodes hold any ``n_trees`` trees that the kernel reads together."""
+        first = self.ends[:-1:n_trees] // 4
+        last = -(-np.append(self.ends[n_trees:-1:n_trees], self.ends[-1]) // 4)
+        return int((last - first).max())
 
 
 def place_forest(forest: Forest) -> PlacedForest:
@@ -235,8 +244,9 @@ def ranked_nodes(placed: PlacedForest) -> RankedNodes | None:
     n_used = int(column[-1]) + 1
     n_columns = -(-max(n_used, forest.n_classes + 1) // 4) * 4
     offset = place[forest.child[inner]] - place[inner]
-    offset_bits = 24 - (n_columns - 1).bit_length()
-    if n_columns > MAX_COLUMNS or int(offset.max()) >= 1 << offset_bits:
+    column_bits = (n_columns - 1).bit_length()
+    # The right child's distance is one more.
+    if n_columns > MAX_COLUMNS or int(offset.max()) + 1 >= 1 << (24 - column_bits):
         return None
 
     steps = int(k.max() + 1).bit_length()
@@ -247,10 +257,10 @@ def ranked_nodes(placed: PlacedForest) -> RankedNodes | None:
     thresholds[column, k] = distinct_threshold
     distinct = np.empty(inner.size, dtype=np.int64)
     distinct[order] = np.cumsum(is_new) - 1
-    nodes = np.zeros(placed.n_places, dtype=np.uint32)
-    shift = np.uint32(offset_bits + 8)
-    asked = column[distinct].astype(np.uint32) << shift
-    nodes[place[inner]] = asked | offset.astype(np.uint32) << np.uint32(8) | k[distinct].astype(np.uint32)
-    payload = np.minimum(placed.row_of_leaf[forest.child[leaf]], forest.n_classes).astype(np.uint32)
-    nodes[place[leaf]] = payload << shift | np.uint32(NEVER)
-    return RankedNodes(feature_of_column, thresholds, steps, nodes, offset_bits)
+    nodes = np.zeros(-(-placed.n_places // 4) * 4, dtype=np.uint32)
+    first, second = np.uint32(column_bits), np.uint32(column_bits + 8)
+    below = np.uint32(NEVER) - k[distinct].astype(np.uint32)
+    nodes[place[inner]] = offset.astype(np.uint32) << second | below << first | column[distinct].astype(np.uint32)
+    nodes[place[leaf]] = np.minimum(placed.row_of_leaf[forest.child[leaf]], forest.n_classes).astype(np.uint32)
+    ends = np.append(placed.roots, np.int32(placed.n_places))
+    return RankedNodes(feature_of_column, thresholds, steps, nodes, column_bits, ends)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from gpu_tomoclass.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.device.base import Array
 from gpu_tomoclass.reference.kuwahara import N_ANGLES, N_CRITERIA, line_offsets
 
 GPU_BLOCK = (32, 8)
+GPU_PIXELS = 2  # of a thread, beside each other
 ANGLES_AT_ONCE = 5  # on a GPU: 16 bytes per pixel each
 TILE = 32  # pixels that a CPU has in registers
 BAND = 32  # rows of a CPU's block, at least
@@ -48,54 +50,61 @@ def _raised(source: DeviceSource, *, half: int, pitch: int) -> Array:
             "ny": ny,
             "nx": nx,
         },
-        defines={"TX": tx, "TY": ty},
+        defines={"TX": tx, "TY": ty, "PIXELS": 1},
     )
     return raised
 
 
-def _lines(source: DeviceSource, patch: int) -> dict[str, Array]:
-    """Pixels (dy, dx) of all lines, (n, 2) int32, and where each line begins, (11,) int32."""
-    constant = source.workspace.constant
-    return {
-        "line": constant(("kuwahara line", patch), lambda: np.concatenate(line_offsets(patch)).astype(np.int32)),
-        "starts": constant(
-            ("kuwahara starts", patch), lambda: np.cumsum([0, *map(len, line_offsets(patch))], dtype=np.int32)
-        ),
-    }
+def _starts(source: DeviceSource, patch: int) -> Array:
+    """Where each line begins among the pixels of all lines, (11,) int32."""
+    return source.workspace.constant(
+        ("kuwahara starts", patch), lambda: np.cumsum([0, *map(len, line_offsets(patch))], dtype=np.int32)
+    )
+
+
+def _line_pixels(patch: int) -> npt.NDArray[np.int32]:
+    """(dy, dx) of the pixels of all lines: (n, 2)."""
+    return np.concatenate(line_offsets(patch)).astype(np.int32)
 
 
 def _on_gpu(source: DeviceSource, out: Array, *, patch: int) -> None:
     nz, ny, nx = source.shape
     (tx, ty), half = GPU_BLOCK, patch // 2
     pitch = nx + 2 * half
-    raised, lines = _raised(source, half=half, pitch=pitch), _lines(source, patch)
-    figures = source.workspace.array("kuwahara figures", (ANGLES_AT_ONCE, nz, ny, nx, 4), np.float32)
+    height = ny + 2 * half
+    raised = _raised(source, half=half, pitch=pitch)
+    lines = {
+        "distances": source.workspace.constant(
+            ("kuwahara distances", patch, pitch), lambda: _line_pixels(patch) @ np.array([pitch, 1], np.int32)
+        ),
+        "starts": _starts(source, patch),
+    }
+    figures = source.workspace.array("kuwahara figures", (ANGLES_AT_ONCE, nz, height, pitch, 4), np.float32)
     smallest = source.workspace.array("kuwahara smallest", (N_CRITERIA, nz, ny, nx), np.float32)
-    grid = -(-nx // tx), -(-ny // ty)
     for first in range(0, N_ANGLES, ANGLES_AT_ONCE):
-        shared = {**lines, "figures": figures, "first_angle": first, "half": half, "ny": ny, "nx": nx}
+        angles = {"first_angle": first, "n_angles": ANGLES_AT_ONCE}
+        shared = {**lines, **angles, "figures": figures, "half": half, "ny": ny, "nx": nx}
         source.device.launch(
             "kuwahara.cu",
             "kuwahara_figures",
-            grid=(*grid, nz * ANGLES_AT_ONCE),
+            grid=(-(-pitch // (tx * GPU_PIXELS)), -(-height // ty), nz),
             block=GPU_BLOCK,
-            args={**shared, "raised": raised, "nz": nz, "pitch": pitch},
-            defines={"TX": tx, "TY": ty},
+            args={**shared, "raised": raised},
+            defines={"TX": tx, "TY": ty, "PIXELS": GPU_PIXELS},
         )
         source.device.launch(
             "kuwahara.cu",
             "kuwahara_calmest",
-            grid=(*grid, nz),
+            grid=(-(-nx // (tx * GPU_PIXELS)), -(-ny // ty), nz),
             block=GPU_BLOCK,
             args={
                 **shared,
                 "extremes": source.extremes(),
                 "smallest": smallest,
                 "result": out,
-                "n_angles": ANGLES_AT_ONCE,
                 "is_last": int(first + ANGLES_AT_ONCE == N_ANGLES),
             },
-            defines={"TX": tx, "TY": ty},
+            defines={"TX": tx, "TY": ty, "PIXELS": GPU_PIXELS},
         )
 
 
@@ -112,7 +121,8 @@ def _on_cpu(source: DeviceSource, out: Array, *, patch: int) -> None:
         grid=(n_bands, nz),
         block=(1,),
         args={
-            **_lines(source, patch),
+            "line": source.workspace.constant(("kuwahara line", patch), lambda: _line_pixels(patch)),
+            "starts": _starts(source, patch),
             "raised": _raised(source, half=half, pitch=pitch),
             "extremes": source.extremes(),
             "scratch": source.workspace.array("kuwahara scratch", (nz, n_bands, per_block), np.float32),
