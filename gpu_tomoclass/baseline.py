@@ -5,12 +5,14 @@
 `nad_volume`            NAD of a volume in memory, in three dimensions
 `otsu_thresholds`       thresholds between classes of grey
 `threshold_labels`      classes by thresholds
+`write_nad`             volume to volume, of any size
 `write_otsu`            volume to label volume, of any size
 ======================  ==========================================================================================
 """
 
 from gpu_tomoclass.accelerated.nad import nad as nad_planes
 from gpu_tomoclass.accelerated.nad_volume import nad_volume
+from gpu_tomoclass.nad_files import Denoised, write_nad
 from gpu_tomoclass.reference.nad import NadParameters
 from gpu_tomoclass.thresholds import (
     GreyHistogram,
@@ -22,6 +24,7 @@ from gpu_tomoclass.thresholds import (
 )
 
 __all__ = [
+    "Denoised",
     "GreyHistogram",
     "NadParameters",
     "Thresholded",
@@ -30,5 +33,6 @@ __all__ = [
     "otsu_thresholds",
     "threshold_labels",
     "volume_histogram",
+    "write_nad",
     "write_otsu",
 ]

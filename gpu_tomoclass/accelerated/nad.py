@@ -15,6 +15,7 @@ GPU_BLOCK = (32, 8)
 CPU_BLOCK = (128, 1)  # a run of pixels that becomes a loop of vectors
 STATISTICS_THREADS = {True: 256, False: 64}  # on a GPU, on a CPU
 AUTOMATIC = -1.0  # of kernels/nad.cu
+REFERENCE_VALUES = 26  # float64 per pixel that the reference holds at most, by tracemalloc
 
 
 def nad(planes: npt.NDArray[Any], *, device: Device, parameters: NadParameters) -> npt.NDArray[np.float32]:
@@ -47,6 +48,11 @@ def nad(planes: npt.NDArray[Any], *, device: Device, parameters: NadParameters) 
     for _ in range(parameters.iterations):
         steps.step()
     return np.array(device.numpy(steps.u))
+
+
+def bytes_per_plane(device: Device, plane: tuple[int, int]) -> int:
+    """Memory that :func:`nad` takes for each plane, beside the input."""
+    return (4 * 11 if device.runs_kernels else 8 * REFERENCE_VALUES) * plane[0] * plane[1]
 
 
 class _Steps:

@@ -34,7 +34,7 @@ GPU_RUN, CPU_RUN = 4, 1  # planes per thread where sums along z share what they 
 SUM_THREADS = {True: 256, False: 64}  # on a GPU, on a CPU
 SUM_PORTION = 16384  # pixels
 N_FIELDS = 7  # six products of the gradient and the grey value
-REFERENCE_VALUES = 75  # float64 per voxel of a slab that the reference holds at most, by tracemalloc
+REFERENCE_VALUES = 40  # float64 per voxel of a slab that the reference holds at most, by tracemalloc
 
 
 class Slab(NamedTuple):
@@ -144,9 +144,10 @@ class VolumeSteps:
         kind = _KernelFields if device.runs_kernels else _ReferenceFields
         self._fields = kind(device, parameters, (most, *shape[1:]))
         self._on_device = on_device
-        if not on_device and device.runs_kernels:
+        if not on_device and device.has_own_memory:
             self._around = device.empty((most, *shape[1:]), np.float32)
-            self._moved = device.empty((slab_planes, *shape[1:]), np.float32)
+        if not on_device:
+            self._result = device.empty((slab_planes, *shape[1:]), state_dtype(device))
         self._box = parameters.noise_box(*shape)
         if parameters.noise_area is not None:
             margin = halo(parameters) - 1
@@ -167,33 +168,29 @@ class VolumeSteps:
             Given the number of planes done after each slab of the second pass.
         """
         p = self.parameters
-        mean_steepness = 0.0
+        mean_steepness, planes = 0.0, None
         if p.contrast is None:
             sums: list[float] = []
             for slab in self.slabs:
-                self._load(u, slab, products=len(self.slabs) == 1)
+                planes = self._load(u, slab, products=len(self.slabs) == 1)
                 sums += self._fields.steepness_sums(slab.own)
             mean_steepness = math.fsum(sums) / math.prod(u.shape)
         statistics = step_statistics(p, mean_steepness=mean_steepness, noise=self._noise(u))
         for slab in self.slabs:
-            planes = u[slab.first : slab.last]
-            if p.contrast is not None or len(self.slabs) > 1:
+            if planes is None or len(self.slabs) > 1:
                 planes = self._load(u, slab, products=True)
-            target = moved[slab.start : slab.stop]
+            n = slab.stop - slab.start
             if self._on_device:
-                self._fields.move(planes, slab.own, statistics, target)
-            elif self.device.runs_kernels:
-                result = self._moved[: slab.stop - slab.start]
-                self._fields.move(planes, slab.own, statistics, result)
-                target[...] = self.device.numpy(result)
+                self._fields.move(planes, slab.own, statistics, moved[slab.start : slab.stop])
             else:
-                self._fields.move(planes, slab.own, statistics, target)
-            advance(slab.stop - slab.start)
+                self._fields.move(planes, slab.own, statistics, self._result[:n])
+                moved[slab.start : slab.stop] = self.device.numpy(self._result[:n])
+            advance(n)
 
     def _load(self, u: Array, slab: Slab, *, products: bool) -> Array:
         """The slab and what is around it on the device; fields computed."""
         planes = u[slab.first : slab.last]
-        if not self._on_device and self.device.runs_kernels:
+        if not self._on_device and self.device.has_own_memory:
             around = self._around[: len(planes)]
             self.device.upload(planes, around)
             planes = around

@@ -7,7 +7,10 @@ from typing import Any
 import click
 
 from gpu_tomoclass.cli.common import (
+    ByteSize,
+    device_options,
     given_zarr_options,
+    open_device,
     overwrite_option,
     progress,
     quiet_option,
@@ -32,9 +35,113 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not of the form 100,150.5", param, ctx)
 
 
+class Place(click.ParamType):
+    """Whole numbers separated by commas: ``180,230,1``."""
+
+    name = "X,Y[,Z]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(int(number) for number in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not of the form 180,230,1", param, ctx)
+
+
+def _automatic(ctx: click.Context, param: click.Parameter, value: float) -> float | None:
+    """-1, as tomoand says for a number that is to be chosen."""
+    return None if value == -1 else value
+
+
 @click.group()
 def baseline() -> None:
     """The conventional way, to compare with: denoise, then thresholds of grey."""
+
+
+@baseline.command()
+@click.argument("volume")
+@click.option("-o", "--output", required=True, metavar="OUT", help="A new volume: .tif, .mrc or .ome.zarr.")
+@click.option("--dim", "dimensions", type=click.IntRange(2, 3), default=2, show_default=True,
+              help="2: each plane for itself; 3: the volume.")  # fmt: skip
+@click.option("--noise-area", type=Place(), metavar="X,Y[,Z]",
+              help="A pixel (voxel) amid noise alone; needed unless balance and grey level are 0.")  # fmt: skip
+@click.option("--iterations", type=int, default=50, show_default=True, help="Time steps.")
+@click.option("--structure", type=float, default=-1, show_default=True, callback=_automatic,
+              help="C of coherence enhancement, -1: chosen in every step.")  # fmt: skip
+@click.option("--contrast", type=float, default=-1, show_default=True, callback=_automatic,
+              help="K of edge enhancement, -1: chosen in every step.")  # fmt: skip
+@click.option("--balance", type=float, default=0.4, show_default=True, help="0 edges alone .. 1 much coherence.")
+@click.option("--second-eigenvector", type=float, default=0.5, show_default=True,
+              help="Proportion of smoothing along it: within surfaces.")  # fmt: skip
+@click.option("--grey-level", type=float, default=0.3, show_default=True,
+              help="Proportion of plain smoothing where it is dark.")  # fmt: skip
+@click.option("--sigma", type=float, default=0.4, show_default=True, help="Of the Gaussian before gradients, pixels.")
+@click.option("--structure-sigma", type=float, default=2.0, show_default=True,
+              help="Of the Gaussian that averages the structure tensor, pixels.")  # fmt: skip
+@click.option("--ht", "time_step", type=float, default=0.1, show_default=True,
+              help="Time step, at most 1/4 for --dim 2 and 1/6 for --dim 3.")  # fmt: skip
+@click.option("--dtype", type=click.Choice(["float32", "input"]), default="float32", show_default=True,
+              help="Of the output; input: rounded to the type of VOLUME.")  # fmt: skip
+@click.option("--nan", type=click.Choice(["error", "fill"]), default="error", show_default=True,
+              help="Non-finite voxels: refuse, or take the nearest value.")  # fmt: skip
+@click.option("--memory-limit", type=ByteSize(), help="Of the process, or of its arrays on a GPU, e.g. 4G.")
+@volume_options
+@device_options
+@zarr_options
+@overwrite_option
+@quiet_option
+def nad(
+    volume: str,
+    output: str,
+    dtype: str,
+    nan: str,
+    memory_limit: int | None,
+    device_name: str,
+    gpu_id: int,
+    workers: int | None,
+    ome_version: str | None,
+    sharded: bool,
+    overwrite: bool,
+    quiet: bool,
+    axes: str | None,
+    series: int | None,
+    channel: int | None,
+    allow_missing_planes: bool,
+    **parameters: Any,
+) -> None:
+    """Denoise by nonlinear anisotropic diffusion, after Fernandez and Li (2003).
+
+    Parameters are named as those of the program tomoand. With --dim 3, a volume that does not fit into memory lies in
+    files beside OUT between steps.
+    """
+    from gpu_tomoclass.nad_files import write_nad
+    from gpu_tomoclass.reference.nad import NadParameters
+    from gpu_tomoclass.volume import open_volume
+
+    chosen = NadParameters(**parameters)
+    device = open_device(device_name, gpu_id, workers, quiet=quiet)
+    with open_volume(
+        volume, axes=axes, series=series, channel=channel, allow_missing_planes=allow_missing_planes
+    ) as source:
+        show_notes(source.notes, quiet=quiet)
+        with progress("denoise", quiet=quiet, unit="plane steps") as advance:
+            result = write_nad(
+                source,
+                output,
+                parameters=chosen,
+                dtype=dtype,
+                nan=nan,
+                device=device,
+                memory_limit=memory_limit,
+                overwrite=overwrite,
+                progress=advance,
+                **given_zarr_options(ome_version, sharded),
+            )
+    show_notes(result.notes, quiet=quiet)
+    where = "files beside the output" if result.in_files else "memory"
+    click.echo(f"{result.seconds:.1f} s, {result.slab_planes} planes at once, the volume in {where}")
+    click.echo(f"denoised: {output}")
 
 
 @baseline.command()
