@@ -3,36 +3,34 @@
 //   H = -sum over levels k < bins of (c_k / n) log2(c_k / n) = (T(n) - sum of T(c_k)) / n      T(c) = c log2(c)
 //
 // c_k: pixels of level k in the disk, n: those below `bins`. T comes from a table of 64-bit integers, c log2(c) 2^f rounded,
-// so sums do not depend on their order, and a disk with one level has exactly 0. The four `bins` share one histogram.
+// so sums do not depend on their order, and a disk with one level has exactly 0. The four `bins` share one histogram, and
+// for each of them one integer has both sums, that of T(c_k) above that of c_k, in COUNT_BITS: one addition for both.
 //
 // A thread slides the disk along a line and keeps its histogram: a pixel that enters level k adds T(c + 1) - T(c), one that
 // leaves subtracts it. On a GPU lanes are neighbouring columns and disks slide down: loads of levels are whole lines, and
 // the histograms lie in shared memory as [level][lane]; nobody waits for anybody. On a CPU (ONE_THREAD) disks slide
 // along rows.
-// Per pixel: 2 (2 r + 1) levels of 2 bytes from L1, for each an update of the histogram, a value of the table and 8
+// Per pixel: 2 (2 r + 1) levels of 2 bytes from L1, for each an update of the histogram, a value of the table and 4
 // additions; 16 bytes written; per line once all pixels of the disk.
 //
-// Compile-time: LANES (block), COUNT (type of a count), ONE_THREAD on a CPU.
+// Compile-time: LANES (block), COUNT (type of a count), COUNT_BITS, ONE_THREAD on a CPU.
 #ifndef UNROLL  // on a GPU; cuda_on_cpu.h has its own
 #define UNROLL _Pragma("unroll")
 #endif
 
-// Per `bins`: the sum of T(c_k) and n. CPU compilers do not find by themselves that one vector instruction serves all four.
+// Per `bins`. CPU compilers do not find by themselves that one vector instruction serves all four.
 #ifdef ONE_THREAD
-typedef long long Four __attribute__((vector_size(32)));
-struct Sums { Four of_table, n; };
-__device__ __forceinline__ void add(Sums& sums, int level, long long step, int one) {
-    const Four level_of_all = Four{} + (long long)level, counts = level_of_all < Four{32, 64, 128, 256};  // all bits, or 0
-    sums.of_table += counts & step;
-    sums.n += counts & (long long)one;
+typedef long long Sums __attribute__((vector_size(32)));
+#define SUM(b) sums[b]
+__device__ __forceinline__ void add(Sums& sums, int level, long long step) {
+    const Sums level_of_all = Sums{} + (long long)level;
+    sums += (level_of_all < Sums{32, 64, 128, 256}) & step;  // all bits, or 0
 }
 #else
-struct Sums { long long of_table[4]; int n[4]; };
-__device__ __forceinline__ void add(Sums& sums, int level, long long step, int one) {
-    UNROLL for (int b = 0; b < 4; ++b) {
-        sums.of_table[b] += level < 32 << b ? step : 0;
-        sums.n[b] += level < 32 << b ? one : 0;
-    }
+struct Sums { long long of[4]; };
+#define SUM(b) sums.of[b]
+__device__ __forceinline__ void add(Sums& sums, int level, long long step) {
+    UNROLL for (int b = 0; b < 4; ++b) SUM(b) += level < 32 << b ? step : 0;
 }
 #endif
 
@@ -40,22 +38,23 @@ __device__ __forceinline__ void enter(COUNT counts[257][LANES], int lane, int le
                                       const long long* __restrict__ steps, Sums& sums) {
     const int count = counts[level][lane];
     counts[level][lane] = (COUNT)(count + 1);
-    add(sums, level, steps[count], 1);
+    add(sums, level, steps[count]);
 }
 
 __device__ __forceinline__ void leave(COUNT counts[257][LANES], int lane, int level,
                                       const long long* __restrict__ steps, Sums& sums) {
     const int count = counts[level][lane] - 1;
     counts[level][lane] = (COUNT)count;
-    add(sums, level, -steps[count], -1);
+    add(sums, level, -steps[count]);
 }
 
 // levels: with a margin of more than half the disk, 256 outside of the plane; widths: half-lengths of the disk's rows;
-// table[c]: T(c) 2^f; steps[c]: table[c + 1] - table[c]; factors[n]: 2^-f / n, 0 for n = 0; line: pixels per thread.
+// edges: per row where the pixel that leaves lies and the one that enters, from a disk's first row; table[c]: T(c) 2^f;
+// steps[c]: (table[c + 1] - table[c]) 2^COUNT_BITS + 1; factors[n]: 2^-f / n, 0 for n = 0; line: pixels per thread.
 extern "C" __global__ void __launch_bounds__(LANES)
-entropy(const unsigned short* __restrict__ levels, const int* __restrict__ widths, const long long* __restrict__ table,
-        const long long* __restrict__ steps, const double* __restrict__ factors, float* __restrict__ result, int n_rows,
-        int line, int margin, int ny, int nx) {
+entropy(const unsigned short* __restrict__ levels, const int* __restrict__ widths, const int2* __restrict__ edges,
+        const long long* __restrict__ table, const long long* __restrict__ steps, const double* __restrict__ factors,
+        float* __restrict__ result, int n_rows, int line, int margin, int ny, int nx) {
     __shared__ COUNT counts[257][LANES];
     const int lane = threadIdx.x, pitch = nx + 2 * margin;
 #ifdef ONE_THREAD
@@ -76,14 +75,16 @@ entropy(const unsigned short* __restrict__ levels, const int* __restrict__ width
         for (int i = -widths[j]; i <= widths[j]; ++i)
             enter(counts, lane, first_row[j * across + i * along], steps, sums);
     for (int step = 0;; ++step) {
-        UNROLL for (int b = 0; b < 4; ++b)
-            to[b * channel] = (float)((double)(table[sums.n[b]] - sums.of_table[b]) * factors[sums.n[b]]);
+        UNROLL for (int b = 0; b < 4; ++b) {
+            const int n = (int)(SUM(b) & ((1 << COUNT_BITS) - 1));
+            to[b * channel] = (float)((double)(table[n] - (SUM(b) >> COUNT_BITS)) * factors[n]);
+        }
         to += to_next;
         if (step == n_steps - 1) return;
-        const unsigned short* row = first_row;
-        for (int j = 0; j < n_rows; ++j, row += across) {
-            leave(counts, lane, row[-widths[j] * along], steps, sums);
-            enter(counts, lane, row[(widths[j] + 1) * along], steps, sums);
+        for (int j = 0; j < n_rows; ++j) {
+            const int2 edge = edges[j];
+            leave(counts, lane, first_row[edge.x], steps, sums);
+            enter(counts, lane, first_row[edge.y], steps, sums);
         }
         first_row += along;
     }

@@ -27,11 +27,12 @@ __device__ __forceinline__ void flip(WORD set[WORDS][LANES], int lane, int rank)
     set[rank >> SHIFT][lane] ^= (WORD)1 << (rank & ((1 << SHIFT) - 1));
 }
 
-// half: margin of the tiles; widths: of the disk's n_rows rows, which are at most 2 half + 1. LANES divides tile_x; on a
+// half: margin of the tiles; widths: of the disk's n_rows rows, which are at most 2 half + 1; edges: per row where the
+// pixel that leaves lies and the one that enters, from the centre. LANES divides tile_x; on a
 // CPU blockIdx.y counts the rows of all tiles.
 extern "C" __global__ void __launch_bounds__(LANES)
 median(const RANK* __restrict__ ranks, const float* __restrict__ sorted, const int* __restrict__ widths,
-       float* __restrict__ result, int n_rows, int n_in_disk, int tile_y, int tile_x, int half, int ny, int nx) {
+       const int2* __restrict__ edges, float* __restrict__ result, int n_rows, int n_in_disk, int tile_y, int tile_x, int half, int ny, int nx) {
     __shared__ WORD set[WORDS][LANES];
     const int lane = threadIdx.x, pitch = tile_x + 2 * half, n_tile = pitch * (tile_y + 2 * half);
 #ifdef ONE_THREAD
@@ -71,9 +72,9 @@ median(const RANK* __restrict__ ranks, const float* __restrict__ sorted, const i
         *to = values[(at << SHIFT) + LOWEST_BIT(word)];
         to += to_next;
         if (step == n_steps - 1) return;
-        const RANK* row = centre - n_rows / 2 * across;
-        for (int j = 0; j < n_rows; ++j, row += across) {
-            const int leaving = row[-widths[j] * along], entering = row[(widths[j] + 1) * along];
+        for (int j = 0; j < n_rows; ++j) {
+            const int2 edge = edges[j];
+            const int leaving = centre[edge.x], entering = centre[edge.y];
             flip(set, lane, leaving);
             flip(set, lane, entering);
             below += (entering >> SHIFT < at) - (leaving >> SHIFT < at);

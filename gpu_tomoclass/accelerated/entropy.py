@@ -15,7 +15,7 @@ from gpu_tomoclass.device.base import Array
 OUTSIDE = 256  # the level of pixels outside of the plane
 PAD_BLOCK = {True: (32, 8), False: (256, 1)}  # by whether the plan is for a GPU
 LANES = 32  # columns of a block on a GPU
-LINE = 64  # rows that a GPU thread slides over; forming its first disk costs as much as sliding over 13, for radius 16
+LINE = 128  # rows that a GPU thread slides over, at most; its first disk costs as much as 13 of them, for radius 16
 CPU_LINE = 1024  # columns of a CPU task
 
 
@@ -30,8 +30,10 @@ def entropy(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     for request, radius in zip(requests, radii, strict=True):
         n = int((2 * half_widths(radius) + 1).sum())
         bits = fraction_bits(n)
+        pitch = nx + 2 * margin
+        along, across = (pitch, 1) if on_gpu else (1, pitch)
         if on_gpu:
-            lanes, line = LANES, max(LINE, 2 * radius)
+            lanes, line = LANES, -(-ny // -(-ny // max(LINE, 2 * radius)))
             grid = (-(-nx // lanes), -(-ny // line), nz)
         else:
             lanes, line = 1, max(CPU_LINE, 2 * radius)
@@ -44,6 +46,10 @@ def entropy(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
             args={
                 "levels": levels,
                 "widths": constant(("entropy widths", radius), partial(half_widths, radius)),
+                "edges": constant(
+                    ("entropy edges", radius, along, across),
+                    partial(row_edges, radius, along=along, across=across),
+                ),
                 "table": constant(("entropy table", n), partial(count_table, n, bits)),
                 "steps": constant(("entropy steps", n), partial(count_steps, n, bits)),
                 "factors": constant(("entropy factors", n), partial(inverse_counts, n, bits)),
@@ -57,6 +63,7 @@ def entropy(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
             defines={
                 "LANES": lanes,
                 "COUNT": "unsigned short" if n < 2**16 else "unsigned",
+                "COUNT_BITS": count_bits(n),
                 **({} if on_gpu else {"ONE_THREAD": 1}),
             },
         )
@@ -67,9 +74,22 @@ def half_widths(radius: int) -> npt.NDArray[np.int32]:
     return np.array([math.isqrt(radius * radius + radius - dy * dy) for dy in range(-radius, radius + 1)], np.int32)
 
 
+def row_edges(radius: int, *, along: int, across: int) -> npt.NDArray[np.int32]:
+    """Where the pixels lie that leave and enter when a disk moves by ``along``: (n_rows, 2) distances from its first
+    row's middle; the next row is ``across`` further."""
+    widths = half_widths(radius)
+    rows = across * np.arange(widths.size, dtype=np.int32)
+    return np.stack([rows - along * widths, rows + along * (widths + 1)], axis=1).astype(np.int32)
+
+
+def count_bits(n: int) -> int:
+    """Binary digits for numbers up to n: 16 wherever they suffice, so that the kernel is compiled once."""
+    return max(16, n.bit_length())
+
+
 def fraction_bits(n: int) -> int:
-    """How many binary digits behind the point leave ``n log2(n)`` below 2^62."""
-    return 62 - max(1, math.ceil(n * math.log2(n))).bit_length()
+    """How many binary digits behind the point leave ``n log2(n)`` below 2^62 with ``n`` in the same number."""
+    return 62 - max(1, math.ceil(n * math.log2(n))).bit_length() - count_bits(n)
 
 
 def count_table(n: int, bits: int) -> npt.NDArray[np.int64]:
@@ -82,8 +102,8 @@ def count_table(n: int, bits: int) -> npt.NDArray[np.int64]:
 
 
 def count_steps(n: int, bits: int) -> npt.NDArray[np.int64]:
-    """From each entry of :func:`count_table` to the next: n numbers."""
-    return np.diff(count_table(n, bits))
+    """From each entry of :func:`count_table` to the next, above a 1 for the count itself: n numbers."""
+    return np.diff(count_table(n, bits)) * 2 ** count_bits(n) + 1
 
 
 def inverse_counts(n: int, bits: int) -> npt.NDArray[np.float64]:

@@ -333,6 +333,11 @@ def _median_sliding(source: DeviceSource, request: BlockRequest, disk: Disk, til
     ranks, in_order = _sorted_tiles(source, tiles)
     tiles_x, tiles_y, _ = tiles.grid(source.shape)
     lanes = tiles.nx if on_gpu else 1
+    pitch = tiles.nx + 2 * tiles.half
+    along, across = (pitch, 1) if on_gpu else (1, pitch)
+    edges = source.workspace.constant(
+        ("median edges", disk.widths, along, across), partial(row_edges, disk, along=along, across=across)
+    )
     source.device.launch(
         "median.cu",
         "median",
@@ -342,6 +347,7 @@ def _median_sliding(source: DeviceSource, request: BlockRequest, disk: Disk, til
             "ranks": ranks,
             "sorted": in_order,
             "widths": _widths(source, disk),
+            "edges": edges,
             "result": request.out,
             "n_rows": len(disk.widths),
             "n_in_disk": disk.count,
@@ -358,6 +364,14 @@ def _median_sliding(source: DeviceSource, request: BlockRequest, disk: Disk, til
             **({} if on_gpu else {"ONE_THREAD": 1}),
         },
     )
+
+
+def row_edges(disk: Disk, *, along: int, across: int) -> npt.NDArray[np.int32]:
+    """Where the pixels lie that leave and enter when a disk moves by ``along``: (n_rows, 2) distances from its centre;
+    the next row is ``across`` further."""
+    widths = np.array(disk.widths, np.int32)
+    rows = across * np.arange(-disk.half, disk.half + 1, dtype=np.int32)
+    return np.stack([rows - along * widths, rows + along * (widths + 1)], axis=1)
 
 
 def _sorted_tiles(source: DeviceSource, tiles: Tiles) -> tuple[Array, Array]:
