@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ from gpu_tomoclass import __version__
 from gpu_tomoclass.accelerated.engine import FeatureEngine, accelerated_family
 from gpu_tomoclass.accelerated.forest import DeviceForest
 from gpu_tomoclass.accelerated.labels import device_labels
-from gpu_tomoclass.accelerated.nad import nad
-from gpu_tomoclass.accelerated.tolerances import FOREST, NAD, TOLERANCES, Tolerance, largest_difference
+from gpu_tomoclass.accelerated.tolerances import FOREST, NAD, NAD_VOLUME, TOLERANCES, Tolerance, largest_difference
+from gpu_tomoclass.baseline import NadParameters, nad_planes, nad_volume
 from gpu_tomoclass.device import DEVICES, Device, NumpyDevice, choose_device
 from gpu_tomoclass.errors import TomoclassError
 from gpu_tomoclass.families import FAMILIES, ORIGINAL
@@ -35,7 +35,6 @@ from gpu_tomoclass.forest.arrays import LEAF, Forest
 from gpu_tomoclass.forest.predict import predict_classes, predict_probabilities
 from gpu_tomoclass.memory import available_bytes
 from gpu_tomoclass.planes import Progress, usable_cores
-from gpu_tomoclass.reference.nad import NadParameters
 
 COMPARED = (2, 131, 157)  # planes, rows, columns: primes, so that blocks of kernels are cut off
 TIMED = (400, 400)
@@ -236,7 +235,8 @@ def _verdict(
     )
 
 
-OTHERS = ("forest", "forest by values", "nad")
+NAD_KINDS = {"nad": nad_planes, "nad volume": nad_volume}
+OTHERS = ("forest", "forest by values", *NAD_KINDS)
 """What has kernels besides the families; large forests compare values, others the ranks of values."""
 
 
@@ -261,7 +261,6 @@ class Subjects:
         families = (ORIGINAL.name, *FAMILIES)
         self.families = tuple(name for name in families if accelerated_family(name) is not None)
         self.names = (*self.families, *OTHERS)
-        self.nad = NadParameters(iterations=5, noise_area=(COMPARED[2] // 2, COMPARED[1] // 2))
         self.forest = random_forest(random)
         self.class_values = np.arange(1, self.forest.n_classes + 1, dtype=np.uint8)
         n_pixels = self.planes[0].size
@@ -278,14 +277,23 @@ class Subjects:
             if name.startswith("forest"):
                 self.expected[name] = predict_probabilities(self.forest, self.values)
                 n_pixels = self.values.shape[1]
-            elif name == "nad":
-                self.expected[name] = nad(self.planes, device=numpy_device, parameters=self.nad)
+            elif name in NAD_KINDS:
+                denoise, parameters = NAD_KINDS[name], nad_parameters(name, self.planes.shape)
+                self.expected[name] = denoise(self.planes, device=numpy_device, parameters=parameters)
                 n_pixels = self.planes.size
             else:
                 self.expected[name] = FeatureEngine(numpy_device, self.blocks[name]).compute(self.planes)
                 n_pixels = self.planes.size
             self.reference_speed[name] = _speed(time.perf_counter() - began, n_pixels)
             advance()
+
+
+def nad_parameters(name: str, shape: tuple[int, ...]) -> NadParameters:
+    """A few steps of NAD of planes or of a volume; noise is in the middle."""
+    dimensions = 3 if name == "nad volume" else 2
+    return NadParameters(
+        dimensions=dimensions, iterations=5, noise_area=tuple(n // 2 for n in shape[::-1])[:dimensions]
+    )
 
 
 def random_planes(random: np.random.Generator, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:
@@ -325,8 +333,8 @@ def check_device(device: Device, subjects: Subjects, advance: Callable[[], None]
         try:
             if name.startswith("forest"):
                 checks.append(_check_forest(device, name, subjects))
-            elif name == "nad":
-                checks.append(_check_nad(device, subjects, timed))
+            elif name in NAD_KINDS:
+                checks.append(_check_nad(device, name, subjects, timed))
             else:
                 checks.append(_check_family(device, name, subjects, timed))
         # CuPy, NVRTC, compilers and drivers raise kinds of their own; whichever it is, this kernel is of no use here.
@@ -339,7 +347,8 @@ def check_device(device: Device, subjects: Subjects, advance: Callable[[], None]
 
 
 def _tolerance(name: str) -> Tolerance:
-    return {"forest": FOREST, "forest by values": FOREST, "nad": NAD}.get(name) or TOLERANCES[name]
+    others = {"forest": FOREST, "forest by values": FOREST, "nad": NAD, "nad volume": NAD_VOLUME}
+    return others.get(name) or TOLERANCES[name]
 
 
 def _check_family(device: Device, name: str, subjects: Subjects, timed: npt.NDArray[np.float32]) -> Check:
@@ -357,18 +366,20 @@ def _check_family(device: Device, name: str, subjects: Subjects, timed: npt.NDAr
     return Check(name, difference <= allowed, allowed, difference, speed, first)
 
 
-def _check_nad(device: Device, subjects: Subjects, timed: npt.NDArray[np.float32]) -> Check:
+def _check_nad(device: Device, name: str, subjects: Subjects, timed: npt.NDArray[np.float32]) -> Check:
+    denoise = NAD_KINDS[name]
     began = time.perf_counter()
-    result = nad(subjects.planes, device=device, parameters=subjects.nad)
+    result = denoise(subjects.planes, device=device, parameters=nad_parameters(name, subjects.planes.shape))
     first = time.perf_counter() - began
-    difference = largest_difference(result, subjects.expected["nad"])
-    parameters = replace(subjects.nad, noise_area=(TIMED[1] // 2, TIMED[0] // 2))
+    difference = largest_difference(result, subjects.expected[name])
+    parameters = nad_parameters(name, timed.shape)
 
     def run() -> None:
-        nad(timed, device=device, parameters=parameters)
+        denoise(timed, device=device, parameters=parameters)
 
     speed = _speed(_fastest(device, run), timed.size)
-    return Check("nad", difference <= NAD.factor, NAD.factor, difference, speed, first)
+    allowed = _tolerance(name).factor
+    return Check(name, difference <= allowed, allowed, difference, speed, first)
 
 
 def _check_forest(device: Device, name: str, subjects: Subjects) -> Check:

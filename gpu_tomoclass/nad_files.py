@@ -36,6 +36,7 @@ from gpu_tomoclass.volume import Volume, VolumeWriter, create_volume, refuse_inp
 DTYPES = ("float32", "input")
 NAN_POLICIES = ("error", "fill")
 MEMORY_SHARE = 0.8  # of what is free; the rest is left to fragments and to what others need meanwhile
+WORK_BYTES = 32_000_000  # of a limited process: planes being read and written, the noise area
 MOST_SINGLE_PLANES = 32  # at once; beyond, launches cost nothing any more beside the work
 
 
@@ -157,7 +158,8 @@ def _budget(device: Device, memory_limit: int | None) -> float:
     share = math.inf if free is None else MEMORY_SHARE * free
     if memory_limit is None:
         return share
-    return min(share, memory_limit - (0 if device.has_own_memory else resident_bytes() or 0))
+    taken = 0 if device.has_own_memory else (resident_bytes() or 0) + WORK_BYTES
+    return min(share, memory_limit - taken)
 
 
 def _single_planes(volume: Volume, device: Device, budget: float) -> int:

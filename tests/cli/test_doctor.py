@@ -94,7 +94,7 @@ def test_report_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
         assert check["ms_per_megapixel"] > 0
     assert set(report["reference_ms_per_megapixel"]) == {*FEW, *doctor.OTHERS}
     assert report["packages"] == [{"name": "NumPy", "version": np.__version__, "problem": ""}]
-    assert "doctor: 10 of 10 checks" in last_line(output.err)
+    assert "doctor: 12 of 12 checks" in last_line(output.err)
 
 
 @pytest.mark.usefixtures("tiny_forest")
@@ -249,7 +249,7 @@ def test_home_cannot_be_written(compiler: str, tmp_path: Path) -> None:
     if compiler == "g++":
         assert len(native["notes"]) == 1
         assert native["notes"][0].startswith("/proc/x/.cache/gpu_tomoclass/native cannot be written: compiled kernels ")
-        assert [check["agrees"] for check in native["checks"]] == [True] * 5
+        assert [check["agrees"] for check in native["checks"]] == [True] * 6
     else:
         assert "there is no C++ compiler" in native["description"]
 
