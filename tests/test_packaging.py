@@ -99,6 +99,7 @@ def commands_of(page):
     [
         "README.md",
         "docs/annotations.md",
+        "docs/baseline.md",
         "docs/fiji.md",
         "docs/formats.md",
         "docs/forests.md",
