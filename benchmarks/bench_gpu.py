@@ -3,10 +3,10 @@
     python benchmarks/bench_gpu.py [--shape 400,400] [--slab 32] [--planes 850] [--json gpu.json]
 
 Milliseconds per plane of every feature family, of the forest and of the labels by CUDA events on the stream of the
-launches, for a slab that is on the GPU; of the transfers both ways; of reading and writing a TIFF. Then a whole
-volume of ``--planes`` planes is classified from file to file. Everything runs once before it is timed. Results are
-printed, and beside them, where the GPU is one of those, what ``benchmarks/roofline.py`` predicted. ``--device native``
-runs the same on this CPU, by its clock.
+launches, for a slab that is on the GPU; of the copies from and to pinned memory; of reading and writing a TIFF. Then a
+whole volume of ``--planes`` planes is classified from file to file. Everything runs once before it is timed. Results
+are printed, and beside them, where the GPU is one of those, what ``benchmarks/roofline.py`` predicted.
+``--device native`` runs the same on this CPU, by its clock.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from bench_native import sample_plane
 from scipy.ndimage import gaussian_filter
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.accelerated.engine import FeatureEngine, accelerated_family
+from gpu_tomoclass.accelerated.engine import TO_DEVICE, FeatureEngine, accelerated_family
 from gpu_tomoclass.accelerated.forest import DeviceForest
 from gpu_tomoclass.accelerated.labels import device_labels
 from gpu_tomoclass.accelerated.source import BlockRequest, DeviceSource, Workspace
 from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass.classifier import FROM_DEVICE
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.forest.arrays import Forest
@@ -105,9 +106,14 @@ def measure_parts(
         repeats=repeats,
         n_planes=n_planes,
     )
-    target = device.empty(slab.shape, np.float32)
-    found["to the device"] = figures(device, lambda: device.upload(slab, target), repeats=repeats, n_planes=n_planes)
-    found["from the device"] = figures(device, lambda: device.numpy(labels), repeats=repeats, n_planes=n_planes)
+    target, pinned = device.empty(slab.shape, np.float32), device.pinned(slab.shape, np.float32)
+    pinned[...] = slab
+    on_host = device.pinned((slab.size,), np.uint8)
+    for what, work in (
+        (TO_DEVICE, lambda: device.start_upload(pinned, target)),
+        (FROM_DEVICE, lambda: device.start_download(labels, on_host)),
+    ):
+        found[what] = figures(device, work, repeats=repeats, n_planes=n_planes)
     return found
 
 

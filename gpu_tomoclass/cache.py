@@ -151,7 +151,11 @@ def block_values(
     missing = [block for block, values in found.items() if values is None]
     computed = np.empty((0, *image.shape), np.float32)
     if missing:
-        computed = engine.device.numpy(engine.compute(image[np.newaxis], blocks=missing, timings=timings))[:, 0]
+        watch = engine.device.stopwatch()
+        watch.start()
+        computed = engine.device.numpy(engine.compute(image[np.newaxis], blocks=missing, watch=watch))[:, 0]
+        if timings is not None:
+            watch.add_to(timings)
     start = 0
     for block, values in found.items():
         if values is None:

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-import time
+from typing import NamedTuple
 
 import numpy as np
 
 from gpu_tomoclass.accelerated.engine import FeatureEngine
 from gpu_tomoclass.accelerated.forest import DeviceForest
 from gpu_tomoclass.accelerated.labels import device_labels
+from gpu_tomoclass.accelerated.source import Planes
 from gpu_tomoclass.cache import FeatureCache, block_values
 from gpu_tomoclass.device import Array, Device
+from gpu_tomoclass.device.base import Stopwatch
 from gpu_tomoclass.features import FeatureBlock
 from gpu_tomoclass.forest.predict import predict_classes, predict_probabilities
 from gpu_tomoclass.model import Model
 
 MAX_SLAB = 128  # planes; beyond, launches cost nothing any more beside the work
+FROM_DEVICE = "device to host"  # a part of the time, where arrays must be moved
 MEMORY_SHARE = 0.8  # of a GPU's free memory; the rest is left to fragments and to what others need meanwhile
+
+
+class _ThreadArrays(NamedTuple):
+    """What one thread has of its own on the device."""
+
+    engine: FeatureEngine
+    forest: DeviceForest | None
+    watch: Stopwatch
 
 
 class Classifier:
     """A model made ready to classify planes on a device: only the feature blocks that its forest uses are computed.
 
-    Several threads may use it at once; each has arrays of its own on the device.
+    Several threads may use it at once. They share the forest; each has all other arrays on the device, and on a GPU the
+    stream of its launches and the pinned memory of its copies, for itself.
 
     Parameters
     ----------
@@ -42,11 +55,13 @@ class Classifier:
         self._forest = model.forest.restricted(channels)
         self.bytes_per_plane: int | None = None  # on the device, known after the first slab
         self._slab: int | None = None
+        self._shared: DeviceForest | None = None  # of all threads
+        self._preparing = threading.Lock()
         self._of_thread = threading.local()
 
     def classify(
         self,
-        planes: np.ndarray,
+        planes: Planes,
         *,
         want_probabilities: bool = False,
         cache: FeatureCache | None = None,
@@ -56,13 +71,13 @@ class Classifier:
 
         Parameters
         ----------
-        planes : numpy.ndarray
-            (nz, ny, nx) float32, prepared.
+        planes : numpy.ndarray or sequence of numpy.ndarray
+            (nz, ny, nx) float32, or nz times (ny, nx), prepared.
         want_probabilities : bool
         cache : FeatureCache, optional
             Of computed features; for a slab of one plane.
         timings : dict, optional
-            Seconds are added per family and for the ``"forest"``.
+            Seconds are added per family, for the ``"forest"`` and for the copies to and from a GPU.
 
         Returns
         -------
@@ -71,38 +86,56 @@ class Classifier:
         probabilities : numpy.ndarray or None
             (n_classes, nz, ny, nx) float32.
         """
-        engine, forest = self._thread_engine()
+        mine = self._arrays_of_thread()
+        engine, device, workspace = mine.engine, mine.engine.device, mine.engine.workspace
+        n_classes, shape = len(self.class_values), (len(planes), *planes[0].shape)
+        mine.watch.start()
         if cache is None:
-            features = engine.compute(planes, timings=timings)
+            features = engine.compute(planes, watch=mine.watch)
         else:
             features = self._cached_features(engine, planes, cache=cache, timings=timings)
-        began = time.perf_counter()
-        n_classes, shape = len(self.class_values), planes.shape
-        flat = features.reshape(self._forest.n_features, planes.size)
-        if isinstance(forest, DeviceForest):
-            found = forest.probabilities(flat)
-            out = engine.workspace.array("labels", (planes.size,), np.uint8)
-            values = engine.workspace.constant("class values", lambda: self.class_values)
-            device_labels(self.device, found, values=values, out=out)
-            labels = self.device.numpy(out)
+            mine.watch.start()  # what was computed has been added
+        flat = features.reshape(self._forest.n_features, -1)
+        probabilities: np.ndarray | None = None
+        if mine.forest is None:
+            probabilities = predict_probabilities(self._forest, flat)
+            labels = predict_classes(probabilities, self.class_values)
+            mine.watch.lap("forest")
         else:
-            found = predict_probabilities(self._forest, flat)
-            labels = predict_classes(found, self.class_values)
-        probabilities = self.device.numpy(found).reshape(n_classes, *shape) if want_probabilities else None
+            # On a GPU an array that stays; on a CPU one that is given away.
+            kept = (n_classes, flat.shape[1])
+            room = workspace.array("probabilities", kept, np.float32) if device.has_own_memory else None
+            found = mine.forest.probabilities(flat, out=room)
+            out = workspace.array("labels", (flat.shape[1],), np.uint8)
+            values = workspace.constant("class values", lambda: self.class_values)
+            device_labels(device, found, values=values, out=out)
+            mine.watch.lap("forest")
+            labels = workspace.on_host("labels", out)
+            if want_probabilities:
+                probabilities = workspace.on_host("probabilities", found)
+            if device.has_own_memory:
+                mine.watch.lap(FROM_DEVICE)
+        workspace.synchronize()
         if timings is not None:
-            timings["forest"] = timings.get("forest", 0.0) + time.perf_counter() - began
-        n_bytes = engine.n_bytes + (forest.n_bytes if isinstance(forest, DeviceForest) else 0)
-        self.bytes_per_plane = n_bytes // shape[0] + 4 * n_classes * shape[1] * shape[2]
-        return labels.reshape(shape).copy(), probabilities
+            mine.watch.add_to(timings)
+        n_bytes = engine.n_bytes + (mine.forest.n_bytes if mine.forest is not None else 0)
+        self.bytes_per_plane = n_bytes // shape[0]
+        if probabilities is not None:
+            probabilities = probabilities.reshape(n_classes, *shape)
+            if device.has_own_memory:  # the next slab overwrites it
+                probabilities = probabilities.copy()
+        return labels.reshape(shape).copy(), probabilities if want_probabilities else None
 
     def slab_planes(self, *, n_threads: int = 1) -> int:
-        """How many planes to classify at once: one on a CPU; on a GPU what its memory holds beside the slabs of the
-        other threads, measured on the first plane."""
+        """How many planes to classify at once: one on a CPU; on a GPU what its memory holds beside the forest and the
+        slabs of the other threads, measured on the first plane."""
         if not self.device.has_own_memory or self.bytes_per_plane is None:
             return 1
         if self._slab is None:
-            free = (self.device.free_memory() or 0) + self.bytes_per_plane * n_threads
-            budget = MEMORY_SHARE * free if self.memory_limit is None else min(free, self.memory_limit)
+            budget = MEMORY_SHARE * ((self.device.free_memory() or 0) + self.bytes_per_plane * n_threads)
+            if self.memory_limit is not None:
+                shared = 0 if self._shared is None else self._shared.shared_bytes
+                budget = min(budget / MEMORY_SHARE, self.memory_limit - shared)
             self._slab = max(1, min(MAX_SLAB, int(budget) // (self.bytes_per_plane * n_threads)))
         return self._slab
 
@@ -111,22 +144,37 @@ class Classifier:
         self._slab = n_planes if self._slab is None else min(self._slab, n_planes)
 
     def release(self) -> None:
-        """Free what this thread holds on the device."""
-        self._of_thread.__dict__.clear()
+        """Free what this thread holds on the device, whatever state it is in."""
+        mine: _ThreadArrays | None = self._of_thread.__dict__.pop("arrays", None)
+        if mine is not None:
+            with contextlib.suppress(Exception):  # the error that brought us here, once more
+                mine.engine.workspace.synchronize()  # copies may still read and write what is freed now
+        del mine
         self.device.release_memory()
 
-    def _thread_engine(self) -> tuple[FeatureEngine, DeviceForest | None]:
-        if not hasattr(self._of_thread, "engine"):
-            self._of_thread.engine = FeatureEngine(self.device, self.blocks)
-            self._of_thread.forest = DeviceForest(self._forest, self.device) if self.device.runs_kernels else None
-        return self._of_thread.engine, self._of_thread.forest
+    def prepare(self) -> None:
+        """Put the forest on the device now, not with the first slab; the threads share it."""
+        with self._preparing:
+            if self._shared is None and self.device.runs_kernels:
+                shared = DeviceForest(self._forest, self.device)
+                self.device.synchronize()  # other streams do not wait for this one
+                self._shared = shared
+
+    def _arrays_of_thread(self) -> _ThreadArrays:
+        if not hasattr(self._of_thread, "arrays"):
+            self.prepare()
+            device = self.device.for_thread()
+            forest = None if self._shared is None else self._shared.for_thread(device)
+            self._of_thread.arrays = _ThreadArrays(FeatureEngine(device, self.blocks), forest, device.stopwatch())
+        arrays: _ThreadArrays = self._of_thread.arrays
+        return arrays
 
     def _cached_features(
-        self, engine: FeatureEngine, planes: np.ndarray, *, cache: FeatureCache, timings: dict[str, float] | None
+        self, engine: FeatureEngine, planes: Planes, *, cache: FeatureCache, timings: dict[str, float] | None
     ) -> Array:
-        features = np.empty((self._forest.n_features, *planes.shape), dtype=np.float32)
+        features = np.empty((self._forest.n_features, len(planes), *planes[0].shape), dtype=np.float32)
         start = 0
         for _, channels in block_values(engine, planes[0], cache=cache, timings=timings):
             features[start : start + len(channels), 0] = channels
             start += len(channels)
-        return self.device.array(features)
+        return engine.device.array(features)

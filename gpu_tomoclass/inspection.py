@@ -81,6 +81,9 @@ def write_features(
     with writer:
         prepared = prepare_plane(volume, plane, scale=scale, nan=nan)
         engine = FeatureEngine(choose_device() if device is None else device, bank.blocks)
-        channels = engine.compute(prepared.image[np.newaxis], timings=seconds)
+        watch = engine.device.stopwatch()
+        watch.start()
+        channels = engine.compute(prepared.image[np.newaxis], watch=watch)
         writer.write_plane(0, engine.device.numpy(channels)[:, 0])
+        watch.add_to(seconds)
     return FeatureFile(seconds, prepared.notes)

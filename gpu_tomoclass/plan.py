@@ -24,18 +24,32 @@ from gpu_tomoclass.volume import Volume
 
 PROCESS_BYTES = 130 * 2**20  # the interpreter and its libraries, where the system does not tell; measured
 WORK_BYTES = 45 * 2**20  # compiled kernels, the writer and its compressor, what the allocator keeps; measured
+PINNED = 2  # CuPy takes page-locked memory by powers of two, at most so many times what is asked for
 COMPRESSED_PIXELS = 4 / 3  # a pyramid of halved levels adds at most a third
 
 
 @dataclass(frozen=True)
 class ThreadMemory:
-    """What one computing thread allocates on its device: ``fixed`` bytes and ``per_plane`` for each plane at once."""
+    """What the computing threads allocate, in bytes.
 
+    Attributes
+    ----------
+    shared : int
+        On the device, once for all threads: the forest.
+    fixed, per_plane : int
+        On the device, for each thread, and that for each plane at once.
+    host_per_plane : int
+        Beside a GPU's memory, for each thread and plane at once: its pinned memory and what is made of it.
+    """
+
+    shared: int
     fixed: int
     per_plane: int
+    host_per_plane: int = 0
 
-    def bytes(self, n_planes: int) -> int:
-        return self.fixed + n_planes * self.per_plane
+    def bytes(self, n_planes: int, *, n_threads: int = 1) -> int:
+        """On the device."""
+        return self.shared + n_threads * (self.fixed + n_planes * self.per_plane)
 
 
 @dataclass(frozen=True)
@@ -79,21 +93,29 @@ class Plan:
 
 
 def thread_memory(model: Model, device_name: str, shape: tuple[int, int], *, wanted: Wanted) -> ThreadMemory:
-    """What one thread allocates on its device for planes (ny, nx), from a dry run of the real code."""
+    """What threads allocate for planes (ny, nx), from a dry run of the real code."""
     n_classes = len(model.classes)
     n_pixels = shape[0] * shape[1]
-    # Beside the device's arrays: the stacked planes, labels and their copy, and what is made of the probabilities.
-    host = 4 + 2 + (8 * n_classes if wanted.probabilities or wanted.uncertainty else 0)
+    want_probabilities = bool(wanted.probabilities or wanted.uncertainty)
+    # Beside the arrays of the device: labels and their copy, and what is made of the probabilities.
+    host = n_pixels * (2 + (8 * n_classes if want_probabilities else 0))
     if device_name == "numpy":
-        return ThreadMemory(0, n_pixels * (model.bank.bytes_per_pixel + host + 8 * n_classes))
-    allocated = []
+        return ThreadMemory(0, 0, n_pixels * (model.bank.bytes_per_pixel + 8 * n_classes) + host)
+    shared, allocated, pinned = 0, [], []
     for n_planes in (1, 2):
         device = DryDevice(device_name)
-        Classifier(model, device).classify(np.empty((n_planes, *shape), np.float32), want_probabilities=True)
-        allocated.append(device.n_bytes)
+        classifier = Classifier(model, device)
+        classifier.prepare()
+        shared = device.n_bytes
+        planes = np.empty((n_planes, *shape), np.float32)
+        classifier.classify(planes, want_probabilities=want_probabilities)
+        allocated.append(device.n_bytes - shared)
+        pinned.append(device.n_pinned)
     per_plane = allocated[1] - allocated[0]
-    on_host = host * n_pixels if device_name == "native" else 0
-    return ThreadMemory(allocated[0] - per_plane, per_plane + on_host)
+    fixed = allocated[0] - per_plane
+    if device_name == "native":
+        return ThreadMemory(shared, fixed, per_plane + host)
+    return ThreadMemory(shared, fixed, per_plane, host + PINNED * pinned[0])
 
 
 def in_flight_bytes(volume: Volume, *, n_threads: int, slab_planes: int, n_classes: int, wanted: Wanted) -> int:
@@ -157,11 +179,14 @@ def make_plan(
     slab = slab_planes or 1
     free_on_device = device.free_memory() if device.has_own_memory else None
     if slab_planes is None and free_on_device is not None:
-        slab = max(1, min(MAX_SLAB, n_planes, int((MEMORY_SHARE * free_on_device / n_threads) // memory.per_plane)))
-    on_device = n_threads * memory.bytes(slab)
+        room = (MEMORY_SHARE * free_on_device - memory.shared) / n_threads - memory.fixed
+        slab = max(1, min(MAX_SLAB, n_planes, int(room // memory.per_plane)))
+    if free_on_device is not None and memory.bytes(slab, n_threads=n_threads) > free_on_device:
+        n_threads = 1  # as the run will find out
+    on_device = memory.bytes(slab, n_threads=n_threads)
     process = (resident_bytes() or PROCESS_BYTES) + WORK_BYTES
     flight = in_flight_bytes(volume, n_threads=n_threads, slab_planes=slab, n_classes=len(model.classes), wanted=wanted)
-    host = process + flight + (0 if device.has_own_memory else on_device)
+    host = process + flight + (n_threads * slab * memory.host_per_plane if device.has_own_memory else on_device)
     disk = _disk_bytes(volume, n_planes=n_planes, n_classes=len(model.classes), wanted=wanted, output=output)
     return Plan(
         device=device.name,
@@ -192,7 +217,7 @@ def threads_within(limit: int, volume: Volume, model: Model, device: Device, *, 
 
     def needed(n_threads: int) -> int:
         flight = in_flight_bytes(volume, n_threads=n_threads, slab_planes=1, n_classes=n_classes, wanted=wanted)
-        return process + flight + n_threads * memory.bytes(1)
+        return process + flight + memory.bytes(1, n_threads=n_threads)
 
     fitting = [n for n in range(1, most + 1) if needed(n) <= limit]
     if not fitting:

@@ -73,7 +73,9 @@ class SlabClassifier:
         self.classifier = Classifier(model, device, memory_limit=memory_limit)
         self.wanted, self.fixed_slab = wanted, fixed_slab
         self.notes: list[str] = []
+        self._n_threads = n_threads
         self._gate = _Gate(n_threads)
+        self._at_work: list[tuple[int, int]] = []  # (start, stop) of the slabs of all threads
 
     def slab_planes(self) -> int:
         """How many planes to give at once."""
@@ -85,46 +87,55 @@ class SlabClassifier:
         Raises
         ------
         ResourceError
-            If memory is not enough for one plane on one thread, or for the slab that the user fixed.
+            If memory is not enough on one thread for one plane, or for the slab that the user fixed.
         """
         slabs: list[Slab] = []
         done = 0
         while done < len(planes):
             part = planes[done : done + self.slab_planes()]  # memory may have run out since the planes were read
             with self._gate as n_threads:
+                mine = (start + done, start + done + len(part))
+                self._at_work.append(mine)
                 try:
                     slabs.append(self._classify(start + done, part, timings))
                     done += len(part)
+                    if n_threads < self._n_threads:  # the next to be let in may be another thread
+                        self.classifier.release()
                     continue
-                except (MemoryError, RuntimeError) as error:
-                    if not is_out_of_memory(error):
-                        raise
+                except Exception as error:
                     self.classifier.release()  # before anything else: this very message needs memory
+                    if not is_out_of_memory(error):
+                        # A GPU tells of an error to whoever asks next, whichever of the slabs at work made it.
+                        at_work = ", ".join(f"{first} to {stop - 1}" for first, stop in sorted(self._at_work))
+                        error.add_note(f"while planes {mine[0]} to {mine[1] - 1} were classified; at work: {at_work}")
+                        raise
                     reason = error
+                finally:
+                    self._at_work.remove(mine)
             self._take_less(len(part), n_threads, reason)
         return slabs
 
     def _take_less(self, n_planes: int, n_threads: int, reason: Exception) -> None:
         """Smaller slabs, or fewer threads, from now on; so many were allowed when memory was not enough."""
-        if self.fixed_slab is not None:
-            raise self._too_little(n_planes) from reason
-        if n_planes > 1:
+        if self.fixed_slab is None and n_planes > 1:
             half = (n_planes + 1) // 2
             self._note(f"{self._needed(n_planes)}: slabs are halved to {half} planes")
             self.classifier.limit_slab(half)
         elif n_threads > 1:
-            self._gate.shrink()
-            self._note(f"{self._needed(1)}: going on with {self._gate.capacity} threads")
+            self._gate.shrink(n_threads - 1)
+            n_left = self._gate.capacity
+            self._note(f"{self._needed(n_planes)}: going on with {n_left} thread{'s' if n_left > 1 else ''}")
         else:
-            raise self._too_little(1) from reason
+            raise self._too_little(n_planes) from reason
 
     def _classify(self, start: int, planes: Sequence[PreparedPlane], timings: dict[str, float]) -> Slab:
-        images = np.stack([plane.image for plane in planes])
+        images = [plane.image for plane in planes]
+        shape = (len(images), *images[0].shape)
         n_classes, wanted = len(self.classifier.class_values), self.wanted
         want_probabilities = bool(wanted.probabilities or wanted.uncertainty)
         if all(plane.missing for plane in planes):
-            labels = np.full(images.shape, UNLABELLED, np.uint8)
-            p = np.zeros((n_classes, *images.shape), np.float32) if want_probabilities else None
+            labels = np.full(shape, UNLABELLED, np.uint8)
+            p = np.zeros((n_classes, *shape), np.float32) if want_probabilities else None
         else:
             labels, p = self.classifier.classify(images, want_probabilities=want_probabilities, timings=timings)
         for i, plane in enumerate(planes):
@@ -185,10 +196,10 @@ class _Gate:
             self._inside -= 1
             self._changed.notify_all()
 
-    def shrink(self) -> None:
-        """One thread fewer, down to one."""
+    def shrink(self, capacity: int) -> None:
+        """No more threads than this at once."""
         with self._changed:
-            self.capacity = max(1, self.capacity - 1)
+            self.capacity = min(self.capacity, capacity)
 
 
 def uncertainty(probabilities: np.ndarray, *, kind: str) -> np.ndarray:

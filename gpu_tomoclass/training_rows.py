@@ -173,7 +173,7 @@ def collect_rows(
             keep = ~plane.filled[y, x]
             y, x, label = y[keep], x[keep], label[keep]
         if not hasattr(engines, "of_thread"):
-            engines.of_thread = FeatureEngine(plane_device, bank.blocks)
+            engines.of_thread = FeatureEngine(plane_device.for_thread(), bank.blocks)
         return _plane_rows(i, z, plane, y, x, label, engine=engines.of_thread, cache=cache, n_sampled=n_sampled)
 
     parts = []

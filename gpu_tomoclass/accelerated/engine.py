@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from gpu_tomoclass.accelerated.source import BlockRequest, DeviceSource, Workspace
-from gpu_tomoclass.device.base import Array, Device
+from gpu_tomoclass.accelerated.source import BlockRequest, DeviceSource, Planes, Workspace
+from gpu_tomoclass.device.base import Array, Device, Stopwatch
 from gpu_tomoclass.families import FAMILIES, ORIGINAL
 from gpu_tomoclass.features import FeatureBlock
 from gpu_tomoclass.reference.source import FeatureSource
 
+TO_DEVICE = "host to device"  # a lap, where arrays must be moved
 Accelerated = Callable[[DeviceSource, Sequence[BlockRequest]], None]
 
 
@@ -38,25 +37,25 @@ class FeatureEngine:
 
     def compute(
         self,
-        planes: npt.NDArray[np.float32],
+        planes: Planes,
         *,
         blocks: Sequence[FeatureBlock] | None = None,
         display_range: tuple[float, float] | None = None,
-        timings: MutableMapping[str, float] | None = None,
+        watch: Stopwatch | None = None,
     ) -> Array:
         """The channels of a slab.
 
         Parameters
         ----------
-        planes : numpy.ndarray
-            (nz, ny, nx) float32, prepared.
+        planes : numpy.ndarray or sequence of numpy.ndarray
+            (nz, ny, nx) float32, or nz times (ny, nx), prepared.
         blocks : sequence of FeatureBlock, optional
             Compute these instead of all.
         display_range : (float, float), optional
             See :class:`~gpu_tomoclass.reference.source.FeatureSource`.
-        timings : dict, optional
-            Seconds are added per family (this waits for the device after each). What families share counts for the
-            one that needs it first.
+        watch : Stopwatch, optional
+            Of the device, started; gets a lap for the upload to a GPU and one per family. What families share counts
+            for the one that needs it first.
 
         Returns
         -------
@@ -65,7 +64,7 @@ class FeatureEngine:
         """
         blocks = self.blocks if blocks is None else blocks
         n_channels = sum(len(block.channels) for block in blocks)
-        out = self.workspace.array("features", (n_channels, *planes.shape), np.float32)
+        out = self.workspace.array("features", (n_channels, len(planes), *planes[0].shape), np.float32)
         requests: dict[str, list[BlockRequest]] = {}
         start = 0
         for block in blocks:
@@ -73,17 +72,17 @@ class FeatureEngine:
             requests.setdefault(block.family, []).append(BlockRequest(dict(block.parameters), out[start:stop]))
             start = stop
         source = DeviceSource(planes, self.workspace, display_range=display_range) if self.device.runs_kernels else None
+        if watch is not None and source is not None and self.device.has_own_memory:
+            watch.lap(TO_DEVICE)
         by_plane = [FeatureSource(plane, display_range=display_range) for plane in planes]
         for family, wanted in requests.items():
-            began = time.perf_counter()
             accelerated = accelerated_family(family) if source is not None else None
             if source is not None and accelerated is not None:
                 accelerated(source, wanted)
             else:
                 self._compute_by_reference(by_plane, family, wanted)
-            if timings is not None:
-                self.device.synchronize()
-                timings[family] = timings.get(family, 0.0) + time.perf_counter() - began
+            if watch is not None:
+                watch.lap(family)
         return out
 
     @property

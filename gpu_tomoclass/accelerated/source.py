@@ -14,6 +14,7 @@ from gpu_tomoclass.device.base import Array, Device
 
 EXTREMES_BLOCKS = 32  # per plane, on a GPU; each leaves one pair for the last step
 EXTREMES_THREADS = 256
+Planes = npt.NDArray[np.float32] | Sequence[npt.NDArray[np.float32]]  # (nz, ny, nx), or nz times (ny, nx)
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,53 @@ class Workspace:
     def __init__(self, device: Device) -> None:
         self.device = device
         self._arrays: dict[str, Array] = {}
+        self._pinned: dict[str, npt.NDArray[Any]] = {}
+        self._copying = False  # from or to pinned memory
         self._constants: dict[Hashable, Array] = {}
 
     def array(self, name: str, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
         """The array of this name, with whatever it holds; made anew when shape or dtype are others than before."""
-        found = self._arrays.get(name)
-        if found is None or tuple(found.shape) != tuple(shape) or found.dtype != np.dtype(dtype):
-            self._arrays.pop(name, None)  # freed before its successor is made
-            found = self._arrays[name] = self.device.empty(tuple(shape), dtype)
-        return found
+        return _kept(self._arrays, name, shape, dtype, self.device.empty)
+
+    def upload(self, name: str, planes: Planes, target: Array) -> None:
+        """Copy planes (ny, nx) into an array (nz, ny, nx); they may change once this returns."""
+        if not self.device.has_own_memory:
+            for z, plane in enumerate(planes):
+                self.device.upload(plane, target[z])
+            return
+        if self._copying:
+            self.synchronize()
+        values = self._pinned_array(name, target.shape, np.float32)
+        np.stack(list(planes), out=values)
+        self._copying = True
+        self.device.start_upload(values, target)
+
+    def on_host(self, name: str, array: Array) -> npt.NDArray[Any]:
+        """The values of an array, which are there after :meth:`synchronize` and until the next call.
+
+        On a CPU the array itself.
+        """
+        if not self.device.has_own_memory:
+            return np.asarray(array)
+        values = self._pinned_array(name, array.shape, array.dtype)
+        self._copying = True
+        self.device.start_download(array, values)
+        return values
+
+    def synchronize(self) -> None:
+        """Wait for the device, and so for all copies."""
+        self.device.synchronize()
+        self._copying = False
+
+    def _pinned_array(self, name: str, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        found = self._pinned.get(name)
+        if self._copying and found is not None and found.shape != tuple(shape):
+            self.synchronize()  # before it is freed: CuPy gives pinned memory to the next who asks, at once
+        return _kept(self._pinned, name, shape, dtype, self.device.pinned)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes held."""
+        """Bytes held on the device."""
         return sum(int(a.nbytes) for a in (*self._arrays.values(), *self._constants.values()))
 
     def constant(self, key: Hashable, make: Callable[[], npt.NDArray[Any]]) -> Array:
@@ -63,13 +98,23 @@ class Workspace:
         return self._constants[key]
 
 
+def _kept(
+    arrays: dict[str, Array], name: str, shape: Sequence[int], dtype: npt.DTypeLike, make: Callable[..., Array]
+) -> Array:
+    found = arrays.get(name)
+    if found is None or tuple(found.shape) != tuple(shape) or found.dtype != np.dtype(dtype):
+        arrays.pop(name, None)  # freed before its successor is made
+        found = arrays[name] = make(tuple(shape), dtype)
+    return found
+
+
 class DeviceSource:
     """A slab on a device; what several families need is computed once, when first asked for.
 
     Parameters
     ----------
-    planes : numpy.ndarray
-        (nz, ny, nx) float32, prepared.
+    planes : numpy.ndarray or sequence of numpy.ndarray
+        (nz, ny, nx) float32, or nz times (ny, nx), prepared. They may change once this returns.
     workspace : Workspace
     display_range : (float, float), optional
         See :class:`gpu_tomoclass.reference.source.FeatureSource`.
@@ -84,20 +129,20 @@ class DeviceSource:
 
     def __init__(
         self,
-        planes: npt.NDArray[np.float32],
+        planes: Planes,
         workspace: Workspace,
         *,
         display_range: tuple[float, float] | None = None,
     ) -> None:
-        if planes.ndim != 3 or planes.size == 0 or planes.dtype != np.float32:
-            raise ValueError(
-                f"a slab is float32 (nz, ny, nx) with at least one pixel, not {planes.dtype} {planes.shape}"
-            )
+        found = {(plane.shape, plane.dtype) for plane in planes} if len(planes) else set()
+        if len(found) != 1 or any(len(shape) != 2 or 0 in shape or dtype != np.float32 for shape, dtype in found):
+            what = ", ".join(f"{dtype} {shape}" for shape, dtype in found) or "none"
+            raise ValueError(f"planes of a slab are float32 (ny, nx), at least one with at least one pixel, not {what}")
         self.workspace = workspace
         self.device = workspace.device
         self.display_range = display_range
-        self.image = workspace.array("image", planes.shape, np.float32)
-        self.device.upload(planes, self.image)
+        self.image = workspace.array("image", (len(planes), *planes[0].shape), np.float32)
+        workspace.upload("image", planes, self.image)
         self._ready: set[str] = set()
 
     @property

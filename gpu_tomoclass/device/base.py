@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,46 @@ class BoundKernel:
         """
         shape = checked_shape(self.signature, grid=grid, block=block)
         self.run(*shape, checked_arguments(self.signature, args, address_of=self.address_of))
+
+
+class Stopwatch:
+    """How long the parts of what one thread asks of a device take, one after the other.
+
+    On a CPU by the clock of the host. A device that computes later than it is asked marks the times itself.
+    """
+
+    def __init__(self) -> None:
+        self._marks: list[Any] = []  # kept from slab to slab
+        self._names: list[str] = []
+
+    def start(self) -> None:
+        """The first part begins."""
+        self._names.clear()
+        self._mark(0)
+
+    def lap(self, name: str) -> None:
+        """What was asked for since the last lap, or the start, is this part."""
+        self._names.append(name)
+        self._mark(len(self._names))
+
+    def add_to(self, seconds: MutableMapping[str, float]) -> None:
+        """Add the parts to what the mapping holds; not before :meth:`Device.synchronize`."""
+        for i, name in enumerate(self._names):
+            seconds[name] = seconds.get(name, 0.0) + self._between(self._marks[i], self._marks[i + 1])
+
+    def _mark(self, i: int) -> None:
+        if i == len(self._marks):
+            self._marks.append(self._new_mark())
+        self._set(i)
+
+    def _new_mark(self) -> Any:
+        return 0.0
+
+    def _set(self, i: int) -> None:
+        self._marks[i] = time.perf_counter()
+
+    def _between(self, began: Any, ended: Any) -> float:
+        return float(ended - began)
 
 
 class Device(ABC):
@@ -94,6 +134,21 @@ class Device(ABC):
         """Copy host values into a contiguous array of the device of the same shape and dtype."""
 
     @abstractmethod
+    def pinned(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Host memory, with undefined values, that a GPU reads and writes while the host does something else.
+
+        It must live until :meth:`synchronize` returns after the last copy from or to it.
+        """
+
+    @abstractmethod
+    def start_upload(self, values: npt.NDArray[Any], target: Array) -> None:
+        """:meth:`upload` from :meth:`pinned` memory, which must not change before :meth:`synchronize` returns."""
+
+    @abstractmethod
+    def start_download(self, array: Array, target: npt.NDArray[Any]) -> None:
+        """Copy to :meth:`pinned` memory of the same shape and dtype; it is there when :meth:`synchronize` returns."""
+
+    @abstractmethod
     def copy(self, values: Array, target: Array) -> None:
         """Copy from one array of the device to another of the same shape and dtype."""
 
@@ -102,8 +157,15 @@ class Device(ABC):
         """The array in host memory; on the CPU the array itself. Waits for what computes it."""
 
     def side_by_side(self) -> tuple[Device, int]:
-        """The device for a thread that computes one of several planes, and how many such threads keep it busy."""
+        """The device for a thread that computes one of several planes or slabs, and how many threads keep it busy."""
         return self, 1
+
+    def for_thread(self) -> Device:
+        """The same device for one thread: what it asks for is done in order, beside what others ask for.
+
+        Arrays of either are arrays of both; what was launched here is there for the thread after :meth:`synchronize`.
+        """
+        return self
 
     def with_threads(self, threads: int) -> Device:
         """The same device with another number of CPU threads, where it has such."""
@@ -111,7 +173,11 @@ class Device(ABC):
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait for all launches."""
+        """Wait for what was asked of this device (not of those :meth:`for_thread`)."""
+
+    def stopwatch(self) -> Stopwatch:
+        """By this device's own clock where it has one."""
+        return Stopwatch()
 
     def seconds(self, work: Callable[[], object]) -> float:
         """How long the device needs for what ``work`` asks of it, by its own clock where it has one."""
@@ -207,6 +273,15 @@ class HostDevice(Device):
     def upload(self, values: npt.NDArray[Any], target: Array) -> None:
         check_same_kind(values, target)
         target[...] = values
+
+    def pinned(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return np.empty(shape, dtype)
+
+    def start_upload(self, values: npt.NDArray[Any], target: Array) -> None:
+        self.upload(values, target)
+
+    def start_download(self, array: Array, target: npt.NDArray[Any]) -> None:
+        self.upload(array, target)
 
     def copy(self, values: Array, target: Array) -> None:
         self.upload(values, target)

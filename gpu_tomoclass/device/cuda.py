@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.device.base import Array, BoundKernel, Device, check_same_kind
+from gpu_tomoclass.device.base import Array, BoundKernel, Device, Stopwatch, check_same_kind
 from gpu_tomoclass.device.compiler import is_usable, temporary_folder
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
@@ -24,10 +24,34 @@ from gpu_tomoclass.kernels import kernel_source
 OPTIONS = ("-std=c++17", "--fmad=false")
 TINY = 'extern "C" __global__ void answer(int* __restrict__ result) { *result = 42; }'
 OTHERWISE = "choose --device native or numpy"
+STREAMS = 2  # while the host prepares and takes away the slab of one, the GPU computes that of the other
+LATE_ERRORS = "with CUDA_LAUNCH_BLOCKING=1 errors surface at the launch that makes them, not at a later one"
+
+
+class CudaStopwatch(Stopwatch):
+    """CUDA events on one stream, recorded again slab by slab."""
+
+    def __init__(self, cupy: Any, gpu: Any, stream: Any) -> None:
+        super().__init__()
+        self._cupy, self._gpu, self._stream = cupy, gpu, stream
+
+    def _new_mark(self) -> Any:
+        with self._gpu:
+            return self._cupy.cuda.Event()
+
+    def _set(self, i: int) -> None:
+        with self._gpu:
+            self._marks[i].record(self._stream)
+
+    def _between(self, began: Any, ended: Any) -> float:
+        return float(self._cupy.cuda.get_elapsed_time(began, ended)) / 1e3
 
 
 class CudaDevice(Device):
     """One GPU.
+
+    Everything is asked of one stream, the default stream at first; CuPy's notion of a current stream, which each thread
+    has for itself, is set for each call and otherwise not relied upon.
 
     Parameters
     ----------
@@ -58,6 +82,7 @@ class CudaDevice(Device):
         _check_gpu(self._cupy, gpu_id)
         self.gpu_id = gpu_id
         self._gpu = self._cupy.cuda.Device(gpu_id)
+        self._stream = self._cupy.cuda.Stream.null
         self.description = self._try_out()
 
     def _try_out(self) -> str:
@@ -79,44 +104,75 @@ class CudaDevice(Device):
         capability = f"{properties['major']}.{properties['minor']}"
         return f"{gpu} (GPU {self.gpu_id}, compute capability {capability}), CuPy {self._cupy.__version__}"
 
-    def array(self, values: npt.NDArray[Any]) -> Array:
+    def side_by_side(self) -> tuple[Device, int]:
+        return self, STREAMS
+
+    def for_thread(self) -> CudaDevice:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._kernels = {}  # bound to the other stream
         with self._gpu:
+            # One that does not wait for the default stream, nor that for it.
+            twin._stream = self._cupy.cuda.Stream(non_blocking=True)
+        return twin
+
+    def array(self, values: npt.NDArray[Any]) -> Array:
+        with self._gpu, self._stream:
             return self._cupy.array(values, order="C")
 
     def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
-        with self._gpu:
+        with self._gpu, self._stream:
             return self._cupy.empty(shape, dtype)
 
     def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
-        with self._gpu:
+        with self._gpu, self._stream:
             return self._cupy.zeros(shape, dtype)
 
     def upload(self, values: npt.NDArray[Any], target: Array) -> None:
-        check_same_kind(values, target)
+        # CUDA copies ordinary host memory to memory of its own before it returns: the values may change then.
+        self.start_upload(values, target)
+
+    def pinned(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        n = int(np.prod(shape))
         with self._gpu:
+            memory = self._cupy.cuda.alloc_pinned_memory(n * np.dtype(dtype).itemsize)
+        return np.frombuffer(memory, dtype, n).reshape(shape)
+
+    def start_upload(self, values: npt.NDArray[Any], target: Array) -> None:
+        check_same_kind(values, target)
+        with self._gpu, self._stream:
             target.set(np.ascontiguousarray(values))
+
+    def start_download(self, array: Array, target: npt.NDArray[Any]) -> None:
+        check_same_kind(array, target)
+        with self._gpu, self._stream:
+            array.get(out=target, blocking=False)
 
     def copy(self, values: Array, target: Array) -> None:
         check_same_kind(values, target)
-        with self._gpu:
+        with self._gpu, self._stream:
             self._cupy.copyto(target, values)
 
     def numpy(self, array: Array) -> npt.NDArray[Any]:
-        with self._gpu:
+        with self._gpu, self._stream:
             return self._cupy.asnumpy(array)
 
     def synchronize(self) -> None:
-        self._gpu.synchronize()
+        with self._gpu:
+            self._stream.synchronize()
+
+    def stopwatch(self) -> Stopwatch:
+        return CudaStopwatch(self._cupy, self._gpu, self._stream)
 
     def seconds(self, work: Callable[[], object]) -> float:
         """Between two events on the stream of the launches; a wait for the host in between counts too."""
-        with self._gpu:
-            began, ended = self._cupy.cuda.Event(), self._cupy.cuda.Event()
-            began.record()
-            work()
-            ended.record()
-            ended.synchronize()
-            return float(self._cupy.cuda.get_elapsed_time(began, ended)) / 1e3
+        watch, found = self.stopwatch(), dict[str, float]()
+        watch.start()
+        work()
+        watch.lap("work")
+        self.synchronize()
+        watch.add_to(found)
+        return found["work"]
 
     def free_memory(self) -> int | None:
         with self._gpu:
@@ -126,6 +182,7 @@ class CudaDevice(Device):
     def release_memory(self) -> None:
         with self._gpu:
             self._cupy.get_default_memory_pool().free_all_blocks()
+            self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def _address_of(self, array: Any) -> int:
         if not isinstance(array, self._cupy.ndarray):
@@ -135,26 +192,33 @@ class CudaDevice(Device):
         return int(array.data.ptr)
 
     def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel:
-        with self._compiling:
-            if (file, defines) not in self._modules:
-                self._modules[file, defines] = self._module(file, defines)
-        module, signatures = self._modules[file, defines]
-        if name not in signatures:
-            raise KeyError(f"kernels/{file} has no kernel {name}; it has {', '.join(signatures)}")
-        signature, gpu = signatures[name], self._gpu
-        try:
-            with gpu:
-                function = module.get_function(name)
-        except self._cupy.cuda.compiler.CompileException as error:
-            raise ResourceError(
-                f"NVRTC refuses a kernel source:\n{error}\n", do=f"{OTHERWISE}, and report this"
-            ) from error
+        signature, function = self._function(file, name, defines)
+        gpu, stream = self._gpu, self._stream
 
         def run(grid: Dim3, block: Dim3, values: list[Any]) -> None:
-            with gpu:
-                function(grid, block, tuple(values))
+            try:
+                with gpu, stream:
+                    function(grid, block, tuple(values))
+            except Exception as error:
+                error.add_note(f"at the launch of {signature}, grid {grid}, block {block}; {LATE_ERRORS}")
+                raise
 
         return BoundKernel(signature, self._address_of, run)
+
+    def _function(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> tuple[KernelSignature, Any]:
+        with self._compiling:  # or threads would compile the same source side by side
+            if (file, defines) not in self._modules:
+                self._modules[file, defines] = self._module(file, defines)
+            module, signatures = self._modules[file, defines]
+            if name not in signatures:
+                raise KeyError(f"kernels/{file} has no kernel {name}; it has {', '.join(signatures)}")
+            try:
+                with self._gpu:
+                    return signatures[name], module.get_function(name)
+            except self._cupy.cuda.compiler.CompileException as error:
+                raise ResourceError(
+                    f"NVRTC refuses a kernel source:\n{error}\n", do=f"{OTHERWISE}, and report this"
+                ) from error
 
     def _module(self, file: str, defines: tuple[tuple[str, str], ...]) -> tuple[Any, dict[str, KernelSignature]]:
         source = kernel_source(file, folder=self._folder)

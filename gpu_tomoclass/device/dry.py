@@ -24,8 +24,8 @@ class DryDevice(HostDevice):
 
     Attributes
     ----------
-    n_bytes : int
-        Allocated so far.
+    n_bytes, n_pinned : int
+        Bytes allocated so far on the device and in :meth:`pinned` memory.
     launches : list of tuple
         (file, kernel, defines, grid, block, arguments) of every launch; arguments in the order of the parameters,
         arrays as (shape, dtype).
@@ -35,7 +35,7 @@ class DryDevice(HostDevice):
         super().__init__()
         self.name, self.description = like, f"a plan for {like}"
         self.wants_gpu_plan = self.has_own_memory = like == "cuda"
-        self.n_bytes = 0
+        self.n_bytes = self.n_pinned = 0
         self.launches: list[tuple[str, str, tuple[tuple[str, str], ...], Dim3, Dim3, list[Any]]] = []
 
     def array(self, values: npt.NDArray[Any]) -> Array:
@@ -48,6 +48,11 @@ class DryDevice(HostDevice):
 
     def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
         return self.empty(shape, dtype)
+
+    def pinned(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        array = np.empty(shape, dtype)
+        self.n_pinned += array.nbytes
+        return array
 
     def upload(self, values: npt.NDArray[Any], target: Array) -> None:
         check_same_kind(values, target)

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +22,26 @@ import numpy as np
 import nvrtc
 from ptx_machine import Machine
 from ptx_parse import parse_ptx
+from simulated_streams import CUDARuntimeError, Event, Memory, Schedule, Stream, same, within
 
 from gpu_tomoclass.device.cuda import CudaDevice
+
+# (module, kernel, grid, block, arguments in the order of the parameters: arrays, and scalars of NumPy)
+Run = Callable[[Any, str, tuple[int, ...], tuple[int, ...], list[Any]], None]
 
 
 class SimulatedArray(np.ndarray):
     """A kind of its own, so that host and device arrays cannot be mixed up."""
 
     gpu = 0
+    cupy: SimulatedCupy
+    raw: np.ndarray  # the memory
+    owner: np.ndarray  # at whose end it is given back
+
+    def __array_finalize__(self, other: Any) -> None:
+        for name in ("cupy", "raw", "owner"):
+            if hasattr(other, name):
+                setattr(self, name, getattr(other, name))
 
     @property
     def device(self) -> SimpleNamespace:
@@ -39,20 +51,33 @@ class SimulatedArray(np.ndarray):
     def data(self) -> SimpleNamespace:  # type: ignore[override]
         return SimpleNamespace(ptr=self.ctypes.data)
 
+    @property
+    def values(self) -> np.ndarray:
+        """As the GPU sees them, without keeping the memory."""
+        return same(self, self.raw) if within(self, self.raw) else np.asarray(self)
+
     def set(self, values: np.ndarray) -> None:
-        """CuPy's rules: a contiguous host array of the same shape and dtype."""
+        """CuPy's rules: a contiguous host array of the same shape and dtype; ordinary memory is copied at once."""
+        self.cupy.record("ndarray.set", self, values)
         if isinstance(values, SimulatedArray) or values.dtype != self.dtype or values.shape != self.shape:
             raise TypeError(f"set of {type(values).__name__} {values.dtype} {values.shape}")
         if not (self.flags.c_contiguous and values.flags.c_contiguous):
             raise RuntimeError("set of a non-contiguous array")
-        np.asarray(self)[...] = values
+        pinned = self.cupy.memory.as_pinned(values)
+        self.cupy.copy(np.array(values) if pinned is None else pinned, self.values)
+
+    def get(self, *, out: np.ndarray, blocking: bool = True) -> np.ndarray:
+        self.cupy.record("ndarray.get", self, out=out, blocking=blocking)
+        if isinstance(out, SimulatedArray) or out.dtype != self.dtype or out.shape != self.shape:
+            raise TypeError(f"get to {type(out).__name__} {out.dtype} {out.shape}")
+        pinned = self.cupy.memory.as_pinned(out)
+        self.cupy.copy(self.values, out if pinned is None else pinned)
+        if blocking or pinned is None:
+            self.cupy.schedule.finish(self.cupy.schedule.current())
+        return out
 
 
 class CompileException(Exception):
-    pass
-
-
-class CUDARuntimeError(RuntimeError):
     pass
 
 
@@ -88,6 +113,11 @@ class SimulatedCupy:
     runtime_version: int = 13020
     architecture: int = 80
     failure: Exception | None = None  # raised when something is compiled
+    order: str = "now"  # when work is done, see simulated_streams
+    seed: int = 0
+    limit: int | None = None  # bytes of memory
+    run: Run | None = None  # runs a kernel instead of the interpreter
+    keeps_arrays: bool = True  # in the calls; then their memory is never given back
     calls: list[Call] = field(default_factory=list)
     launches: list[LaunchRecord] = field(default_factory=list)
 
@@ -95,42 +125,62 @@ class SimulatedCupy:
     ndarray = SimulatedArray
 
     def __post_init__(self) -> None:
+        self.schedule = Schedule(self.order, self.seed, note=self.record, clock=time.perf_counter)
+        self.memory = Memory(self.schedule, limit=self.limit)
+        stream = self.schedule.new_stream
         self.cuda = SimpleNamespace(
             Device=lambda number: _Device(self, number),
             runtime=_Runtime(self),
             compiler=SimpleNamespace(CompileException=CompileException),
-            Event=lambda: _Event(self),
+            Stream=_Streams(stream, self.schedule.null),
+            Event=self._event,
             get_elapsed_time=self.get_elapsed_time,
+            alloc_pinned_memory=self._alloc_pinned_memory,
         )
 
     def record(self, name: str, *args: Any, **kwargs: Any) -> None:
+        if not self.keeps_arrays:
+            args = tuple(None if isinstance(value, (np.ndarray, tuple)) else value for value in args)
+            kwargs = {key: None if isinstance(value, np.ndarray) else value for key, value in kwargs.items()}
         self.calls.append(Call(name, args, kwargs))
+
+    def copy(self, values: np.ndarray, target: np.ndarray) -> None:
+        """On the current stream."""
+
+        def work() -> bool:
+            target[...] = values
+            return True
+
+        self.schedule.ask(work)
 
     def array(self, values: np.ndarray, **kwargs: Any) -> SimulatedArray:
         self.record("array", values, **kwargs)
-        return np.array(values, order="C").view(SimulatedArray)
+        found = self._allocate(values.shape, values.dtype)
+        self.copy(np.array(values), found.values)
+        return found
 
     def empty(self, shape: Any, dtype: Any) -> SimulatedArray:
         self.record("empty", shape, dtype)
-        poisoned = np.empty(shape, dtype)
-        poisoned.reshape(-1).view(np.uint8).fill(0xFF)
-        return poisoned.view(SimulatedArray)
+        return self._allocate(shape, dtype)
 
     def zeros(self, shape: Any, dtype: Any) -> SimulatedArray:
         self.record("zeros", shape, dtype)
-        return np.zeros(shape, dtype).view(SimulatedArray)
+        found = self._allocate(shape, dtype)
+        self.copy(np.zeros(found.shape, dtype), found.values)
+        return found
 
     def asnumpy(self, array: SimulatedArray) -> np.ndarray:
         self.record("asnumpy", array)
         if not isinstance(array, SimulatedArray):
             raise TypeError(f"asnumpy of {type(array).__name__}")
+        self.schedule.finish(self.schedule.current())
         return np.array(array)
 
     def copyto(self, target: SimulatedArray, values: SimulatedArray) -> None:
         self.record("copyto", target, values)
         if not isinstance(values, SimulatedArray):
             raise TypeError(f"copyto of {type(values).__name__}")
-        np.asarray(target)[...] = values
+        self.copy(values.values, target.values)
 
     def get_default_memory_pool(self) -> SimpleNamespace:
         self.record("get_default_memory_pool")
@@ -139,15 +189,45 @@ class SimulatedCupy:
             free_all_blocks=lambda: self.record("cuda.MemoryPool.free_all_blocks", None),
         )
 
-    def get_elapsed_time(self, began: _Event, ended: _Event) -> float:
+    def get_default_pinned_memory_pool(self) -> SimpleNamespace:
+        self.record("get_default_pinned_memory_pool")
+        return SimpleNamespace(free_all_blocks=lambda: self.record("cuda.PinnedMemoryPool.free_all_blocks", None))
+
+    def get_elapsed_time(self, began: Event, ended: Event) -> float:
         self.record("cuda.get_elapsed_time", began, ended)
-        if began.at is None or not ended.is_waited_for:
+        if not 0 < began.n_done == began.n_recorded or not 0 < ended.n_done == ended.n_recorded:
             raise CUDARuntimeError("cudaErrorNotReady: device not ready")
         return 1e3 * (ended.at - began.at)
 
     def RawModule(self, **kwargs: Any) -> _Module:
         self.record("RawModule", **kwargs)
         return _Module(self, **kwargs)
+
+    def _event(self) -> Event:
+        self.record("cuda.Event")
+        return Event(self.schedule)
+
+    def _allocate(self, shape: Any, dtype: Any) -> SimulatedArray:
+        kind = np.dtype(dtype)
+        self.schedule.check()
+        raw, owner = self.memory.device(int(np.prod(shape)) * kind.itemsize)
+        array = np.ndarray(shape, kind, buffer=raw).view(SimulatedArray)
+        array.cupy, array.raw, array.owner = self, raw, owner
+        return array
+
+    def _alloc_pinned_memory(self, n_bytes: int) -> Any:
+        self.record("cuda.alloc_pinned_memory", n_bytes)
+        return self.memory.pinned(n_bytes)
+
+
+class _Streams:
+    """The class ``cuda.Stream``."""
+
+    def __init__(self, make: Callable[..., Stream], null: Stream) -> None:
+        self._make, self.null = make, null
+
+    def __call__(self, **kwargs: Any) -> Stream:
+        return self._make(**kwargs)
 
 
 class _Device:
@@ -160,23 +240,6 @@ class _Device:
 
     def __exit__(self, *_: object) -> None:
         pass
-
-    def synchronize(self) -> None:
-        self.cupy.record("cuda.Device.synchronize", self)
-
-
-class _Event:
-    def __init__(self, cupy: SimulatedCupy) -> None:
-        cupy.record("cuda.Event")
-        self.cupy, self.at, self.is_waited_for = cupy, None, False
-
-    def record(self) -> None:
-        self.cupy.record("cuda.Event.record", self)
-        self.at = time.perf_counter()
-
-    def synchronize(self) -> None:
-        self.cupy.record("cuda.Event.synchronize", self)
-        self.is_waited_for = self.at is not None
 
 
 class _Runtime:
@@ -211,46 +274,58 @@ class _Runtime:
 class _Module:
     def __init__(self, cupy: SimulatedCupy, *, code: str, options: tuple[str, ...]) -> None:
         self.cupy, self.code, self.options = cupy, code, options
+        found = re.match(r'#line 1 "kernels/(.*)"', code)
+        self.file = found[1] if found else ""
 
     def get_function(self, name: str) -> _Function:
         self.cupy.record("RawModule.get_function", self, name)
         if self.cupy.failure is not None:
             raise self.cupy.failure
+        if self.cupy.run is not None:
+            return _Function(self, name, None)
         try:
             kernels = parse_ptx(nvrtc.ptx(self.code, self.options, self.cupy.architecture))
         except RuntimeError as error:
             raise CompileException(str(error)) from error
-        return _Function(self, kernels[name])
+        return _Function(self, name, kernels[name])
 
 
 class _Function:
-    def __init__(self, module: _Module, kernel: Any) -> None:
-        self.module, self.kernel = module, kernel
+    def __init__(self, module: _Module, name: str, kernel: Any) -> None:
+        self.module, self.name, self.kernel = module, name, kernel
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
-        module = self.module
-        module.cupy.record("RawKernel.__call__", self, grid, block, args)
-        arrays, values = {}, []
-        for i, value in enumerate(args):
-            if isinstance(value, SimulatedArray):
-                arrays[f"argument {i}"] = np.asarray(value)
-                values.append(f"argument {i}")
-            elif isinstance(value, np.generic):
-                values.append(value)
-            else:
+        self.module.cupy.record("RawKernel.__call__", self, grid, block, args)
+        values: list[Any] = []
+        for value in args:
+            if not isinstance(value, (SimulatedArray, np.generic)):
                 raise TypeError(f"CuPy would pass {value!r} with a type of its own choice")
-        three = tuple((*grid, 1, 1)[:3]), tuple((*block, 1, 1)[:3])
-        machine = Machine(self.kernel, grid=three[0], block=three[1], arguments=values, arrays=arrays)
+            values.append(value.values if isinstance(value, SimulatedArray) else value)
+        shape = tuple((*grid, 1, 1)[:3]), tuple((*block, 1, 1)[:3])
+
+        def work() -> bool:
+            self._run(*shape, values)
+            return True
+
+        self.module.cupy.schedule.ask(work)
+
+    def _run(self, grid: tuple[int, ...], block: tuple[int, ...], values: list[Any]) -> None:
+        module = self.module
+        if module.cupy.run is not None:
+            module.cupy.run(module, self.name, grid, block, values)
+            return
+        arrays = {f"argument {i}": value for i, value in enumerate(values) if isinstance(value, np.ndarray)}
+        arguments = [f"argument {i}" if isinstance(value, np.ndarray) else value for i, value in enumerate(values)]
+        machine = Machine(self.kernel, grid=grid, block=block, arguments=arguments, arrays=arrays)
         machine.run()
-        found = re.match(r'#line 1 "kernels/(.*)"', module.code)
         module.cupy.launches.append(
             LaunchRecord(
-                file=found[1] if found else "",
+                file=module.file,
                 kernel=self.kernel.name,
                 options=module.options,
                 text=module.code,
-                grid=three[0],
-                block=three[1],
+                grid=grid,
+                block=block,
                 counts=machine.counts,
                 faults=machine.faults,
             )

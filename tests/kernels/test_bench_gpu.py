@@ -11,7 +11,7 @@ import pytest
 from simulated_cupy import SimulatedCupy, installed
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-PARTS = ("forest", "labels", "to the device", "from the device")
+PARTS = ("forest", "labels", "host to device", "device to host")
 
 
 @pytest.fixture
@@ -48,7 +48,12 @@ def test_on_a_simulated_gpu(bench_gpu: Any, tmp_path: Path, capsys: pytest.Captu
     check(stored, families[::-1], tmp_path / "gpu.json", capsys)
     assert "Simulated GPU" in stored["device"]
     calls = [call.name for call in cupy.calls]
-    assert calls.count("cuda.get_elapsed_time") == 2 * len(stored["parts"])  # all parts by events, twice each
+    by_events = stored["whole"]["profile"]["thread_seconds"]
+    assert set(by_events) == {"original", *families, "forest", "host to device", "device to host"}
+    assert min(by_events.values()) > 0
+    # All parts by events, twice each; then each slab: one plane at first, and the whole volume.
+    n_slabs = (calls.count("cuda.get_elapsed_time") - 2 * len(stored["parts"])) / len(by_events)
+    assert n_slabs == int(n_slabs) >= 3
     assert {launch.file for launch in cupy.launches} >= {"neighbors.cu", "lipschitz.cu", "forest.cu", "labels.cu"}
 
 

@@ -41,24 +41,24 @@ def cupy(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+def calls() -> list[Call]:
     """Everything that our code asks of CuPy when it computes features and class probabilities."""
-    device, simulated = ptx_device()
-    set_values = SimulatedArray.set
-
-    def recorded_set(self: SimulatedArray, *args: Any, **kwargs: Any) -> None:
-        simulated.record("ndarray.set", self, *args, **kwargs)
-        set_values(self, *args, **kwargs)
-
-    monkeypatch.setattr(SimulatedArray, "set", recorded_set)
+    main, simulated = ptx_device()
+    device = main.for_thread()
     bank = FeatureBank.create(["neighbors", "lipschitz"], sigma_max=2)
     planes = make_planes(np.random.default_rng(1), Planes(2, 3, 35))
-    features = FeatureEngine(device, bank.blocks).compute(planes, display_range=(0, 60000), timings={})
+    watch, seconds = device.stopwatch(), dict[str, float]()
+    watch.start()
+    engine = FeatureEngine(device, bank.blocks)
+    features = engine.compute(planes, display_range=(0, 60000), watch=watch)
+    engine.workspace.on_host("features", features)
+    engine.workspace.synchronize()
+    watch.add_to(seconds)
+    assert set(seconds) == {"host to device", "original", *bank.families}
     inputs = make(np.random.default_rng(2), Size(n_trees=2, n_nodes=5, n_features=3, n_classes=2, n_pixels=7))
     DeviceForest(inputs["forest"], device).probabilities(device.array(inputs["features"]))
     device.copy(features, device.zeros(features.shape, np.float32))
     device.numpy(features)
-    device.synchronize()
     assert device.seconds(lambda: time.sleep(0.01)) >= 0.01
     device.free_memory()
     device.release_memory()
@@ -127,12 +127,14 @@ def test_every_call_fits_the_installed_cupy(cupy: Any, calls: list[Call]) -> Non
         "asnumpy",
         "copyto",
         "cuda.Device",
-        "cuda.Device.synchronize",
         "cuda.Event",
         "cuda.Event.record",
-        "cuda.Event.synchronize",
         "cuda.MemoryPool.free_all_blocks",
         "cuda.MemoryPool.free_bytes",
+        "cuda.PinnedMemoryPool.free_all_blocks",
+        "cuda.Stream.__init__",
+        "cuda.Stream.synchronize",
+        "cuda.alloc_pinned_memory",
         "cuda.get_elapsed_time",
         "cuda.runtime.driverGetVersion",
         "cuda.runtime.getDeviceCount",
@@ -141,6 +143,8 @@ def test_every_call_fits_the_installed_cupy(cupy: Any, calls: list[Call]) -> Non
         "cuda.runtime.runtimeGetVersion",
         "empty",
         "get_default_memory_pool",
+        "get_default_pinned_memory_pool",
+        "ndarray.get",
         "ndarray.set",
         "zeros",
     }
@@ -163,6 +167,10 @@ def test_every_call_fits_the_installed_cupy(cupy: Any, calls: list[Call]) -> Non
         "cuda.Device.__enter__",
         "cuda.Device.__exit__",
         "cuda.Device.id",
+        "cuda.Stream.__enter__",
+        "cuda.Stream.__exit__",
+        "cuda.Stream.null",
+        "cuda.PinnedMemoryPointer.mem",
         "cuda.MemoryPointer.ptr",
         "_core.flags.Flags.c_contiguous",
     ],
@@ -194,6 +202,11 @@ def test_kinds_of_errors(cupy: Any) -> None:
         Call("cuda.runtime.memGetInfo", (0,), {}),
         Call("cuda.runtime.getDeviceProperties", ("0",), {}),
         Call("ndarray.set", (1,), {}),
+        Call("ndarray.get", (1,), {"output": 1, "blocking": False}),
+        Call("cuda.Stream.__init__", (1,), {"nonblocking": True}),
+        Call("cuda.Stream.wait_event", (1,), {}),
+        Call("cuda.Event.record", (1, 2, 3), {}),
+        Call("cuda.alloc_pinned_memory", (1.5,), {}),
     ],
     ids=lambda call: f"{call.name} {len(call.args)} {','.join(call.kwargs)}",
 )
