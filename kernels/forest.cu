@@ -24,8 +24,8 @@
 //
 // A pixel with a missing value gets NaN here; forest_missing.cu then sends it both ways, weighted by left_fraction.
 //
-// Compile-time: CLASSES, COLUMN_BITS, WORDS (a quarter of the columns), TILE, ROWS, QUADS (of nodes in shared memory: at
-// least those of any ROWS trees; 0: trees are larger).
+// Compile-time: CLASSES, COLUMN_BITS, WORDS (a quarter of the columns), TILE, ROWS, QUADS (of nodes in shared memory:
+// every ROWS trees begin at a multiple of 4 QUADS; 0: they are larger and stay where they are).
 #ifndef UNROLL  // on a GPU; cuda_on_cpu.h has its own
 #define UNROLL _Pragma("unroll")
 #endif
@@ -121,18 +121,19 @@ forest(const unsigned char* __restrict__ ranks, const unsigned* __restrict__ nod
     }
 
     const unsigned char* of_pixel = (const unsigned char*)tile + 4 * (lane % (TILE / 4)) + lane / (TILE / 4);
+#if QUADS
+    const uint4* from = (const uint4*)nodes;
+#endif
     for (int first_tree = 0; first_tree < n_trees; first_tree += ROWS) {
         const int tree = first_tree + row;
 #if QUADS
-        const int begin = roots[first_tree] / 4, end = (roots[min(first_tree + ROWS, n_trees)] + 3) / 4;
         if (first_tree > 0) __syncthreads();  // everybody has done with the trees before
-        UNROLL for (int i = 0; i < (QUADS + TILE * ROWS - 1) / (TILE * ROWS); ++i) {
-            const int quad = i * TILE * ROWS + me;
-            if (quad < end - begin) quads[quad] = ((const uint4*)nodes)[begin + quad];
-        }
+        UNROLL for (int i = 0; i < QUADS; i += TILE * ROWS)
+            if (i + me < QUADS) quads[i + me] = from[i + me];
+        from += QUADS;
         __syncthreads();
         const unsigned* of_trees = (const unsigned*)quads;
-        const int origin = 4 * begin;
+        const int origin = first_tree / ROWS * (4 * QUADS);
 #else
         const unsigned* of_trees = nodes;
         const int origin = 0;

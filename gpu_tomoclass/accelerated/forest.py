@@ -7,7 +7,15 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from gpu_tomoclass.accelerated.forest_packing import PlacedForest, RankedNodes, place_forest, ranked_nodes, value_nodes
+from gpu_tomoclass.accelerated.forest_packing import (
+    PlacedForest,
+    RankedNodes,
+    in_groups,
+    longest_group,
+    place_forest,
+    ranked_nodes,
+    value_nodes,
+)
 from gpu_tomoclass.accelerated.source import Workspace
 from gpu_tomoclass.device.base import Array, Device
 from gpu_tomoclass.errors import ModelError
@@ -55,8 +63,14 @@ class DeviceForest:
         if forest.used_features().size:
             placed = place_forest(forest)
             ranked = ranked_nodes(placed) if by_rank else None
+            shape = GpuShape(CPU_TILE, 1, 0)
+            if ranked is not None and device.wants_gpu_plan:
+                shape = gpu_shape(ranked, placed)
+                if shape.quads:
+                    placed = in_groups(placed, shape.rows, 4 * shape.quads)
+                    ranked = ranked_nodes(placed)
             self._tables = _Tables(
-                roots=device.array(placed.roots if ranked is None else ranked.ends),
+                roots=device.array(placed.roots),
                 votes=device.array(placed.votes),
                 left_fraction=device.array(placed.left_fractions()),
                 rows=device.array(np.zeros(1, np.int32) if ranked is None else placed.rows()),
@@ -64,7 +78,7 @@ class DeviceForest:
             self._walk = (
                 _ValueWalk(placed, device, self._tables, self._workspace)
                 if ranked is None
-                else _RankWalk(placed, ranked, device, self._tables, self._workspace)
+                else _RankWalk(placed, ranked, shape, device, self._tables, self._workspace)
             )
             self._stack_depth = max(1, placed.depth)
 
@@ -156,7 +170,7 @@ class DeviceForest:
 class _Tables(NamedTuple):
     """What both kinds of nodes need, on the device."""
 
-    roots: Array  # of the trees; of ranked nodes also where the last one ends
+    roots: Array
     votes: Array
     left_fraction: Array
     rows: Array  # of votes, by place; one zero where nodes hold them
@@ -187,7 +201,13 @@ class _RankWalk(_Walk):
     _arrays = ("nodes", "_feature_of_column", "_thresholds")
 
     def __init__(
-        self, placed: PlacedForest, ranked: RankedNodes, device: Device, tables: _Tables, workspace: Workspace
+        self,
+        placed: PlacedForest,
+        ranked: RankedNodes,
+        shape: GpuShape,
+        device: Device,
+        tables: _Tables,
+        workspace: Workspace,
     ) -> None:
         self._device, self._tables, self._workspace = device, tables, workspace
         self._n_trees, self._ranked = placed.forest.n_trees, ranked
@@ -195,7 +215,6 @@ class _RankWalk(_Walk):
         self._feature_of_column = device.array(ranked.feature_of_column)
         self._thresholds = device.array(ranked.thresholds)
         n_classes = placed.forest.n_classes
-        shape = gpu_shape(ranked, n_classes) if device.wants_gpu_plan else GpuShape(CPU_TILE, 1, 0)
         self._tile, self._rows = tile, rows = shape.tile, shape.rows
         style = {} if device.wants_gpu_plan else {"ONE_THREAD": 1}
         layout = {"WORDS": ranked.n_words, "TILE": tile, **style}
@@ -321,19 +340,22 @@ class _ValueWalk(_Walk):
 
 
 class GpuShape(NamedTuple):
-    """A block of ``forest.cu``: pixels, rows of threads, quadruples of nodes in shared memory (0: none)."""
+    """A block of ``forest.cu``: pixels, rows of threads, quadruples of nodes in shared memory (0: none).
+
+    On a CPU a block has no rows and no shared memory.
+    """
 
     tile: int
     rows: int
     quads: int
 
 
-def gpu_shape(ranked: RankedNodes, n_classes: int) -> GpuShape:
+def gpu_shape(ranked: RankedNodes, placed: PlacedForest) -> GpuShape:
     """The most pixels whose ranks fit shared memory; then, if they still fit, a tree for each row of threads."""
-    columns = 4 * ranked.n_words
+    columns, n_classes = 4 * ranked.n_words, placed.forest.n_classes
     tile = next(tile for tile in GPU_TILES if tile * (columns + 1) <= GPU_SHARED_BYTES)
     rows = _gpu_rows(tile, n_classes)
-    quads = -(-ranked.quads(rows) // QUADS_STEP) * QUADS_STEP
+    quads = -(-longest_group(placed, rows) // (4 * QUADS_STEP)) * QUADS_STEP
     used = tile * max(columns, 8 * rows * n_classes) + tile
     return GpuShape(tile, rows, quads if used + 16 * quads <= GPU_SHARED_BYTES else 0)
 

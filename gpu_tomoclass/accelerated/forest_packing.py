@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,10 +74,8 @@ class RankedNodes:
         (n_columns, 2**steps) float32, ascending, then NaN.
     steps : int
     nodes : numpy.ndarray
-        (n_places, and some more to a multiple of four,) uint32.
+        (n_places,) uint32.
     column_bits : int
-    ends : numpy.ndarray
-        (n_trees + 1,) int32: the places of the roots, and where the last tree ends.
     """
 
     feature_of_column: npt.NDArray[np.int32]
@@ -85,18 +83,11 @@ class RankedNodes:
     steps: int
     nodes: npt.NDArray[np.uint32]
     column_bits: int
-    ends: npt.NDArray[np.int32]
 
     @property
     def n_words(self) -> int:
         """Words of four ranks that a pixel has."""
         return self.feature_of_column.size // 4
-
-    def quads(self, n_trees: int) -> int:
-        """How many quadruples of nodes hold any ``n_trees`` trees that the kernel reads together."""
-        first = self.ends[:-1:n_trees] // 4
-        last = -(-np.append(self.ends[n_trees:-1:n_trees], self.ends[-1]) // 4)
-        return int((last - first).max())
 
 
 def place_forest(forest: Forest) -> PlacedForest:
@@ -115,6 +106,26 @@ def place_forest(forest: Forest) -> PlacedForest:
     row_of_leaf, votes = distinct_votes(forest.votes)
     place, n_places, depth = memory_order(forest)
     return PlacedForest(forest, place, n_places, place[forest.roots], depth, row_of_leaf, votes)
+
+
+def longest_group(placed: PlacedForest, n_trees: int) -> int:
+    """Places of the largest group of ``n_trees`` trees that lie behind each other."""
+    return int(np.diff(placed.roots[::n_trees], append=placed.n_places).max())
+
+
+def in_groups(placed: PlacedForest, n_trees: int, size: int) -> PlacedForest:
+    """The same forest with every ``n_trees`` trees at a multiple of ``size`` places, not less than
+    :func:`longest_group`."""
+    first = placed.roots[::n_trees]
+    number = np.arange(first.size)
+    shift = (number * size - first).astype(np.int32)
+    group_of_place = np.searchsorted(first, placed.place, side="right") - 1
+    return replace(
+        placed,
+        place=placed.place + shift[group_of_place],
+        roots=placed.roots + shift[np.arange(placed.roots.size) // n_trees],
+        n_places=first.size * size,
+    )
 
 
 def distinct_votes(votes: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
@@ -257,10 +268,9 @@ def ranked_nodes(placed: PlacedForest) -> RankedNodes | None:
     thresholds[column, k] = distinct_threshold
     distinct = np.empty(inner.size, dtype=np.int64)
     distinct[order] = np.cumsum(is_new) - 1
-    nodes = np.zeros(-(-placed.n_places // 4) * 4, dtype=np.uint32)
+    nodes = np.zeros(placed.n_places, dtype=np.uint32)
     first, second = np.uint32(column_bits), np.uint32(column_bits + 8)
     below = np.uint32(NEVER) - k[distinct].astype(np.uint32)
     nodes[place[inner]] = offset.astype(np.uint32) << second | below << first | column[distinct].astype(np.uint32)
     nodes[place[leaf]] = np.minimum(placed.row_of_leaf[forest.child[leaf]], forest.n_classes).astype(np.uint32)
-    ends = np.append(placed.roots, np.int32(placed.n_places))
-    return RankedNodes(feature_of_column, thresholds, steps, nodes, column_bits, ends)
+    return RankedNodes(feature_of_column, thresholds, steps, nodes, column_bits)
