@@ -218,11 +218,9 @@ def _on_device(flow: _Flow, device: Device, parameters: NadParameters, slab_plan
     for z, plane in flow.read():
         device.upload(plane.astype(kind, copy=False), u[z])
     steps = VolumeSteps(device, parameters, shape=shape, slab_planes=slab_planes, on_device=True)
-    for _ in range(parameters.iterations):
-        steps.step(u, moved, advance=flow.advance)
-        u, moved = moved, u
+    result = steps.run(u, moved, advance=flow.advance)
     for z in range(shape[0]):
-        flow.write(z, device.numpy(u[z]))
+        flow.write(z, device.numpy(result[z]))
 
 
 def _in_files(
@@ -241,11 +239,9 @@ def _in_files(
         for z, plane in flow.read():
             u[z : z + 1] = plane[np.newaxis]
         steps = VolumeSteps(device, parameters, shape=shape, slab_planes=slab_planes, on_device=False)
-        for _ in range(parameters.iterations):
-            steps.step(u, moved, advance=flow.advance)
-            u, moved = moved, u
+        result = steps.run(u, moved, advance=flow.advance)
         for z in range(shape[0]):
-            flow.write(z, u[z : z + 1][0])
+            flow.write(z, result[z : z + 1][0])
 
 
 class _PlaneFile:

@@ -1,8 +1,8 @@
 """Nonlinear anisotropic diffusion of volumes on any device; on those that run kernels by ``kernels/nad_volume.cu``.
 
-A step needs three numbers of the whole volume before a voxel can move, so each step goes over the volume twice: once
-for them, once to move. Both go slab by slab; a slab is computed with so many planes around it that its own do not
-depend on where it was cut out.
+A step goes over the volume slab by slab; a slab is computed with so many planes around it that its own do not depend
+on where it was cut out. Before a voxel can move, the mean gradient of the whole volume must be known: it is summed up
+right behind the slabs of the step before, while their planes are at hand.
 """
 
 from __future__ import annotations
@@ -107,10 +107,7 @@ def nad_volume(volume: npt.NDArray[Any], *, device: Device, parameters: NadParam
     u = device.array(np.ascontiguousarray(volume, dtype=state_dtype(device)))
     moved = device.empty(volume.shape, state_dtype(device))
     steps = VolumeSteps(device, parameters, shape=u.shape, slab_planes=len(volume), on_device=True)
-    for _ in range(parameters.iterations):
-        steps.step(u, moved)
-        u, moved = moved, u
-    return np.array(device.numpy(u), dtype=np.float32)
+    return np.array(device.numpy(steps.run(u, moved)), dtype=np.float32)
 
 
 class VolumeSteps:
@@ -140,7 +137,8 @@ class VolumeSteps:
     ) -> None:
         self.device, self.parameters = device, parameters
         self.slabs = slabs(shape[0], planes=slab_planes, around=halo(parameters))
-        most = max(slab.last - slab.first for slab in self.slabs)
+        self._reach = len(gaussian(parameters.sigma)) // 2 + 1  # of gradients
+        most = max(*(slab.last - slab.first for slab in self.slabs), min(shape[0], slab_planes + 2 * self._reach))
         kind = _KernelFields if device.runs_kernels else _ReferenceFields
         self._fields = kind(device, parameters, (most, *shape[1:]))
         self._on_device = on_device
@@ -157,37 +155,60 @@ class VolumeSteps:
             size = tuple(min(c.stop, n) - c.start for c, n in zip(self._crop, shape, strict=True))
             self._noise_fields = kind(device, parameters, size)
 
-    def step(self, u: Array, moved: Array, *, advance: Callable[[int], None] = lambda planes: None) -> None:
-        """Make ``moved`` the volume ``u`` one time step later.
+    def run(self, u: Array, moved: Array, *, advance: Callable[[int], None] = lambda planes: None) -> Array:
+        """All steps.
 
         Parameters
         ----------
         u, moved : array
-            (nz, ny, nx) of the state's dtype: on the device, or NumPy arrays (of files).
+            (nz, ny, nx) of the state's dtype: on the device, or NumPy arrays (of files). The volume is in ``u``; both
+            are overwritten.
         advance : callable
-            Given the number of planes done after each slab of the second pass.
-        """
-        p = self.parameters
-        mean_steepness, planes = 0.0, None
-        if p.contrast is None:
-            sums: list[float] = []
-            for slab in self.slabs:
-                planes = self._load(u, slab, products=len(self.slabs) == 1)
-                sums += self._fields.steepness_sums(slab.own)
-            mean_steepness = math.fsum(sums) / math.prod(u.shape)
-        statistics = step_statistics(p, mean_steepness=mean_steepness, noise=self._noise(u))
-        for slab in self.slabs:
-            if planes is None or len(self.slabs) > 1:
-                planes = self._load(u, slab, products=True)
-            n = slab.stop - slab.start
-            if self._on_device:
-                self._fields.move(planes, slab.own, statistics, moved[slab.start : slab.stop])
-            else:
-                self._fields.move(planes, slab.own, statistics, self._result[:n])
-                moved[slab.start : slab.stop] = self.device.numpy(self._result[:n])
-            advance(n)
+            Given the number of planes moved after each slab.
 
-    def _load(self, u: Array, slab: Slab, *, products: bool) -> Array:
+        Returns
+        -------
+        array
+            The one of the two that has the result.
+        """
+        is_whole = len(self.slabs) == 1
+        sums: list[float] = []  # of the gradients of each plane of u
+        if not is_whole:
+            for slab in self.slabs:
+                self._add_sums(sums, u, ready=slab.stop)
+        for step in range(1, self.parameters.iterations + 1):
+            if is_whole:
+                self._load(u, self.slabs[0], products=True)
+                sums = self._fields.steepness_sums(self.slabs[0].own) if self.parameters.contrast is None else []
+            statistics = step_statistics(
+                self.parameters, mean_steepness=math.fsum(sums) / math.prod(u.shape), noise=self._noise(u)
+            )
+            sums = []
+            for slab in self.slabs:
+                if not is_whole:
+                    self._load(u, slab, products=True)
+                n = slab.stop - slab.start
+                if self._on_device:
+                    self._fields.move(slab.own, statistics, moved[slab.start : slab.stop])
+                else:
+                    self._fields.move(slab.own, statistics, self._result[:n])
+                    moved[slab.start : slab.stop] = self.device.numpy(self._result[:n])
+                if not is_whole and step < self.parameters.iterations:
+                    self._add_sums(sums, moved, ready=slab.stop)
+                advance(n)
+            u, moved = moved, u
+        return u
+
+    def _add_sums(self, sums: list[float], u: Array, *, ready: int) -> None:
+        """Those of the planes after the last one that has a sum; u has its values in planes up to ``ready`` - 1."""
+        start, nz = len(sums), u.shape[0]
+        stop = ready if ready == nz else ready - self._reach
+        if self.parameters.contrast is None and stop > start:
+            slab = Slab(start, stop, max(start - self._reach, 0), min(stop + self._reach, nz))
+            self._load(u, slab, products=False)
+            sums += self._fields.steepness_sums(slab.own)
+
+    def _load(self, u: Array, slab: Slab, *, products: bool) -> None:
         """The slab and what is around it on the device; fields computed."""
         planes = u[slab.first : slab.last]
         if not self._on_device and self.device.has_own_memory:
@@ -195,7 +216,6 @@ class VolumeSteps:
             self.device.upload(planes, around)
             planes = around
         self._fields.load(planes, products=products)
-        return planes
 
     def _noise(self, u: Array) -> tuple[float, float, float]:
         if self.parameters.noise_area is None:
@@ -220,7 +240,7 @@ class _Fields(ABC):
         """Of |grad s|, over each plane."""
 
     @abstractmethod
-    def move(self, planes: Array, own: slice, statistics: Statistics, moved: Array) -> None:
+    def move(self, own: slice, statistics: Statistics, moved: Array) -> None:
         """The loaded planes one time step later; ``moved`` has the slab's own ones alone."""
 
     @abstractmethod
@@ -232,17 +252,18 @@ class _ReferenceFields(_Fields):
     """By the reference."""
 
     def load(self, planes: Array, *, products: bool) -> None:
+        self._planes = planes
         self._s = smoothed(planes, self.parameters.sigma)
         self._steep = steepness(self._s)
 
     def steepness_sums(self, own: slice) -> list[float]:
         return plane_sums(self._steep[own])
 
-    def move(self, planes: Array, own: slice, statistics: Statistics, moved: Array) -> None:
+    def move(self, own: slice, statistics: Statistics, moved: Array) -> None:
         p = self.parameters
         structure, grey = structure_tensor(self._s, p), smoothed(self._s, p.structure_sigma)
         tensor = diffusion_tensor(structure, self._steep, grey, p, statistics)
-        moved[...] = diffused(planes, tensor, time_step=p.time_step)[own]
+        moved[...] = diffused(self._planes, tensor, time_step=p.time_step)[own]
 
     def structure(self, planes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         s = smoothed(planes, self.parameters.sigma)
@@ -267,6 +288,7 @@ class _KernelFields(_Fields):
         self._nz = 0
 
     def load(self, planes: Array, *, products: bool) -> None:
+        self._planes = planes
         nz = self._nz = len(planes)
         a, b = self._views()
         self._smooth_rows(planes, a[1], through=a[0], weights=self._fine)
@@ -289,7 +311,7 @@ class _KernelFields(_Fields):
         )
         return [math.fsum(portions) for portions in self.device.numpy(sums).tolist()]
 
-    def move(self, planes: Array, own: slice, statistics: Statistics, moved: Array) -> None:
+    def move(self, own: slice, statistics: Statistics, moved: Array) -> None:
         p, of, nz = self.parameters, statistics, self._nz
         a, b = self._views()
         self._smooth_rows(b, b, through=a, weights=self._coarse)
@@ -316,7 +338,7 @@ class _KernelFields(_Fields):
         )
         n = own.stop - own.start
         self._along_z(
-            "nad_volume_move", n, u=planes, d=tensor, moved=moved, time_step=p.time_step, first=own.start, nz=nz
+            "nad_volume_move", n, u=self._planes, d=tensor, moved=moved, time_step=p.time_step, first=own.start, nz=nz
         )
 
     def structure(self, planes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
