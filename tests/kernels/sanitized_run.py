@@ -1,4 +1,5 @@
-"""Run in a process of its own with the address sanitizer loaded: all small sizes of a case, or one planted bug."""
+"""Run in a process of its own with the address sanitizer loaded: all small sizes of a case, one planted bug, or planes
+that are not finite."""
 
 from __future__ import annotations
 
@@ -15,6 +16,9 @@ def main(target: str, what: str) -> None:
         image = np.zeros((13, 70), np.float32)
         run_box(ExactDevice(build="sanitized", kernels=SOURCES), image, bug=int(what.split()[1]))
         return
+    if what.startswith("not finite "):
+        run_not_finite(what.split()[2:])
+        return
     results = {}
     case = all_cases()[what]
     for plan in ("cpu", "gpu"):
@@ -22,6 +26,22 @@ def main(target: str, what: str) -> None:
         for i, size in enumerate(case.small_sizes):
             results[f"{plan} {i}"] = case.run(device, case.inputs(size))
     np.savez(target, **results)
+
+
+def run_not_finite(names: list[str]) -> None:
+    """The first small size of some families' cases, with NaN and infinite pixels among the others and everywhere."""
+    for name in names:
+        case = all_cases()[name]
+        inputs = case.inputs(case.small_sizes[0])
+        random = np.random.default_rng(5)
+        for share in (0.05, 1.0):
+            planes = inputs["planes"].copy()
+            is_bad = random.random(planes.shape) < share
+            planes[is_bad] = random.choice([np.nan, -np.nan, np.inf, -np.inf], size=int(is_bad.sum()))
+            for gpu_plan in (False, True):
+                device = ExactDevice(build="sanitized", gpu_plan=gpu_plan, kernels=case.kernels)
+                case.run(device, {**inputs, "planes": planes})
+        print(name, flush=True)
 
 
 if __name__ == "__main__":
