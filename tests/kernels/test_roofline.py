@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases_forest import Size, random_forest
+from ptx_parse import parse_ptx
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 VOLUME = (5, 60, 90)
@@ -23,7 +24,8 @@ def roofline(monkeypatch: pytest.MonkeyPatch) -> Any:
     module = importlib.import_module("roofline")
     size = Size(n_trees=2, n_nodes=9, n_features=252, n_classes=2, n_pixels=1)
     forest = random_forest(np.random.default_rng(1), size)
-    monkeypatch.setattr(module, "standard_forest", lambda: forest)
+    for user in ("roofline_counts", "roofline_floors"):
+        monkeypatch.setattr(importlib.import_module(user), "standard_forest", lambda: forest)
     return module
 
 
@@ -49,12 +51,58 @@ def roofline(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_classes(roofline: Any, op: str, mods: tuple[str, ...], types: tuple[str, ...], expected: dict) -> None:
-    assert roofline.instruction_classes(op, mods, types) == expected
+    instructions = importlib.import_module("roofline_instructions")
+    assert instructions.instruction_classes(op, mods, types) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "integers"),
+    [
+        ("shl.b32 %r2, %r1, 2; add.s32 %r3, %r2, %r1; st.global.u32 [%rd1], %r3;", 1),  # LEA
+        ("shl.b32 %r2, %r1, 2; add.s32 %r3, %r2, %r1; st.global.u32 [%rd1], %r2;", 2),  # both are needed
+        ("mul.wide.s32 %rd2, %r1, 4; add.s64 %rd3, %rd1, %rd2; st.global.u32 [%rd3], %r1;", 1),  # IMAD.WIDE
+        ("add.s32 %r2, %r1, %r1; add.s32 %r3, %r2, 1; add.s32 %r4, %r3, %r1; st.global.u32 [%rd1], %r4;", 2),  # IADD3
+        ("and.b32 %r2, %r1, 7; or.b32 %r3, %r2, %r1; st.global.u32 [%rd1], %r3;", 1),  # LOP3
+        ("shl.b32 %r2, %r1, 2; bar.sync 0; add.s32 %r3, %r2, %r1; st.global.u32 [%rd1], %r3;", 2),  # in two blocks
+        ("add.f32 %f2, %f1, %f1; add.f32 %f3, %f2, %f1; st.global.f32 [%rd1], %f3;", 0),
+    ],
+)
+def test_joined_pairs(roofline: Any, code: str, integers: int) -> None:
+    registers = ".reg .b32 %r<9>; .reg .b64 %rd<9>; .reg .f32 %f<9>;"
+    kernel = parse_ptx(f".visible .entry k(.param .u64 k_0) {{ {registers} {code} ret; }}")["k"]
+    classes = importlib.import_module("roofline_instructions").machine_classes(kernel)
+    assert sum(parts.get("integer", 0) for parts in classes) == integers
+
+
+def test_work_that_problems_ask_for(roofline: Any) -> None:
+    """Two of the rules, by hand."""
+    floors = importlib.import_module("roofline_floors")
+    launches = {launch.kernel: launch for launch in roofline.plan_of("kuwahara", (1, 40, 64))}
+    # Five of ten lines of about 19 pixels; every pixel of a line is one candidate of 16 bytes in three criteria.
+    work = floors.RULES["kuwahara_calmest"].work(launches["kuwahara_calmest"])
+    assert 5 * 17 <= work.integer / 3 <= 5 * 23
+    assert work.accesses / 4 == work.integer / 3
+    entropy = [launch for launch in roofline.plan_of("entropy", (1, 40, 64)) if launch.kernel == "entropy"]
+    assert [floors.RULES["entropy"].work(e).accesses for e in entropy] == [
+        5 * 2 * (2 * radius + 1) for radius in (1, 2, 4, 8, 16)
+    ]
+    # A pixel meets at least the root and at most all nodes of both trees.
+    assert 2 <= floors.visits_per_pixel.__wrapped__() <= 2 * 9
+    seconds = floors.necessary_seconds(entropy[0], n_pixels=320, integer_rate=64, clocks=1e3)
+    assert seconds == pytest.approx(320 * 30 / 32 / 1e3)
+    assert (
+        floors.necessary_seconds(roofline.plan_of("neighbors", (1, 9, 9))[0], n_pixels=1, integer_rate=1, clocks=1) == 0
+    )
+
+
+def test_what_is_above_the_floor(roofline: Any) -> None:
+    kernels = [{"ratio": 4.0, "seconds": 0.1}, {"ratio": 2.9, "seconds": 5.0}, {"ratio": 9.0, "seconds": 0.001}]
+    assert roofline.above_the_floor({"kernels": kernels, "kernels_s": 5.101}) == kernels[:1]
 
 
 def test_every_class_has_a_rate_or_only_issues(roofline: Any) -> None:
     known = {*roofline.GPUS[0].per_clock, "access", "control"}
-    for parts in roofline.EXPANDED.values():
+    for parts in importlib.import_module("roofline_instructions").EXPANDED.values():
         assert parts.keys() <= known
     for gpu in roofline.GPUS:
         assert gpu.per_clock.keys() == roofline.GPUS[0].per_clock.keys()
@@ -88,6 +136,7 @@ def test_small_volume(roofline: Any, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert of_copies["launches"] == 5
         assert of_copies["spills"] == 0
         assert of_copies["floor"] == pytest.approx(5 * 9 * 4 * n_voxels / p["gpu"]["bandwidth"], rel=1e-6)
+        assert of_copies["memory_floor"] == of_copies["floor"]
         assert of_copies["seconds"] > of_copies["floor"]
         assert p["total_s"] >= sum(p["parts_s"].values())
     text = output.with_suffix(".md").read_text()

@@ -1,0 +1,59 @@
+"""The GPUs of ``roofline.py``: data sheet numbers, and what is assumed about every one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Data sheet numbers. ``per_clock``: results per clock cycle and multiprocessor by class of instruction."""
+
+    name: str
+    architecture: int
+    multiprocessors: int
+    clock: float  # Hz, boost
+    bandwidth: float  # bytes per second of device memory
+    memory: float  # bytes
+    host_bandwidth: float  # bytes per second over PCIe, one way
+    per_clock: dict[str, int]
+    source: str
+
+
+def _rates(*, fp32: int, fp64: int, convert64: int) -> dict[str, int]:
+    return {"fp32": fp32, "fp64": fp64, "integer": 64, "special": 16, "convert": 16, "convert64": convert64}
+
+
+GPUS = (
+    Gpu(
+        "A100 SXM 40 GB", 80, 108, 1.41e9, 1.555e12, 40e9, 25e9, _rates(fp32=64, fp64=32, convert64=16),
+        "NVIDIA A100 data sheet (2020): 1.555 TB/s, 19.5 TFLOPS float32, 9.7 TFLOPS float64, PCIe 4.0 x16",
+    ),
+    Gpu(
+        "H100 SXM 80 GB", 90, 132, 1.98e9, 3.35e12, 80e9, 50e9, _rates(fp32=128, fp64=64, convert64=16),
+        "NVIDIA H100 data sheet (2023): 3.35 TB/s, 67 TFLOPS float32, 34 TFLOPS float64, PCIe 5.0 x16",
+    ),
+    Gpu(
+        "RTX 4090", 89, 128, 2.52e9, 1.008e12, 24e9, 25e9, _rates(fp32=128, fp64=2, convert64=2),
+        "NVIDIA Ada GPU architecture (2022): 1.008 TB/s, 82.6 TFLOPS float32, 1.3 TFLOPS float64, PCIe 4.0 x16",
+    ),
+)  # fmt: skip
+ASSUMPTIONS = (
+    "Rates by class are those of the table of arithmetic throughput in the CUDA C++ Programming Guide, at boost clock;"
+    " four warp instructions issue per clock and multiprocessor; shared and global accesses, shuffles and votes go"
+    " through one unit, one warp instruction or wavefront per clock; a global access is a wavefront per 4 sectors.",
+    "Each array that a launch is given is read or written once per launch, at 90 % of the bandwidth, and never found in"
+    " L2; what a launch reads again it finds in a cache. A launch cannot move more than the sectors it asks for.",
+    "A PTX instruction is one machine instruction, except those of the table EXPANDED and pairs that the assembler"
+    " joins (LEA, IMAD, IADD3, LOP3); moves, parameters and conversions between pointers are none. Counted like this,"
+    " most kernels whose loops the assembler does not unroll have 0.85 to 1.25 times the integer instructions of"
+    " their machine code.",
+    "Latencies, of one warp: 4 cycles per instruction with two in flight; 24 per shared and 200 per global access"
+    " (between a hit in L1 and device memory), four in flight; 30 per barrier. Warps that do not fit come in waves.",
+    "The gap between launches is 1.5 microseconds; the host needs 20 microseconds for each, while the GPU works.",
+    "A slab has as many planes as the classifier would choose with all memory free; the last one counts by its planes.",
+)
+DRAM_EFFICIENCY = 0.9
+ISSUE_PER_CLOCK = 4
+GAP_SECONDS = 1.5e-6
+HOST_SECONDS = 20e-6
