@@ -21,9 +21,7 @@ from gpu_tomoclass.cli.simulation import Numbers
               help="Of the simulated pillar; default 120,428,317, the paper's is 861,428,317.")  # fmt: skip
 @click.option("--pillar", "given_pillar", nargs=2, metavar="VOLUME TRUTH",
               help="A pillar of your own: vacuum, rubber, silica.")  # fmt: skip
-@click.option(
-    "--needle", "needles", multiple=True, metavar="VOLUME", help="A reconstruction of the needle; repeatable."
-)
+@click.option("--needle", "needles", multiple=True, metavar="VOLUME", help="Or a reconstruction; repeatable.")
 @click.option("--needle-truth", metavar="LABELS", help="Its classes.")
 @click.option("--needle-planes", type=PlaneRange(), help="Those with specimen; default all.")
 @device_options

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from gpu_tomoclass.reproduction.case import Case
 from gpu_tomoclass.reproduction.given import given_case
+from gpu_tomoclass.reproduction.series import CLASSES
 
-CLASSES = ("vacuum", "dim substrate", "middle layer", "bright layer")
 N_PAINTED = 14
 
 
@@ -28,6 +28,6 @@ def needle_cases(volumes: Sequence[str], truth: str, *, planes: tuple[int, int |
     cases = []
     for i, volume in enumerate(volumes):
         name = "needle" if len(volumes) == 1 else f"needle_{i + 1}"
-        title = f"needle, {Path(volume).stem}"
+        title = f"needle, {Path(volume).stem.removeprefix('needle_')}"
         cases.append(given_case(name, title, volume, truth, names=CLASSES, n_painted=N_PAINTED, planes=planes))
     return cases

@@ -55,13 +55,18 @@ def method_figure(result: CaseResult, name: str, *, plane: int, pixel: float | N
         shown = small = grey_image(grey)
         if strokes is not None:
             what = "reconstruction and strokes"
-            # One pixel is too thin to see in the whole plane.
-            shown = overlay_image(grey, grey_dilation(strokes, size=5), classes=case.classes, alpha=1)
-            small = overlay_image(grey, grey_dilation(strokes, size=2), classes=case.classes, alpha=1)
-        learning(axes[2], {case.title: result})
+            # One pixel is too thin to see in a large plane.
+            wide, narrow = (max(1, round(strokes.shape[1] / n)) for n in (100, 250))
+            shown = overlay_image(grey, grey_dilation(strokes, size=wide), classes=case.classes, alpha=1)
+            small = overlay_image(grey, grey_dilation(strokes, size=narrow), classes=case.classes, alpha=1)
+            learning(axes[2], {case.title: result})
+        else:
+            histogram(axes[2], result.greys["raw"], classes=case.classes, thresholds=())
     _picture(axes[0], shown, f"a  {what}", box=box, pixel=pixel)
     _picture(axes[1], _cut(small, box), "b  the frame, enlarged", pixel=pixel)
-    curve = "grey values and thresholds" if name in GREY_METHODS else "wrong pixels, look by look"
+    curve = "grey values and thresholds" if name in GREY_METHODS else "grey values of the classes"
+    if name not in GREY_METHODS and strokes is not None:
+        curve = "wrong pixels, look by look"
     axes[2].set_title(f"c  {curve}", loc="left", fontsize=11)
     words = "thresholded" if name in GREY_METHODS else "classified"
     coloured = class_image(labels, case.classes)
@@ -69,7 +74,7 @@ def method_figure(result: CaseResult, name: str, *, plane: int, pixel: float | N
     _picture(axes[4], _cut(coloured, box), "e  the frame, enlarged")
     middle = class_image(np.where(is_middle(labels, case.classes), labels, 0), case.classes)
     middle[~is_middle(labels, case.classes)] = SOFT
-    if len(case.classes) > 3:
+    if len(case.classes) > 4:
         _picture(axes[5], _cut(middle, box), "f  the frame, middle levels only")
     else:
         _picture(axes[5], _cut(class_image(truth, case.classes), box), "f  the frame, truth")
@@ -150,12 +155,18 @@ def learning(axes: Axes, results: Mapping[str, CaseResult]) -> None:
         shade = str(0.05 + 0.6 * i / max(1, len(results)))
         axes.plot(pixels, wrong, marker=MARKS[i % len(MARKS)], color=shade, markersize=5, linewidth=1.3, label=title)
     axes.set(yscale="log", xlabel="painted pixels", ylabel="wrong pixels on painted planes (%)")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+    _plain_ticks(axes.yaxis, narrow=axes.get_ylim()[1] < 12 * axes.get_ylim()[0])
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     if len(results) > 1:
         axes.legend(frameon=False)
+
+
+def _plain_ticks(axis: Any, *, narrow: bool) -> None:
+    """Numbers, not powers, on a logarithmic axis; on a narrow one at every whole multiple."""
+    shown = "12345678" if narrow else "25"
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in shown else "")
 
 
 def alone(draw: Callable[..., None], *arguments: Any) -> Figure:
@@ -192,7 +203,7 @@ def summary_figure(
         yticklabels=list(rows),
         ylim=(len(rows) - 0.5, -0.5),
     )
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    _plain_ticks(axes.xaxis, narrow=False)
     axes.grid(axis="x", alpha=0.3, which="both")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -227,8 +238,7 @@ def sizes_figure(
     ):
         axes.set(xscale="log", xlabel=f"equivalent diameter ({unit})")
         axes.set_title(title, loc="left")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+        _plain_ticks(axes.xaxis, narrow=False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     return figure

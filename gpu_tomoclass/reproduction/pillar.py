@@ -19,6 +19,7 @@ SHAPE = (120, 428, 317)  # planes as large as the paper's, 0.55 nm; 861 planes t
 FULL_SHAPE = (861, 428, 317)
 QUICK_SHAPE = (24, 160, 136)
 N_PAINTED = 8
+FEWEST_PLANES = 24  # two thirds of them are twice the painted ones
 VACUUM, RUBBER, SILICA = 1, 2, 3  # label values
 
 

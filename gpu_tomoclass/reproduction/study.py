@@ -17,7 +17,7 @@ from gpu_tomoclass.io.partial import check_overwrite, commit, discard, prepare_t
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.planes import Progress
 from gpu_tomoclass.preview import preview
-from gpu_tomoclass.reproduction import needle, phantom, pillar
+from gpu_tomoclass.reproduction import needle, phantom, pillar, series
 from gpu_tomoclass.reproduction.case import Case, CaseResult, Settings, n_steps, outputs, study_case
 from gpu_tomoclass.reproduction.given import given_case
 from gpu_tomoclass.reproduction.operator import Habits
@@ -94,9 +94,20 @@ class Given:
     needles: tuple[str, ...] = ()
     needle_truth: str | None = None
     needle_planes: tuple[int, int | None] | None = None
+    needle_series: str | None = None
+
+    @property
+    def has_needle(self) -> bool:
+        return bool(self.needles) or self.needle_series is not None
+
+    def needle_names(self) -> list[str]:
+        """Of the needle's cases."""
+        n = 2 if self.needle_series is not None else len(self.needles)
+        return ["needle"] if n == 1 else [f"needle_{i + 1}" for i in range(n)]
 
     def paths(self) -> list[str]:
-        return [*(self.pillar or ()), *self.needles, *([self.needle_truth] if self.needle_truth else [])]
+        """Of all files."""
+        return [*(self.pillar or ()), *self.needles, *(p for p in (self.needle_truth, self.needle_series) if p)]
 
 
 class _Steps:
@@ -136,6 +147,7 @@ def reproduce(
     needles: Sequence[str] = (),
     needle_truth: str | None = None,
     needle_planes: tuple[int, int | None] | None = None,
+    needle_series: str | None = None,
     device: Device | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda message: None,
@@ -165,6 +177,8 @@ def reproduce(
         Its classes: vacuum, dim substrate, middle layer, bright layer.
     needle_planes : (start, stop), optional
         Planes of the needle that are judged; default all.
+    needle_series : path, optional
+        Instead of volumes and truth: the needle's aligned tilt series, see `gpu_tomoclass.reproduction.series`.
     device : Device, optional
         Default the first that works.
     overwrite : bool
@@ -187,12 +201,14 @@ def reproduce(
     ResourceError
         If the disk or the memory is not enough.
     """
-    given = Given(given_pillar, tuple(needles), needle_truth, needle_planes)
+    given = Given(given_pillar, tuple(needles), needle_truth, needle_planes, needle_series)
     subjects = _subjects(only, given)
     if repeats < 1:
         raise UsageError(f"{repeats} repeats", do="use 1 or more")
     target = Path(folder)
     shape = pillar_shape or (pillar.QUICK_SHAPE if quick else pillar.SHAPE)
+    if "pillar" in subjects and not given_pillar and shape[0] < pillar.FEWEST_PLANES:
+        raise UsageError(f"a pillar of {shape[0]} planes", do=f"use {pillar.FEWEST_PLANES} or more")
     size = phantom.QUICK_SIZE if quick else phantom.SIZE
     _check_targets(target, subjects, given, overwrite=overwrite)
     target.mkdir(parents=True, exist_ok=True)
@@ -222,14 +238,12 @@ def _subjects(only: Sequence[str], given: Given) -> list[str]:
         raise UsageError(f"there is no {unknown[0]!r} in the study", do=f"choose among {', '.join(SUBJECTS)}")
     if bool(given.needles) != (given.needle_truth is not None):
         raise UsageError("the needle needs a volume and its truth", do="give --needle and --needle-truth")
-    if "needle" in only and not given.needles:
-        raise UsageError("the needle is not simulated", do="give --needle and --needle-truth, see docs/reproduce.md")
+    if given.needles and given.needle_series is not None:
+        raise UsageError("volumes of the needle and its tilt series contradict each other", do="give one of them")
+    if "needle" in only and not given.has_needle:
+        raise UsageError("the needle is not simulated", do="give --needle-series, see docs/reproduce.md")
     chosen = [name for name in SUBJECTS if name in only] if only else list(SUBJECTS)
-    return [name for name in chosen if name != "needle" or given.needles]
-
-
-def _needle_names(given: Given) -> list[str]:
-    return ["needle"] if len(given.needles) == 1 else [f"needle_{i + 1}" for i in range(len(given.needles))]
+    return [name for name in chosen if name != "needle" or given.has_needle]
 
 
 def _check_targets(folder: Path, subjects: Sequence[str], given: Given, *, overwrite: bool) -> None:
@@ -241,7 +255,8 @@ def _check_targets(folder: Path, subjects: Sequence[str], given: Given, *, overw
     if "pillar" in subjects:
         targets += [*(() if given.pillar else pillar.pillar_files(folder)), *outputs(folder, "pillar").values()]
     if "needle" in subjects:
-        targets += [path for name in _needle_names(given) for path in outputs(folder, name).values()]
+        targets += [path for name in given.needle_names() for path in outputs(folder, name).values()]
+        targets += [folder / name for name in series.FILES] if given.needle_series else []
     for target in targets:
         check_overwrite(target, overwrite=overwrite)
     for path in given.paths():
@@ -261,6 +276,9 @@ def _total(
             total += n_steps(volume.shape[0], habits("pillar"))
     elif "pillar" in subjects:
         total += 2 * shape[0] + n_steps(shape[0], habits("pillar"))
+    if "needle" in subjects and given.needle_series is not None:
+        with open_volume(given.needle_series) as volume:
+            total += volume.shape[2] + 2 * n_steps(volume.shape[2], habits("needle"))
     for path in given.needles if "needle" in subjects else ():
         with open_volume(path) as volume:
             total += n_steps(volume.shape[0], habits("needle"))
@@ -356,8 +374,14 @@ def _needle(
     study: Study, folder: Path, stack: ExitStack, *, given: Given, overwrite: bool, say: Say, steps: _Steps
 ) -> None:
     began = time.perf_counter()
-    assert given.needle_truth is not None  # checked by _subjects
-    for case in needle.needle_cases(given.needles, given.needle_truth, planes=given.needle_planes):
+    volumes, truth, planes = list(given.needles), given.needle_truth, given.needle_planes
+    if given.needle_series is not None:
+        say("needle: reconstructed by filtered back-projection and SIRT, labelled")
+        volumes, truth, found = series.reconstruct_needle(given.needle_series, folder, overwrite=overwrite,
+                                                          progress=steps.up_to(steps.done))  # fmt: skip
+        planes = planes or found
+    assert truth is not None  # checked by _subjects
+    for case in needle.needle_cases(volumes, truth, planes=planes):
         say(f"{case.title}: classified in six ways")
         study.cases[case.name] = study_case(case, folder=folder, settings=study.settings_for("needle"), stack=stack,
                                             overwrite=overwrite, step=steps.step)  # fmt: skip
