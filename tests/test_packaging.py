@@ -105,6 +105,7 @@ def commands_of(page):
         "docs/forests.md",
         "docs/measure.md",
         "docs/quality.md",
+        "docs/reproduce.md",
     ],
 )
 def test_documented_flags_exist(page):

@@ -233,7 +233,7 @@ def test_fast_otsu_is_multi_otsu():
 def study(tmp_path_factory):
     """The phantom as in the paper, with fewer rounds of corrections than the study has."""
     folder = tmp_path_factory.mktemp("phantom")
-    made = Study(Settings(choose_device(), FOUR_ROUNDS))
+    made = Study(Settings(choose_device(threads=1), FOUR_ROUNDS))
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setattr("gpu_tomoclass.reproduction.case.otsu_thresholds", fast_otsu)
         for variant in phantom.VARIANTS:
@@ -289,7 +289,11 @@ def test_the_quick_study_from_end_to_end(tmp_path, monkeypatch):
     tifffile.imwrite(truth, labels)
     options = {"quick": True, "repeats": 2, "pillar_shape": (24, 64, 60), "needles": [volume], "needle_truth": truth}
     report, numbers = reproduce(
-        tmp_path / "out", say=said.append, progress=lambda *done: seen.append(done), device=choose_device(), **options
+        tmp_path / "out",
+        say=said.append,
+        progress=lambda *done: seen.append(done),
+        device=choose_device(threads=1),
+        **options,
     )
     assert seen[0] == (0, seen[0][1])
     assert seen[-1] == (seen[0][1], seen[0][1])

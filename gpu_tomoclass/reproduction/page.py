@@ -267,11 +267,11 @@ def _reading(report: Report, study: Study) -> None:
         "The operator is a script that sees the exact truth, so its corrections are never wrong; it even undoes the "
         "elongation by the missing wedge, which the paper says nobody can see. The row 'first strokes only' needs "
         "no such eyes. Scores on unpainted pixels are the same to the fourth digit: hardly any are painted.",
-        "Our NAD does better than the paper's: here it removes nearly all specks, and thresholds after it succeed even "
-        "with the missing wedge, which they did not in the paper. The comparison is fair nevertheless: NAD has the "
+        "Our NAD does better than the paper's: here hardly a speck is left inside the classes, and thresholds after it "
+        "succeed even with the missing wedge, which they did not in the paper. The comparison is fair: NAD has the "
         "paper's parameters (50 iterations, sigma 0.4 and 2.0, time step 0.1, balance 0.4, second eigenvector 0.5, "
         "grey level 0.3, noise area at x 180, y 230), its rule between the two diffusions is ours because the original "
-        "program is closed, and 13 variants of that rule gave results within half a per cent. A better conventional "
+        "program is closed, and 13 variants of that rule gave results within one per cent. A better conventional "
         "way makes the bar for the classifier higher, not lower, and the best possible thresholds are beside it.",
         "The targets come from an early prototype (105 features, scikit-learn's forest) with a single seed and six "
         "rounds. Results change with the seed of the strokes by about as much as they differ from the targets.",
