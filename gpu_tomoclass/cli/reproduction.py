@@ -21,6 +21,7 @@ from gpu_tomoclass.cli.simulation import Numbers
               help="Of the simulated pillar; default 120,428,317, the paper's is 861,428,317.")  # fmt: skip
 @click.option("--pillar", "given_pillar", nargs=2, metavar="VOLUME TRUTH",
               help="A pillar of your own: vacuum, rubber, silica.")  # fmt: skip
+@click.option("--needle-series", metavar="SERIES", help="The needle's aligned tilt series, to be reconstructed.")
 @click.option("--needle", "needles", multiple=True, metavar="VOLUME", help="Or a reconstruction; repeatable.")
 @click.option("--needle-truth", metavar="LABELS", help="Its classes.")
 @click.option("--needle-planes", type=PlaneRange(), help="Those with specimen; default all.")
@@ -38,7 +39,8 @@ def reproduce(
 ) -> None:
     """Rerun the study: thresholds of grey against a trained classifier, on a phantom, a pillar and a real needle.
 
-    The needle is not simulated: docs/reproduce.md says where it is.
+    About 10 minutes on 2 cores; --only phantom --repeats 1 takes one. The needle is not simulated: docs/reproduce.md says
+    where its tilt series is.
     """
     from gpu_tomoclass.reproduction.study import reproduce as run
 
