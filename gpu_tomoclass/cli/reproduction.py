@@ -39,8 +39,8 @@ def reproduce(
 ) -> None:
     """Rerun the study: thresholds of grey against a trained classifier, on a phantom, a pillar and a real needle.
 
-    About 10 minutes on 2 cores; --only phantom --repeats 1 takes one. The needle is not simulated: docs/reproduce.md says
-    where its tilt series is.
+    About 10 minutes on 2 cores; --only phantom --repeats 1 takes one. The needle is not simulated:
+    docs/reproduce.md says where its tilt series is.
     """
     from gpu_tomoclass.reproduction.study import reproduce as run
 
