@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,19 @@ class _ThreadArrays(NamedTuple):
     watch: Stopwatch
 
 
+class _Held:
+    """The arrays of a thread, as long as it lives; another thread may take them away while it does not use them."""
+
+    def __init__(self) -> None:
+        self.arrays: _ThreadArrays | None = None
+
+    def release(self) -> None:
+        if self.arrays is not None:
+            with contextlib.suppress(Exception):  # the error that brought us here, once more
+                self.arrays.engine.workspace.synchronize()  # copies may still read and write what is freed now
+        self.arrays = None
+
+
 class Classifier:
     """A model made ready to classify planes on a device: only the feature blocks that its forest uses are computed.
 
@@ -58,6 +72,7 @@ class Classifier:
         self._shared: DeviceForest | None = None  # of all threads
         self._preparing = threading.Lock()
         self._of_thread = threading.local()
+        self._held: weakref.WeakSet[_Held] = weakref.WeakSet()  # of all threads
 
     def classify(
         self,
@@ -145,12 +160,18 @@ class Classifier:
 
     def release(self) -> None:
         """Free what this thread holds on the device, whatever state it is in."""
-        mine: _ThreadArrays | None = self._of_thread.__dict__.pop("arrays", None)
-        if mine is not None:
-            with contextlib.suppress(Exception):  # the error that brought us here, once more
-                mine.engine.workspace.synchronize()  # copies may still read and write what is freed now
-        del mine
+        self._mine().release()
         self.device.release_memory()
+
+    def release_others(self) -> None:
+        """Free what other threads hold; none of them may be classifying."""
+        mine = self._mine()
+        with self._preparing:
+            others = [held for held in self._held if held is not mine and held.arrays is not None]
+        for held in others:
+            held.release()
+        if others:
+            self.device.release_memory()
 
     def prepare(self) -> None:
         """Put the forest on the device now, not with the first slab; the threads share it."""
@@ -160,14 +181,22 @@ class Classifier:
                 self.device.synchronize()  # other streams do not wait for this one
                 self._shared = shared
 
+    def _mine(self) -> _Held:
+        if not hasattr(self._of_thread, "held"):
+            self._of_thread.held = _Held()
+            with self._preparing:
+                self._held.add(self._of_thread.held)
+        held: _Held = self._of_thread.held
+        return held
+
     def _arrays_of_thread(self) -> _ThreadArrays:
-        if not hasattr(self._of_thread, "arrays"):
+        mine = self._mine()
+        if mine.arrays is None:
             self.prepare()
             device = self.device.for_thread()
             forest = None if self._shared is None else self._shared.for_thread(device)
-            self._of_thread.arrays = _ThreadArrays(FeatureEngine(device, self.blocks), forest, device.stopwatch())
-        arrays: _ThreadArrays = self._of_thread.arrays
-        return arrays
+            mine.arrays = _ThreadArrays(FeatureEngine(device, self.blocks), forest, device.stopwatch())
+        return mine.arrays
 
     def _cached_features(
         self, engine: FeatureEngine, planes: Planes, *, cache: FeatureCache, timings: dict[str, float] | None

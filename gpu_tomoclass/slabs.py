@@ -97,12 +97,16 @@ class SlabClassifier:
                 mine = (start + done, start + done + len(part))
                 self._at_work.append(mine)
                 try:
+                    if n_threads == 1 < self._n_threads:  # nobody else is in here
+                        self.classifier.release_others()
                     slabs.append(self._classify(start + done, part, timings))
                     done += len(part)
-                    if n_threads < self._n_threads:  # the next to be let in may be another thread
+                    if self._gate.capacity < self._n_threads:  # the next to be let in may be another thread
                         self.classifier.release()
                     continue
                 except Exception as error:
+                    if is_out_of_memory(error):  # its traceback holds arrays
+                        error.__traceback__ = error.__context__ = None
                     self.classifier.release()  # before anything else: this very message needs memory
                     if not is_out_of_memory(error):
                         # A GPU tells of an error to whoever asks next, whichever of the slabs at work made it.
