@@ -210,6 +210,7 @@ class VolumeSteps:
 
     def _load(self, u: Array, slab: Slab, *, products: bool) -> None:
         """The slab and what is around it on the device; fields computed."""
+        self._fields.planes = None  # not in memory beside the next ones
         planes = u[slab.first : slab.last]
         if not self._on_device and self.device.has_own_memory:
             around = self._around[: len(planes)]
@@ -230,6 +231,7 @@ class _Fields(ABC):
 
     def __init__(self, device: Device, parameters: NadParameters, shape: tuple[int, ...]) -> None:
         self.device, self.parameters = device, parameters
+        self.planes: Array | None = None
 
     @abstractmethod
     def load(self, planes: Array, *, products: bool) -> None:
@@ -252,7 +254,7 @@ class _ReferenceFields(_Fields):
     """By the reference."""
 
     def load(self, planes: Array, *, products: bool) -> None:
-        self._planes = planes
+        self.planes = planes
         self._s = smoothed(planes, self.parameters.sigma)
         self._steep = steepness(self._s)
 
@@ -263,7 +265,7 @@ class _ReferenceFields(_Fields):
         p = self.parameters
         structure, grey = structure_tensor(self._s, p), smoothed(self._s, p.structure_sigma)
         tensor = diffusion_tensor(structure, self._steep, grey, p, statistics)
-        moved[...] = diffused(self._planes, tensor, time_step=p.time_step)[own]
+        moved[...] = diffused(self.planes, tensor, time_step=p.time_step)[own]
 
     def structure(self, planes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         s = smoothed(planes, self.parameters.sigma)
@@ -288,7 +290,7 @@ class _KernelFields(_Fields):
         self._nz = 0
 
     def load(self, planes: Array, *, products: bool) -> None:
-        self._planes = planes
+        self.planes = planes
         nz = self._nz = len(planes)
         a, b = self._views()
         self._smooth_rows(planes, a[1], through=a[0], weights=self._fine)
@@ -338,7 +340,7 @@ class _KernelFields(_Fields):
         )
         n = own.stop - own.start
         self._along_z(
-            "nad_volume_move", n, u=self._planes, d=tensor, moved=moved, time_step=p.time_step, first=own.start, nz=nz
+            "nad_volume_move", n, u=self.planes, d=tensor, moved=moved, time_step=p.time_step, first=own.start, nz=nz
         )
 
     def structure(self, planes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
