@@ -21,7 +21,7 @@ from gpu_tomoclass.device import choose_device
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.intensity import IntensityScale, prepare_plane
 from gpu_tomoclass.planes import map_in_order
-from gpu_tomoclass.simulate import simulate_sample
+from gpu_tomoclass.simulation.pillar import simulate_sample
 from gpu_tomoclass.stream import Classifier
 from gpu_tomoclass.strokes import draw_strokes
 from gpu_tomoclass.training import train

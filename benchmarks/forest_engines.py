@@ -32,7 +32,7 @@ from gpu_tomoclass.forest.trained import TrainedForest
 from gpu_tomoclass.forest.weka_train import train_weka
 from gpu_tomoclass.intensity import IntensityScale, prepare_plane
 from gpu_tomoclass.planes import map_in_order, worker_count
-from gpu_tomoclass.simulate import simulate_sample
+from gpu_tomoclass.simulation.pillar import simulate_sample
 from gpu_tomoclass.strokes import draw_strokes
 from gpu_tomoclass.volume import open_volume
 

@@ -29,7 +29,9 @@ from gpu_tomoclass.drift import LOST_ACCURACY, SAMPLE_PIXELS, compare
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.forest.predict import predict_probabilities
 from gpu_tomoclass.intensity import prepare_plane
-from gpu_tomoclass.simulate import simulate_phantom, simulate_sample, tilt_angles
+from gpu_tomoclass.simulation.phantom import simulate_phantom
+from gpu_tomoclass.simulation.pillar import simulate_sample
+from gpu_tomoclass.simulation.tilt_series import tilt_angles
 from gpu_tomoclass.strokes import draw_strokes
 from gpu_tomoclass.training import train
 from gpu_tomoclass.volume import create_volume, open_volume

@@ -27,7 +27,7 @@ from gpu_tomoclass.pictures import class_image, grey_image, histogram_figure, ov
 from gpu_tomoclass.planes import Progress
 from gpu_tomoclass.preview import preview
 from gpu_tomoclass.report import Report
-from gpu_tomoclass.simulate import SampleVolume, simulate_sample
+from gpu_tomoclass.simulation.pillar import SampleVolume, simulate_sample
 from gpu_tomoclass.stream import ClassifyResult, classify
 from gpu_tomoclass.strokes import correction_strokes, draw_strokes
 from gpu_tomoclass.training import TrainingResult, train

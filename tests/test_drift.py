@@ -27,7 +27,8 @@ from gpu_tomoclass.forest.arrays import LEAF, Forest
 from gpu_tomoclass.forest.train import train_forest
 from gpu_tomoclass.intensity import IntensityScale
 from gpu_tomoclass.model import N_QUANTILES, Model, load_model, save_model
-from gpu_tomoclass.simulate import simulate_phantom, tilt_angles
+from gpu_tomoclass.simulation.phantom import simulate_phantom
+from gpu_tomoclass.simulation.tilt_series import tilt_angles
 from gpu_tomoclass.strokes import draw_strokes
 from gpu_tomoclass.training import train
 from gpu_tomoclass.volume import create_volume, open_volume

@@ -8,16 +8,13 @@ from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_multiotsu
 
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.simulate import (
-    PHANTOM_LEVELS,
-    SampleVolume,
-    phantom_labels,
+from gpu_tomoclass.simulation.phantom import PHANTOM_LEVELS, phantom_labels, simulate_phantom
+from gpu_tomoclass.simulation.pillar import SampleVolume, simulate_sample
+from gpu_tomoclass.simulation.tilt_series import (
     project,
     projection_matrix,
     reconstruct,
     shift_projections,
-    simulate_phantom,
-    simulate_sample,
     sirt,
     tilt_angles,
 )
@@ -115,7 +112,7 @@ def test_poisson_noise_is_added_on_the_8_bit_scale(monkeypatch):
         seen["sinogram"] = sinogram
         return reconstruct(sinogram, angles)
 
-    monkeypatch.setattr("gpu_tomoclass.simulate.reconstruct", keep)
+    monkeypatch.setattr("gpu_tomoclass.simulation.phantom.reconstruct", keep)
     simulate_phantom(size=64)
     plain = seen["sinogram"]
     simulate_phantom(size=64, poisson=0.5)

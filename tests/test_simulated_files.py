@@ -9,23 +9,15 @@ import pytest
 from memory_volume import ArrayVolume
 from scipy import ndimage
 
-import gpu_tomoclass.simulate
+import gpu_tomoclass.simulation.pillar
 from gpu_tomoclass.baseline import otsu_thresholds, threshold_labels
 from gpu_tomoclass.cleaning import clean
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.particles import measure_particles
-from gpu_tomoclass.simulate import (
-    PHANTOM_CLASSES,
-    SAMPLE_CLASSES,
-    PillarRecipe,
-    make_pillar,
-    phantom_labels,
-    phantom_planes,
-    simulate_phantom,
-    simulate_sample,
-    tilt_angles,
-)
-from gpu_tomoclass.simulated_files import simulated_names, write_phantom, write_pillar
+from gpu_tomoclass.simulation.files import simulated_names, write_phantom, write_pillar
+from gpu_tomoclass.simulation.phantom import PHANTOM_CLASSES, phantom_labels, phantom_planes, simulate_phantom
+from gpu_tomoclass.simulation.pillar import SAMPLE_CLASSES, PillarRecipe, make_pillar, simulate_sample
+from gpu_tomoclass.simulation.tilt_series import tilt_angles
 from gpu_tomoclass.volume import open_volume
 
 SMALL = {"shape": (6, 72, 64), "diameter": 75.0, "voxel": 1.25}
@@ -79,7 +71,7 @@ def test_phantom_files(tmp_path):
 @pytest.mark.parametrize("slab_pixels", [2**24, 40_000])
 def test_a_pillar_in_files_is_the_pillar_in_memory_whatever_the_slabs(tmp_path, monkeypatch, slab_pixels):
     sample = simulate_sample(**SMALL, seed=4)
-    monkeypatch.setattr(gpu_tomoclass.simulate, "_SLAB_PIXELS", slab_pixels)  # 40,000: two planes
+    monkeypatch.setattr(gpu_tomoclass.simulation.pillar, "_SLAB_PIXELS", slab_pixels)  # 40,000: two planes
     steps = []
     names = write_pillar(tmp_path / "p", **SMALL, seed=4, progress=lambda *step: steps.append(step))
     assert steps[0] == (0, 12)
@@ -98,7 +90,7 @@ def test_a_pillar_in_files_is_the_pillar_in_memory_whatever_the_slabs(tmp_path, 
 
 
 def test_memory_does_not_grow_with_the_planes(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_tomoclass.simulate, "_SLAB_PIXELS", 40_000)
+    monkeypatch.setattr(gpu_tomoclass.simulation.pillar, "_SLAB_PIXELS", 40_000)
     peaks = []
     for nz in (6, 48):
         tracemalloc.start()
@@ -137,7 +129,7 @@ def test_the_grey_range_is_numpys_percentiles():
     pixels = np.random.default_rng(0).standard_normal((7, 50, 61)).astype(np.float32)
     expected = np.percentile(pixels.astype(np.float64), (0.01, 99.99))
     for slab in (1, 3, 7):
-        np.testing.assert_allclose(gpu_tomoclass.simulate._grey_range(pixels, slab=slab), expected, rtol=1e-12)
+        np.testing.assert_allclose(gpu_tomoclass.simulation.pillar._grey_range(pixels, slab=slab), expected, rtol=1e-12)
 
 
 def test_particle_sizes_recovered_from_a_pillar_are_those_of_the_truth(tmp_path):

@@ -74,8 +74,8 @@ def phantom(
 
     Noise, shifts and the missing wedge can be switched on one by one and together.
     """
-    from gpu_tomoclass.simulate import WEDGE, tilt_angles
-    from gpu_tomoclass.simulated_files import write_phantom
+    from gpu_tomoclass.simulation.files import write_phantom
+    from gpu_tomoclass.simulation.tilt_series import WEDGE, tilt_angles
 
     if wedge and angles is not None:
         raise click.UsageError("--wedge and --angles contradict each other")
@@ -124,8 +124,8 @@ def pillar(output: str, angles: tuple[float, float, float] | None, quiet: bool, 
 
     Of any size: what does not fit into memory lies in temporary files beside the output.
     """
-    from gpu_tomoclass.simulate import tilt_angles
-    from gpu_tomoclass.simulated_files import write_pillar
+    from gpu_tomoclass.simulation.files import write_pillar
+    from gpu_tomoclass.simulation.tilt_series import tilt_angles
 
     with progress("project and reconstruct", quiet=quiet, unit="steps") as advance:
         volume, truth = write_pillar(

@@ -13,7 +13,7 @@ from gpu_tomoclass.report import Report
 from gpu_tomoclass.reproduction import panels, pillar
 from gpu_tomoclass.reproduction.case import METHODS, CaseResult
 from gpu_tomoclass.reproduction.paper import FIGURES, PAPER, SEEN, TARGETS
-from gpu_tomoclass.simulate import PHANTOM_LEVELS
+from gpu_tomoclass.simulation.phantom import PHANTOM_LEVELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,7 +137,7 @@ def _phantom(report: Report, study: Study, cases: Mapping[str, CaseResult]) -> N
         words = f"{seen} {_scores(result, method)} {_bound(result, method)}"
         _chart(report, number, panels.method_figure(result, method, plane=0), words)
     report.chart(
-        panels.alone(panels.learning, dict(cases)),
+        panels.alone(panels.learning, {r.case.title: r for r in cases.values()}),
         caption="What corrections bring: wrong pixels after the first strokes and after every round. The operator sees "
         "the exact truth; a round can make things worse before it is answered.",
         alt="Wrong pixels against painted pixels for the three phantoms, falling from about 1 to about 0.01 per cent.",
@@ -265,7 +265,7 @@ def _reading(report: Report, study: Study) -> None:
     report.heading("How to read this")
     for text in (
         "The operator is a script that sees the exact truth, so its corrections are never wrong; it even undoes the "
-        "elongation by the missing wedge, which the paper says nobody can see. The row 'first strokes only' needs "
+        "elongation by the missing wedge, which the paper says nobody can see. The row 'first strokes' needs "
         "no such eyes. Scores on unpainted pixels are the same to the fourth digit: hardly any are painted.",
         "Our NAD does better than the paper's: here hardly a speck is left inside the classes, and thresholds after it "
         "succeed even with the missing wedge, which they did not in the paper. The comparison is fair: NAD has the "

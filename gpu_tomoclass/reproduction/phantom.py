@@ -8,8 +8,9 @@ from typing import Any
 
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.reproduction.case import Case
-from gpu_tomoclass.simulate import PHANTOM_CLASSES, WEDGE, tilt_angles
-from gpu_tomoclass.simulated_files import write_phantom
+from gpu_tomoclass.simulation.files import write_phantom
+from gpu_tomoclass.simulation.phantom import PHANTOM_CLASSES
+from gpu_tomoclass.simulation.tilt_series import WEDGE, tilt_angles
 
 SIZE = 512
 QUICK_SIZE = 128
@@ -20,7 +21,7 @@ MIDDLE = (2, 3, 4)  # void, matrix, inset
 
 @dataclass(frozen=True)
 class Variant:
-    """A way of spoiling the phantom; ``options`` of `gpu_tomoclass.simulated_files.write_phantom`."""
+    """A way of spoiling the phantom; ``options`` of `gpu_tomoclass.simulation.files.write_phantom`."""
 
     name: str
     title: str

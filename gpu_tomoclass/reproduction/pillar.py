@@ -11,8 +11,8 @@ from gpu_tomoclass.particles import Particles, measure_particles
 from gpu_tomoclass.planes import Progress
 from gpu_tomoclass.reproduction.case import Case, CaseResult
 from gpu_tomoclass.reproduction.given import given_case
-from gpu_tomoclass.simulate import SAMPLE_CLASSES
-from gpu_tomoclass.simulated_files import write_pillar
+from gpu_tomoclass.simulation.files import write_pillar
+from gpu_tomoclass.simulation.pillar import SAMPLE_CLASSES
 from gpu_tomoclass.volume import open_volume
 
 SHAPE = (120, 428, 317)  # planes as large as the paper's, 0.55 nm; 861 planes there

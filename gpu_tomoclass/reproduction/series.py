@@ -17,7 +17,7 @@ from skimage.filters import threshold_otsu
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.planes import Progress
-from gpu_tomoclass.simulate import WEDGE, projection_matrix, shift_projections, sirt, tilt_angles
+from gpu_tomoclass.simulation.tilt_series import WEDGE, projection_matrix, shift_projections, sirt, tilt_angles
 from gpu_tomoclass.volume import create_volume, open_volume
 
 CLASSES = ("vacuum", "dim substrate", "middle layer", "bright layer")

@@ -22,7 +22,7 @@ from gpu_tomoclass.reproduction.case import Case, CaseResult, Settings, n_steps,
 from gpu_tomoclass.reproduction.given import given_case
 from gpu_tomoclass.reproduction.operator import Habits
 from gpu_tomoclass.reproduction.scores import Scores
-from gpu_tomoclass.simulate import SAMPLE_CLASSES
+from gpu_tomoclass.simulation.pillar import SAMPLE_CLASSES
 from gpu_tomoclass.volume import open_volume, refuse_input
 
 SUBJECTS = ("phantom", "pillar", "needle")

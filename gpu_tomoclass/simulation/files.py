@@ -17,15 +17,8 @@ from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.io import TIFF_SUFFIXES
 from gpu_tomoclass.io.partial import check_overwrite, check_space
 from gpu_tomoclass.planes import Progress
-from gpu_tomoclass.simulate import (
-    PHANTOM_CLASSES,
-    PHANTOM_LEVELS,
-    SAMPLE_CLASSES,
-    PillarRecipe,
-    make_pillar,
-    phantom_labels,
-    phantom_planes,
-)
+from gpu_tomoclass.simulation.phantom import PHANTOM_CLASSES, PHANTOM_LEVELS, phantom_labels, phantom_planes
+from gpu_tomoclass.simulation.pillar import SAMPLE_CLASSES, PillarRecipe, make_pillar
 from gpu_tomoclass.stream import product_name
 from gpu_tomoclass.volume import VoxelSize, create_volume
 
@@ -55,7 +48,7 @@ def write_phantom(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> tuple[str, str]:
-    """Write a phantom tomogram; the options are those of `gpu_tomoclass.simulate.phantom_planes`.
+    """Write a phantom tomogram; the options are those of `gpu_tomoclass.simulation.phantom.phantom_planes`.
 
     Returns
     -------
@@ -117,7 +110,7 @@ def write_pillar(
     progress : callable, optional
         Called with (steps done, steps in all).
     **recipe
-        Other attributes of `gpu_tomoclass.simulate.PillarRecipe`.
+        Other attributes of `gpu_tomoclass.simulation.pillar.PillarRecipe`.
 
     Returns
     -------
