@@ -44,12 +44,12 @@ from gpu_tomoclass.stream import classify
 from gpu_tomoclass.volume import Volume, create_volume, open_volume
 
 METHODS = {
-    "otsu": "thresholds (multi-Otsu)",
-    "best": "best thresholds there can be",
-    "nad_otsu": "NAD, thresholds (multi-Otsu)",
-    "nad_best": "NAD, best thresholds there can be",
-    "strokes": "forest, first strokes only",
-    "corrected": "forest, after corrections",
+    "otsu": "thresholds (Otsu)",
+    "best": "best possible thresholds",
+    "nad_otsu": "NAD, thresholds (Otsu)",
+    "nad_best": "NAD, best possible thresholds",
+    "strokes": "forest, first strokes",
+    "corrected": "forest, corrected",
 }
 SLAB_PIXELS = 2**21  # denoised at once: 80 MB on the device
 Plane = npt.NDArray[np.uint8]

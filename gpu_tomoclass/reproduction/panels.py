@@ -155,16 +155,17 @@ def learning(axes: Axes, results: Mapping[str, CaseResult]) -> None:
         shade = str(0.05 + 0.6 * i / max(1, len(results)))
         axes.plot(pixels, wrong, marker=MARKS[i % len(MARKS)], color=shade, markersize=5, linewidth=1.3, label=title)
     axes.set(yscale="log", xlabel="painted pixels", ylabel="wrong pixels on painted planes (%)")
-    _plain_ticks(axes.yaxis, narrow=axes.get_ylim()[1] < 12 * axes.get_ylim()[0])
+    _plain_ticks(axes.yaxis)
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     if len(results) > 1:
         axes.legend(frameon=False)
 
 
-def _plain_ticks(axis: Any, *, narrow: bool) -> None:
-    """Numbers, not powers, on a logarithmic axis; on a narrow one at every whole multiple."""
-    shown = "12345678" if narrow else "25"
+def _plain_ticks(axis: Any) -> None:
+    """Numbers, not powers, on a logarithmic axis: the closer, the shorter it is."""
+    low, high = axis.get_view_interval()
+    shown = next(digits for limit, digits in ((12, "12345678"), (3000, "25"), (np.inf, "")) if high < limit * low)
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in shown else "")
 
@@ -203,7 +204,7 @@ def summary_figure(
         yticklabels=list(rows),
         ylim=(len(rows) - 0.5, -0.5),
     )
-    _plain_ticks(axes.xaxis, narrow=False)
+    _plain_ticks(axes.xaxis)
     axes.grid(axis="x", alpha=0.3, which="both")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -238,7 +239,7 @@ def sizes_figure(
     ):
         axes.set(xscale="log", xlabel=f"equivalent diameter ({unit})")
         axes.set_title(title, loc="left")
-        _plain_ticks(axes.xaxis, narrow=False)
+        _plain_ticks(axes.xaxis)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     return figure
