@@ -231,7 +231,7 @@ class _Fields(ABC):
 
     def __init__(self, device: Device, parameters: NadParameters, shape: tuple[int, ...]) -> None:
         self.device, self.parameters = device, parameters
-        self.planes: Array | None = None
+        self.planes: Array = None
 
     @abstractmethod
     def load(self, planes: Array, *, products: bool) -> None:
