@@ -11,9 +11,9 @@ def radii(*values: int) -> tuple[dict[str, int], ...]:
 
 DEFAULT = radii(1, 2, 4, 8, 16)
 SMALL = (
-    Planes(2, 37, 45, parameters=radii(1, 4)),
+    Planes(2, 21, 35, parameters=radii(1, 4)),
     Planes(1, 1, 40, "float", parameters=radii(2, 8)),
-    Planes(1, 35, 1, parameters=radii(3, 5)),
+    Planes(1, 17, 1, parameters=radii(3, 5)),
     Planes(1, 5, 3, "steps", parameters=radii(16)),
     Planes(1, 1, 1, "float", parameters=radii(0, 1)),
 )

@@ -66,7 +66,7 @@ def case(
 # The budget is that of the largest. Planes larger than a block in both directions; planes smaller than the
 # kernels, mirrored many times.
 SMALL = (
-    Some(Planes(1, 19, 35), (11, 21)),
+    Some(Planes(1, 11, 35), (11, 21)),
     Some(Planes(2, 17, 33), (0, 3)),
     Some(Planes(1, 9, 7, "float"), (1, 14)),
     Some(Planes(1, 1, 1), (0, 3)),

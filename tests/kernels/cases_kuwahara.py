@@ -11,7 +11,7 @@ def patches(*values: int) -> tuple[Parameters, ...]:
 
 # Pixels away from all edges, and none; ties between angles and positions; an even patch, which changes nothing.
 SMALL = (
-    Planes(2, 21, 35, parameters=patches(7)),
+    Planes(2, 11, 35, parameters=patches(7)),
     Planes(1, 9, 37, "float", patches(19)),
     Planes(1, 13, 17, "steps", patches(1, 5, 8)),
     Planes(1, 1, 40, parameters=patches(7)),
