@@ -47,7 +47,7 @@ def run(*arguments: object, expect: int = 0, interrupt_when: Callable[[], bool] 
     pid = os.spawnv(os.P_NOWAIT, command[0], command)  # not subprocess, which would take the child's usage
     peak, interrupted = 0, False
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        peak = max(peak, largest_resident(pid))
+        peak = largest_resident(pid) or peak  # the last answer: the first may still be of the forked parent
         if not interrupted and interrupt_when():
             os.kill(pid, signal.SIGINT)
             interrupted = True

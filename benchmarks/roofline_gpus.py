@@ -51,8 +51,8 @@ ASSUMPTIONS = (
     "Latencies, of one warp: 4 cycles per instruction with two in flight; 24 per shared and 200 per global access"
     " (between a hit in L1 and device memory), four in flight; 30 per barrier. Warps that do not fit come in waves.",
     "The gap between launches is 1.5 microseconds; the host needs 20 microseconds for each, while the GPU works.",
-    "A slab has as many planes as one thread of the classifier would choose with all memory free; the last one counts by"
-    " its planes. With two slabs at a time, as `classify` has them, a slab is half as large where memory is the limit.",
+    "A slab has as many planes as one thread of the classifier would choose with all memory free; the last one counts"
+    " by its planes. With two slabs at a time, as `classify` has them, a slab is half as large where memory is the limit.",
 )
 DRAM_EFFICIENCY = 0.9
 ISSUE_PER_CLOCK = 4
