@@ -52,7 +52,8 @@ ASSUMPTIONS = (
     " (between a hit in L1 and device memory), four in flight; 30 per barrier. Warps that do not fit come in waves.",
     "The gap between launches is 1.5 microseconds; the host needs 20 microseconds for each, while the GPU works.",
     "A slab has as many planes as one thread of the classifier would choose with all memory free; the last one counts"
-    " by its planes. With two slabs at a time, as `classify` has them, a slab is half as large where memory is the limit.",
+    " by its planes. With two slabs at a time, as `classify` has them, a slab is half as large where memory is the"
+    " limit.",
 )
 DRAM_EFFICIENCY = 0.9
 ISSUE_PER_CLOCK = 4
