@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from kernel_tools import (
     run_total,
 )
 
-from gpu_tomoclass.device.compiler import CompileError, LibraryCache, find_compiler
+from gpu_tomoclass.device.compiler import CompileError, LibraryCache, find_compiler, safe_tuning
 from gpu_tomoclass.device.native import NativeDevice, cpu_source
 from gpu_tomoclass.device.signature import parse_signatures
 from gpu_tomoclass.errors import ResourceError
@@ -130,6 +131,41 @@ def test_a_program_that_is_no_compiler(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CXX", "echo")
     with pytest.raises(ResourceError, match="echo cannot make a shared library"):
         find_compiler(LibraryCache(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("version", "machine", "expected"),
+    [
+        ("Debian clang version 14.0.6", "x86_64", False),
+        ("Intel(R) oneAPI DPC++/C++ Compiler 2025.0.4", "x86_64", False),
+        ("g++ (Debian 12.2.0-14) 12.2.0", "x86_64", True),
+        ("Apple clang version 16.0.0", "arm64", True),
+    ],
+)
+def test_clang_loses_registers_of_avx512(version: str, machine: str, expected: bool) -> None:
+    tuning = ("-march=native",)
+    assert (safe_tuning(tuning, version=version, machine=machine) == tuning) is expected
+    assert safe_tuning((), version=version, machine=machine) == ()
+
+
+def test_a_clang_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a script that says that it is one."""
+    script = tmp_path / "clang++"
+    script.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "clang version 99" || exec g++ "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    cache = LibraryCache(tmp_path / "cache")
+    compiler = find_compiler(cache)
+    if platform.machine() == "x86_64":
+        assert compiler.options[-1] == "-mno-avx512f"
+    code = """#ifdef __AVX512F__
+#define ANSWER 1
+#else
+#define ANSWER 0
+#endif
+extern "C" __attribute__((visibility("default"))) int answer() { return ANSWER; }
+"""
+    assert cache.library(code, compiler).answer() == 0
 
 
 def test_a_damaged_library_is_compiled_again(tmp_path: Path) -> None:
