@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -24,17 +23,13 @@ from typing import Any
 import distributed
 import numpy as np
 from bench_native import SHAPE, sample_plane
+from shared import model_of_two_classes, processor
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.annotations import Annotation
-from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.cluster import Cluster
 from gpu_tomoclass.device import choose_device
-from gpu_tomoclass.features import FeatureBank
-from gpu_tomoclass.model import Model
 from gpu_tomoclass.planes import usable_cores
 from gpu_tomoclass.stream import classify
-from gpu_tomoclass.training import train
 from gpu_tomoclass.volume import create_volume, open_volume
 
 RESULTS = Path(__file__).parent / "results" / "cluster.json"
@@ -48,17 +43,6 @@ def make_volume(path: Path, n_planes: int) -> None:
             writer.write_plane(z, np.roll(plane, 3 * z, axis=1))
 
 
-def make_model(path: Path, features: str) -> Model:
-    """Bright and dark pixels of one plane; what they mean does not matter here."""
-    with open_volume(path) as volume:
-        y, x = (a.ravel() for a in np.mgrid[0 : SHAPE[0] : 7, 0 : SHAPE[1] : 7])
-        bright = volume.plane(0)[y, x] > np.median(volume.plane(0))
-        classes = default_classes(["dark", "bright"])
-        annotation = Annotation.from_voxels(np.zeros_like(y), y, x, 1 + bright, shape=volume.shape, classes=classes)
-        bank = FeatureBank.create(features)
-        return train(volume, annotation, bank=bank, n_trees=200, device=choose_device("native")).model
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--planes", type=int, default=48)
@@ -69,7 +53,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         make_volume(folder / "v.tif", given.planes)
-        model = make_model(folder / "v.tif", given.features)
+        with open_volume(folder / "v.tif") as volume:
+            model = model_of_two_classes(volume, given.features)
         ways: dict[str, dict[str, Any]] = {
             "1 process, 1 thread": {"device": choose_device("native", threads=1)},
             f"1 process, {cores} threads": {"device": choose_device("native", threads=cores)},
@@ -119,15 +104,6 @@ def main() -> None:
     }
     RESULTS.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
-
-
-def processor() -> str:
-    """Its name, where the system tells."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":

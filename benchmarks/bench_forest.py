@@ -24,6 +24,7 @@ import numpy as np
 import sklearn
 from bench_native import sample_plane
 from scipy.ndimage import gaussian_filter
+from shared import processor
 from sklearn.ensemble import RandomForestClassifier
 
 from gpu_tomoclass import __version__
@@ -138,7 +139,7 @@ def main() -> None:
         "scikit-learn": sklearn.__version__,
         "python": platform.python_version(),
         "native": device.description,
-        "cpu": next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "?"),
+        "cpu": processor(),
         "threads": given.threads,
         "n_pixels": features.shape[1],
         "n_features": features.shape[0],
@@ -150,11 +151,6 @@ def main() -> None:
         stored["forests"][name] = {**measured, "rounds": rounds, "load_after": round(os.getloadavg()[0], 2)}
         given.json.parent.mkdir(exist_ok=True)
         given.json.write_text(json.dumps(stored, indent=1) + "\n")
-
-
-def _cpu_lines() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    return info.read_text().splitlines() if info.exists() else []
 
 
 if __name__ == "__main__":

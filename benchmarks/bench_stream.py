@@ -23,40 +23,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_cluster import processor
 from main_run import STOPPED, has_lines, run
+from shared import model_of_two_classes, processor
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.annotations import Annotation
-from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.device import choose_device
-from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.model import Model, save_model
 from gpu_tomoclass.plane_workers import Work
 from gpu_tomoclass.planes import usable_cores
 from gpu_tomoclass.slabs import SlabClassifier, Wanted
 from gpu_tomoclass.staging import Product, Slab, Staging
 from gpu_tomoclass.stream import classify
-from gpu_tomoclass.training import train
 from gpu_tomoclass.volume import Volume, create_volume, open_volume
 
 RESULTS = Path(__file__).parent / "results" / "stream.json"
 BANKS = {"neighbors": 10, "weka-default": 200, "paper": 200}  # and their trees
 DEEPER = 4
 PLANES_WHEN_STOPPED = 120
-
-
-def make_model(volume: Volume, features: str, *, n_trees: int) -> Model:
-    """Bright and dark pixels of the middle plane; what they mean does not matter here."""
-    _, ny, nx = volume.shape
-    z = volume.shape[0] // 2
-    plane = volume.plane(z)
-    y, x = (a.ravel() for a in np.mgrid[0:ny:7, 0:nx:7])
-    label = 1 + (plane[y, x] > np.median(plane))
-    classes = default_classes(["dark", "bright"])
-    annotation = Annotation.from_voxels(np.full_like(y, z), y, x, label, shape=volume.shape, classes=classes)
-    bank = FeatureBank.create(features)
-    return train(volume, annotation, bank=bank, n_trees=n_trees, device=choose_device("native")).model
 
 
 def stages(volume: Volume, model: Model, *, threads: int, n_planes: int, folder: Path) -> dict[str, float]:
@@ -143,7 +126,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.volume.parent) as name, open_volume(given.volume) as volume:
         folder = Path(name)
-        models = {bank: make_model(volume, bank, n_trees=n_trees) for bank, n_trees in BANKS.items()}
+        models = {bank: model_of_two_classes(volume, bank, n_trees=n_trees) for bank, n_trees in BANKS.items()}
         record = {
             "what": "stages of classify alone and together (seconds, fastest of the rounds); peak memory by depth",
             "gpu_tomoclass": __version__,

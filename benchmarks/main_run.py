@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_cluster import processor
+from shared import processor
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.planes import usable_cores
@@ -62,6 +62,12 @@ def run(*arguments: object, expect: int = 0, interrupt_when: Callable[[], bool] 
     }
     print(f"{arguments[0]}: {cost}", flush=True)
     return cost
+
+
+def answer(*arguments: object) -> Any:
+    """What a command says with ``--json``."""
+    command = [sys.executable, "-m", "gpu_tomoclass", *map(str, arguments), "--json", "-q"]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def largest_resident(pid: int) -> int:
@@ -116,23 +122,9 @@ def main() -> None:
             "--class-names", "vacuum,rubber,silica", "--device", given.device,
             "--cache", folder / "cache", "-q",
         )  # fmt: skip
-        plan = subprocess.run(
-            [sys.executable, "-m", "gpu_tomoclass", "plan", given.volume, model, "-o", labels, "--device", given.device,
-             "--json", "-q"],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        planned = json.loads(plan.stdout)
-        classify = (
-            "classify",
-            given.volume,
-            model,
-            "-o",
-            labels,
-            "--device",
-            given.device,
-            "--planes",
-            f"0:{n_planes}",
-        )
+        planned = answer("plan", given.volume, model, "-o", labels, "--device", given.device)
+        planes = f"0:{n_planes}"
+        classify = ("classify", given.volume, model, "-o", labels, "--device", given.device, "--planes", planes)
         partial = folder / (labels.name + ".partial") / "done.jsonl"
         halfway = has_lines(partial, n_planes // 2 // planned["slab_planes"])
         steps["classify, interrupted"] = run(*classify, expect=STOPPED, interrupt_when=halfway)
@@ -151,10 +143,7 @@ def main() -> None:
             ):
                 for z in range(n_planes):
                     writer.write_plane(z, whole.plane(z))
-        evaluated = subprocess.run(
-            [sys.executable, "-m", "gpu_tomoclass", "evaluate", labels, truth, "--json", "-q"],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
+        scores = answer("evaluate", labels, truth)
         both = [steps["classify, interrupted"], steps["classify, resumed"]]
         seconds = sum(step["seconds"] for step in both)
         record = {
@@ -171,7 +160,7 @@ def main() -> None:
             "seconds_for_the_volume": round(seconds * shape[0] / n_planes, 1),
             "extrapolated": n_planes != shape[0],
             "profile_of_the_resumed_part": json.loads(profile.read_text()),
-            "scores": json.loads(evaluated.stdout),
+            "scores": scores,
             "tws_hours_for_the_volume_on_another_machine": round(TWS_HOURS, 2),
         }
     RESULTS.write_text(json.dumps(record, indent=1) + "\n")

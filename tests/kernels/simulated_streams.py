@@ -116,7 +116,7 @@ class Schedule:
     def new_stream(self, *, non_blocking: bool = False) -> Stream:
         self.note("cuda.Stream.__init__", None, non_blocking=non_blocking)
         if not non_blocking:
-            raise NotImplementedError("streams that wait for the default stream are not simulated")
+            raise AssertionError("a stream that waits for the default stream makes the threads wait for each other")
         stream = Stream(self)
         with self.lock:
             self.streams.append(stream)
