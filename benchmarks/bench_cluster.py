@@ -26,11 +26,11 @@ from bench_native import SHAPE, sample_plane
 from shared import model_of_two_classes, processor
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.cluster import Cluster
+from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.cluster import Cluster
 from gpu_tomoclass.device import choose_device
-from gpu_tomoclass.planes import usable_cores
-from gpu_tomoclass.stream import classify
-from gpu_tomoclass.volume import create_volume, open_volume
+from gpu_tomoclass.device.cores import usable_cores
+from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
 RESULTS = Path(__file__).parent / "results" / "cluster.json"
 

@@ -28,11 +28,11 @@ from shared import processor
 from sklearn.ensemble import RandomForestClassifier
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.accelerated.forest import DeviceForest
 from gpu_tomoclass.device import choose_device
-from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.forest.grow_sklearn import forest_from_sklearn
 from gpu_tomoclass.forest.predict import predict_probabilities
-from gpu_tomoclass.forest.train import forest_from_sklearn
+from gpu_tomoclass.forest.predict_on_device import DeviceForest
 
 RESULTS = Path(__file__).parent / "results" / "forest_native.json"
 # Training rows, and the share of them with a random label: what decides how many nodes the trees have.

@@ -26,20 +26,21 @@ from bench_native import sample_plane
 from scipy.ndimage import gaussian_filter
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.accelerated.engine import TO_DEVICE, FeatureEngine, accelerated_family
-from gpu_tomoclass.accelerated.forest import DeviceForest
-from gpu_tomoclass.accelerated.labels import device_labels
-from gpu_tomoclass.accelerated.source import BlockRequest, DeviceSource, Workspace
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.classifier import FROM_DEVICE
+from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.on_device import FROM_DEVICE
 from gpu_tomoclass.device import Device, choose_device
-from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.device.workspace import Workspace
+from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.engine import TO_DEVICE, FeatureEngine, accelerated_family
+from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.forest.arrays import Forest
-from gpu_tomoclass.forest.train import train_forest
-from gpu_tomoclass.intensity import IntensityScale
-from gpu_tomoclass.model import Model
-from gpu_tomoclass.stream import classify
-from gpu_tomoclass.volume import create_volume, open_volume
+from gpu_tomoclass.forest.grow_sklearn import train_forest
+from gpu_tomoclass.forest.labels_on_device import device_labels
+from gpu_tomoclass.forest.predict_on_device import DeviceForest
+from gpu_tomoclass.model.model import Model
+from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
 PREDICTIONS = Path(__file__).parent / "results" / "roofline.json"
 TRAINING_ROWS = 5000

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gpu_tomoclass.accelerated.engine import FeatureEngine, accelerated_family
 from gpu_tomoclass.device import Device, NumpyDevice, choose_device
-from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.engine import FeatureEngine, accelerated_family
 
 SHAPE = (317, 428)
 # Seconds, TWS 4.0.0, 2 threads, 2-core AMD EPYC (Zen 4), one plane of 317 x 428, 16 bit; warm, median of 3.

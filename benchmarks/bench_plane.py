@@ -19,16 +19,16 @@ import numpy as np
 from bench_native import TWS, sample_plane
 from scipy import ndimage, signal
 
-from gpu_tomoclass.accelerated.engine import FeatureEngine
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.classifier import Classifier
+from gpu_tomoclass.classification.on_device import Classifier
+from gpu_tomoclass.classification.pipeline import Pipeline
 from gpu_tomoclass.device import Device, NumpyDevice, choose_device
-from gpu_tomoclass.features import FeatureBank
-from gpu_tomoclass.forest.engines import grow_forest
-from gpu_tomoclass.intensity import IntensityScale
-from gpu_tomoclass.model import Model
-from gpu_tomoclass.pipeline import Pipeline
-from gpu_tomoclass.reference.disk import disk_half_widths
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.engine import FeatureEngine
+from gpu_tomoclass.features.intensity import IntensityScale
+from gpu_tomoclass.features.reference.disk import disk_half_widths
+from gpu_tomoclass.forest.grow import grow_forest
+from gpu_tomoclass.model.model import Model
 
 RESULTS = Path(__file__).parent / "results"
 TWS_PLANE, TWS_FOREST = 14.6, 2.5

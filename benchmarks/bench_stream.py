@@ -27,14 +27,16 @@ from main_run import STOPPED, has_lines, run
 from shared import model_of_two_classes, processor
 
 from gpu_tomoclass import __version__
+from gpu_tomoclass.classification.backoff import SlabClassifier
+from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.slab import Product, Slab, Wanted
+from gpu_tomoclass.classification.staging import Staging
+from gpu_tomoclass.classification.workers import Work
 from gpu_tomoclass.device import choose_device
-from gpu_tomoclass.model import Model, save_model
-from gpu_tomoclass.plane_workers import Work
-from gpu_tomoclass.planes import usable_cores
-from gpu_tomoclass.slabs import SlabClassifier, Wanted
-from gpu_tomoclass.staging import Product, Slab, Staging
-from gpu_tomoclass.stream import classify
-from gpu_tomoclass.volume import Volume, create_volume, open_volume
+from gpu_tomoclass.device.cores import usable_cores
+from gpu_tomoclass.model.model import Model, save_model
+from gpu_tomoclass.volumes.opening import create_volume, open_volume
+from gpu_tomoclass.volumes.volume import Volume
 
 RESULTS = Path(__file__).parent / "results" / "stream.json"
 BANKS = {"neighbors": 10, "weka-default": 200, "paper": 200}  # and their trees

@@ -15,17 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
-from gpu_tomoclass.annotations import Annotation
+from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass.classification.classify_volume import Classifier
 from gpu_tomoclass.device import choose_device
-from gpu_tomoclass.features import FeatureBank
-from gpu_tomoclass.intensity import IntensityScale, prepare_plane
-from gpu_tomoclass.planes import map_in_order
-from gpu_tomoclass.simulation.pillar import simulate_sample
-from gpu_tomoclass.stream import Classifier
-from gpu_tomoclass.strokes import draw_strokes
-from gpu_tomoclass.training import train
-from gpu_tomoclass.volume import create_volume, open_volume
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.intensity import IntensityScale
+from gpu_tomoclass.features.prepare import prepare_plane
+from gpu_tomoclass.studies.simulation.pillar import simulate_sample
+from gpu_tomoclass.studies.strokes import draw_strokes
+from gpu_tomoclass.training.in_order import map_in_order
+from gpu_tomoclass.training.train_model import train
+from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
 RESULTS = Path(__file__).parent / "results"
 TIE = 1e-5

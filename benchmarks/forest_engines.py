@@ -24,17 +24,19 @@ import sklearn
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.evaluate import Confusion
-from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.device.cores import worker_count
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.intensity import IntensityScale
+from gpu_tomoclass.features.prepare import prepare_plane
+from gpu_tomoclass.forest.grow_sklearn import train_forest
+from gpu_tomoclass.forest.grow_weka import train_weka
 from gpu_tomoclass.forest.predict import predict_probabilities
-from gpu_tomoclass.forest.train import train_forest
 from gpu_tomoclass.forest.trained import TrainedForest
-from gpu_tomoclass.forest.weka_train import train_weka
-from gpu_tomoclass.intensity import IntensityScale, prepare_plane
-from gpu_tomoclass.planes import map_in_order, worker_count
-from gpu_tomoclass.simulation.pillar import simulate_sample
-from gpu_tomoclass.strokes import draw_strokes
-from gpu_tomoclass.volume import open_volume
+from gpu_tomoclass.labels.evaluate import Confusion
+from gpu_tomoclass.studies.simulation.pillar import simulate_sample
+from gpu_tomoclass.studies.strokes import draw_strokes
+from gpu_tomoclass.training.in_order import map_in_order
+from gpu_tomoclass.volumes.opening import open_volume
 
 RESULTS = Path(__file__).parent / "results" / "forest_engines.json"
 N_BINS = 256

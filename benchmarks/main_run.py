@@ -28,9 +28,9 @@ import numpy as np
 from shared import processor
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.planes import usable_cores
-from gpu_tomoclass.strokes import draw_strokes
-from gpu_tomoclass.volume import create_volume, open_volume
+from gpu_tomoclass.device.cores import usable_cores
+from gpu_tomoclass.studies.strokes import draw_strokes
+from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
 RESULTS = Path(__file__).parent / "results" / "main_run.json"
 STOPPED = 6  # exit code of a run that was interrupted and can be resumed

@@ -44,10 +44,10 @@ from roofline_instructions import USEFUL  # noqa: E402
 from roofline_report import GOAL_RATIO, above_the_floor, markdown  # noqa: E402
 
 from gpu_tomoclass import __version__  # noqa: E402
-from gpu_tomoclass.accelerated.engine import accelerated_family  # noqa: E402
 from gpu_tomoclass.device.cuda import OPTIONS  # noqa: E402
-from gpu_tomoclass.features import FeatureBank  # noqa: E402
-from gpu_tomoclass.kernels import kernel_source  # noqa: E402
+from gpu_tomoclass.device.sources import kernel_source  # noqa: E402
+from gpu_tomoclass.features.bank import FeatureBank  # noqa: E402
+from gpu_tomoclass.features.engine import accelerated_family  # noqa: E402
 
 RESULTS = HERE / "results"
 

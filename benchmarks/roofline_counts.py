@@ -17,16 +17,16 @@ from roofline_gpus import Gpu
 from roofline_instructions import machine_classes
 from sklearn.ensemble import RandomForestClassifier
 
-from gpu_tomoclass.accelerated.engine import FeatureEngine
-from gpu_tomoclass.accelerated.forest import DeviceForest
-from gpu_tomoclass.accelerated.labels import device_labels
-from gpu_tomoclass.classifier import MAX_SLAB, MEMORY_SHARE
+from gpu_tomoclass.classification.on_device import MAX_SLAB, MEMORY_SHARE
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.device.base import Array
 from gpu_tomoclass.device.dry import DryDevice
-from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.engine import FeatureEngine
 from gpu_tomoclass.forest.arrays import Forest
-from gpu_tomoclass.forest.train import forest_from_sklearn
+from gpu_tomoclass.forest.grow_sklearn import forest_from_sklearn
+from gpu_tomoclass.forest.labels_on_device import device_labels
+from gpu_tomoclass.forest.predict_on_device import DeviceForest
 
 SMALL_SHAPES = ((40, 64), (80, 128))  # four times the pixels, in blocks that are as full
 EXECUTED = 6  # launches of a kernel with different numbers that are interpreted; later ones count as their mean

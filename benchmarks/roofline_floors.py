@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from roofline_counts import Launch, small_features, standard_forest
 
-from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.reference.kuwahara import line_offsets
+from gpu_tomoclass.features.reference.membrane import membrane_kernels
 from gpu_tomoclass.forest.arrays import LEAF, Forest
-from gpu_tomoclass.reference.kuwahara import line_offsets
-from gpu_tomoclass.reference.membrane import membrane_kernels
 
 SAMPLE = (64, 128)  # pixels whose ways down the trees are counted
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gpu_tomoclass.annotations import Annotation
+from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.device import choose_device
-from gpu_tomoclass.features import FeatureBank
-from gpu_tomoclass.model import Model
-from gpu_tomoclass.training import train
-from gpu_tomoclass.volume import Volume
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.model.model import Model
+from gpu_tomoclass.training.train_model import train
+from gpu_tomoclass.volumes.volume import Volume
 
 
 def processor() -> str:

@@ -4,7 +4,8 @@
 
 Phantoms and a silica-filled pillar are simulated in several ways; more groups (volumes of one specimen with one truth,
 classes 0..k-1) are given by their files. Of each pair: the accuracy, that of a model trained on the target itself, and
-what ``gpu_tomoclass.drift`` says without knowing the truth. Writes benchmarks/results/transfer.json, prints a table.
+what ``gpu_tomoclass.training.drift`` says without knowing the truth. Writes benchmarks/results/transfer.json, prints
+a table.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from pathlib import Path
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.accelerated.engine import FeatureEngine
-from gpu_tomoclass.accelerated.forest import DeviceForest
-from gpu_tomoclass.annotations import Annotation
+from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.device import choose_device
-from gpu_tomoclass.drift import LOST_ACCURACY, SAMPLE_PIXELS, compare
-from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.engine import FeatureEngine
+from gpu_tomoclass.features.prepare import prepare_plane
 from gpu_tomoclass.forest.predict import predict_probabilities
-from gpu_tomoclass.intensity import prepare_plane
-from gpu_tomoclass.simulation.phantom import simulate_phantom
-from gpu_tomoclass.simulation.pillar import simulate_sample
-from gpu_tomoclass.simulation.tilt_series import tilt_angles
-from gpu_tomoclass.strokes import draw_strokes
-from gpu_tomoclass.training import train
-from gpu_tomoclass.volume import create_volume, open_volume
+from gpu_tomoclass.forest.predict_on_device import DeviceForest
+from gpu_tomoclass.studies.simulation.phantom import simulate_phantom
+from gpu_tomoclass.studies.simulation.pillar import simulate_sample
+from gpu_tomoclass.studies.simulation.tilt_series import tilt_angles
+from gpu_tomoclass.studies.strokes import draw_strokes
+from gpu_tomoclass.training.drift import LOST_ACCURACY, SAMPLE_PIXELS, compare
+from gpu_tomoclass.training.train_model import train
+from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
 RESULTS = Path(__file__).parent / "results"
 WEDGE = tilt_angles(-76, 76, 2)

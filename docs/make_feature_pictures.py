@@ -21,7 +21,7 @@ import numpy as np
 from skimage.io import imsave
 from skimage.transform import iradon, radon
 
-from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.features.bank import FeatureBank
 
 FOLDER = Path(__file__).parent / "features"
 SIDE, SHOWN = 160, 128  # pixels of the phantom and of its middle part in the pictures

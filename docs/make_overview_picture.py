@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from gpu_tomoclass.baseline import otsu_thresholds, threshold_labels
-from gpu_tomoclass.pictures import class_image, grey_image
-from gpu_tomoclass.volume import open_volume
+from gpu_tomoclass.labels.pictures import class_image, grey_image
+from gpu_tomoclass.volumes.opening import open_volume
 
 PLANE = 7
 

@@ -22,19 +22,25 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.accelerated.engine import FeatureEngine, accelerated_family
-from gpu_tomoclass.accelerated.forest import DeviceForest
-from gpu_tomoclass.accelerated.labels import device_labels
-from gpu_tomoclass.accelerated.tolerances import FOREST, NAD, NAD_VOLUME, TOLERANCES, Tolerance, largest_difference
 from gpu_tomoclass.baseline import NadParameters, nad_planes, nad_volume
-from gpu_tomoclass.device import DEVICES, Device, NumpyDevice, choose_device
+from gpu_tomoclass.device import (
+    DEVICES,
+    FOREST,
+    NAD,
+    NAD_VOLUME,
+    TOLERANCES,
+    Device,
+    NumpyDevice,
+    Tolerance,
+    available_bytes,
+    choose_device,
+    largest_difference,
+    usable_cores,
+)
 from gpu_tomoclass.errors import TomoclassError
-from gpu_tomoclass.families import FAMILIES, ORIGINAL
-from gpu_tomoclass.features import FeatureBank, FeatureBlock
-from gpu_tomoclass.forest.arrays import LEAF, Forest
-from gpu_tomoclass.forest.predict import predict_classes, predict_probabilities
-from gpu_tomoclass.memory import available_bytes
-from gpu_tomoclass.planes import Progress, usable_cores
+from gpu_tomoclass.features import FAMILIES, ORIGINAL, FeatureBank, FeatureBlock, FeatureEngine, accelerated_family
+from gpu_tomoclass.forest import LEAF, DeviceForest, Forest, device_labels, predict_classes, predict_probabilities
+from gpu_tomoclass.types import Progress
 
 COMPARED = (2, 131, 157)  # planes, rows, columns: primes, so that blocks of kernels are cut off
 TIMED = (400, 400)

@@ -1,5 +1,5 @@
 // Bilateral filter of 8-bit planes: a mean over the pixels that are near in place and in grey level.
-// Python: gpu_tomoclass/accelerated/bilateral.py
+// Python: gpu_tomoclass/features/accelerated/bilateral.py
 //
 //   result = floor(sum w(q) grey(q) / sum w(q)),   w(q) = near(|grey(q) - grey(p)|) spatial(q - p)
 //

@@ -1,4 +1,4 @@
-// Bilateral filter of 8-bit planes on a CPU; see bilateral.cu.   Python: gpu_tomoclass/accelerated/bilateral.py
+// Bilateral filter of 8-bit planes on a CPU; see bilateral.cu.   Python: gpu_tomoclass/features/accelerated/bilateral.py
 //
 // A block is one task of a CPU thread: ROWS x COLUMNS pixels, from a tile of grey levels with its surroundings, 0
 // outside of the plane. The compiler gathers both range weights of a difference at once, as one number of 64 bits, for

@@ -1,4 +1,4 @@
-// Gaussian blur with ImageJ's weights, one pass per axis.   Python: gpu_tomoclass/accelerated/blur.py
+// Gaussian blur with ImageJ's weights, one pass per axis.   Python: gpu_tomoclass/features/accelerated/blur.py
 //
 //   result[i] = v[i] w[0] + e[i] v[0] + e[n - 1 - i] v[n - 1]
 //               + sum over k = 1 .. radius - 1 of (v[i - k] + v[i + k]) w[k]
@@ -16,7 +16,7 @@
 // Compile-time: LANES, ROWS (block), PIXELS, RUN (chunks of LANES * PIXELS pixels of a block: along x in blur_x, along
 // y in blur_y).
 #define CHUNK (LANES * PIXELS)
-#define HALO 49  // largest radius - 1; accelerated/blur.py refuses more
+#define HALO 49  // largest radius - 1; features/accelerated/blur.py refuses more
 
 // Where ImageJ starts to add the rest beyond the end: at n - radius it is of the size of rounding errors, and yet added
 // where the start of the line is out of reach.

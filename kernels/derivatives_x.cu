@@ -1,4 +1,4 @@
-// Gaussian kernels of several orders along x, from one reading.   Python: gpu_tomoclass/accelerated/derivatives.py
+// Gaussian kernels of several orders along x, from one reading.   Python: gpu_tomoclass/features/accelerated/derivatives.py
 //
 //   even order:  result[i, z, y, x] = w_i0 v[x] + sum over k = 1..half_i of w_ik (v[x - k] + v[x + k])
 //   odd order:   the same with v[x - k] - v[x + k]

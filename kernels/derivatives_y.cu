@@ -1,4 +1,4 @@
-// Gaussian kernels along y, and what is made of the derivatives.   Python: gpu_tomoclass/accelerated/derivatives.py
+// Gaussian kernels along y, and what is made of the derivatives.   Python: gpu_tomoclass/features/accelerated/derivatives.py
 //
 //   even order:  s[y] = w_0 v[y] + sum over k = 1..half of w_k (v[y - k] + v[y + k]);  odd order: v[y - k] - v[y + k]
 //

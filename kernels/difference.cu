@@ -1,4 +1,4 @@
-// Up to four images less the same other one.   Python: gpu_tomoclass/accelerated/edges.py
+// Up to four images less the same other one.   Python: gpu_tomoclass/features/accelerated/edges.py
 //
 //   result[k] = (a, b, c or d) - other     for k = 0 .. gridDim.y - 1
 //

@@ -1,4 +1,4 @@
-// Anisotropic diffusion after Tschumperle and Deriche.   Python: gpu_tomoclass/accelerated/diffusion.py
+// Anisotropic diffusion after Tschumperle and Deriche.   Python: gpu_tomoclass/features/accelerated/diffusion.py
 //
 //   20 iterations:  T = u u^T base^-a1 + v v^T base^-a2, base = 1 + (l1 + l2) / edge_range, l1, l2 eigenvalues
 //                   of the gradient's structure tensor, u lies along the edge and v across it

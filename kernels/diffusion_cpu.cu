@@ -1,5 +1,5 @@
 // Anisotropic diffusion on a CPU: a whole chain of steps per block; formulas in diffusion.cu.
-// Python: gpu_tomoclass/accelerated/diffusion.py
+// Python: gpu_tomoclass/features/accelerated/diffusion.py
 //
 // A block is a task of one CPU thread: one channel of one plane, all iterations. Its scratch holds the image, its speed
 // and the tensor, row by row side by side, so that a step is one pass through memory in order: row y moves, then the

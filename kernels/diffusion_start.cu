@@ -1,4 +1,4 @@
-// What anisotropic diffusion asks of a plane first.   Python: gpu_tomoclass/accelerated/diffusion.py
+// What anisotropic diffusion asks of a plane first.   Python: gpu_tomoclass/features/accelerated/diffusion.py
 //
 //   limits[z] = minimum, maximum, standard deviation (divided by n) of the plane cut to whole numbers
 //

@@ -1,4 +1,4 @@
-// Minimum or maximum over ImageJ's disks.   Python: gpu_tomoclass/accelerated/ranks.py
+// Minimum or maximum over ImageJ's disks.   Python: gpu_tomoclass/features/accelerated/ranks.py
 //
 // `runs` makes, for each row of the padded plane of keys, tables of the extreme of 2^k pixels from each pixel on:
 //

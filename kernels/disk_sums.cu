@@ -1,4 +1,4 @@
-// Mean or variance over ImageJ's disks, rounded as ImageJ rounds.   Python: gpu_tomoclass/accelerated/ranks.py
+// Mean or variance over ImageJ's disks, rounded as ImageJ rounds.   Python: gpu_tomoclass/features/accelerated/ranks.py
 //
 //   mean = S1 / n     variance = max(0, (S2 - S1^2 / n) / n)     S1, S2: sums of v and v^2 over the disk, in double
 //

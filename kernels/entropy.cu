@@ -1,4 +1,4 @@
-// Entropy of the grey levels in a disk, for the darkest 32, 64, 128 and 256 levels.   Python: gpu_tomoclass/accelerated/entropy.py
+// Entropy of the grey levels in a disk, for the darkest 32, 64, 128 and 256 levels.   Python: gpu_tomoclass/features/accelerated/entropy.py
 //
 //   H = -sum over levels k < bins of (c_k / n) log2(c_k / n) = (T(n) - sum of T(c_k)) / n      T(c) = c log2(c)
 //

@@ -1,4 +1,4 @@
-// Smallest and largest finite value of each plane.   Python: gpu_tomoclass/accelerated/source.py
+// Smallest and largest finite value of each plane.   Python: gpu_tomoclass/features/accelerated/source.py
 //
 // First step: block (b, z) reads every gridDim.x-th run of THREADS pixels of plane z, coalesced, 4 bytes per pixel, two
 // comparisons each; its threads meet in shared memory. Second step: one thread per plane joins the parts.

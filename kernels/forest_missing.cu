@@ -1,6 +1,6 @@
 // Pixels with missing values, which forest.cu and forest_values.cu leave as NaN.
 //
-// Python: gpu_tomoclass/accelerated/forest.py
+// Python: gpu_tomoclass/forest/predict_on_device.py
 //
 // Where a value is missing the walk goes left with weight left_fraction and right with the rest: it takes the left
 // child and notes the right one with its weight on a stack, one per thread. Few threads share the pixels, so that the

@@ -1,6 +1,6 @@
 // What a forest sees of its pixels: for each value its rank among the thresholds.
 //
-// Python: gpu_tomoclass/accelerated/forest.py
+// Python: gpu_tomoclass/forest/predict_on_device.py
 //
 //   rank[column, p] = number of the column's thresholds <= values[feature of column, p];   MISSING for NaN
 //

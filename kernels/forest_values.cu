@@ -1,6 +1,6 @@
 // Class probabilities of pixels by a large random forest.
 //
-// Python: gpu_tomoclass/accelerated/forest.py
+// Python: gpu_tomoclass/forest/predict_on_device.py
 //
 //   probability[c, p] = sum over trees of votes[leaf(tree, p), c] / the same summed over c
 //

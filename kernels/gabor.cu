@@ -1,4 +1,4 @@
-// Responses of Gabor kernels of 10 angles.   Python: gpu_tomoclass/accelerated/gabor.py
+// Responses of Gabor kernels of 10 angles.   Python: gpu_tomoclass/features/accelerated/gabor.py
 //
 //   response[angle, y, x] = sum over j, i of kernel[angle, j, i] plane[y - j, x - i]      |i|, |j| <= REACH
 //

@@ -1,4 +1,4 @@
-// Responses of Gabor kernels of 10 angles, for a CPU.   Python: gpu_tomoclass/accelerated/gabor.py
+// Responses of Gabor kernels of 10 angles, for a CPU.   Python: gpu_tomoclass/features/accelerated/gabor.py
 //
 // As kernels/gabor.cu, but what the kernels of one size and phase share is formed once for all their banks: for TILE
 // pixels a table of sums and differences over (+-dx, +-dy), of which the responses are products with taps, [TILE x

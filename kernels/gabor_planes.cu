@@ -1,4 +1,4 @@
-// Before and after the Gabor filters: a plane with its margin; the extremes over angles.   Python: accelerated/gabor.py
+// Before and after the Gabor filters: a plane with its margin; the extremes over angles.   Python: features/accelerated/gabor.py
 //
 //   padded = plane - a mean, mirrored;    result = max, min over angles of (response - its mean) / its deviation
 //

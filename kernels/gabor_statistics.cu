@@ -1,4 +1,4 @@
-// Means of planes, means and deviations of Gabor responses.   Python: gpu_tomoclass/accelerated/gabor.py
+// Means of planes, means and deviations of Gabor responses.   Python: gpu_tomoclass/features/accelerated/gabor.py
 //
 // `gabor_sums` reads 4 bytes per pixel, coalesced, and adds in double; `gabor_statistics` adds the parts that
 // `gabor_filter` has left. Threads of a block meet in shared memory.

@@ -1,4 +1,4 @@
-// Mean of the calmest of all lines through each pixel.   Python: gpu_tomoclass/accelerated/kuwahara.py
+// Mean of the calmest of all lines through each pixel.   Python: gpu_tomoclass/features/accelerated/kuwahara.py
 //
 //   raised = image - low                                      low: the plane's minimum
 //   mean_a = sum over line a of raised / n_a,   variance_a = sum over line a of raised^2 / n_a - mean_a^2

@@ -1,4 +1,4 @@
-// Mean of the calmest of all lines through each pixel, for a CPU.   Python: gpu_tomoclass/accelerated/kuwahara.py
+// Mean of the calmest of all lines through each pixel, for a CPU.   Python: gpu_tomoclass/features/accelerated/kuwahara.py
 //
 // As kernels/kuwahara.cu. A block has BAND rows of a plane: angle after angle it computes means and figures of these
 // rows and those within `half` of them into a scratch that stays in the second-level cache, then looks for the calmest.

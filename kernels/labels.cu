@@ -1,4 +1,4 @@
-// The label value of the largest probability, the first of equals.   Python: gpu_tomoclass/accelerated/labels.py
+// The label value of the largest probability, the first of equals.   Python: gpu_tomoclass/forest/labels_on_device.py
 //
 //   label[p] = values[argmax over c of probability[c, p]]
 //

@@ -1,4 +1,4 @@
-// How far 8-bit planes lie below their Lipschitz cover.   Python: gpu_tomoclass/accelerated/lipschitz.py
+// How far 8-bit planes lie below their Lipschitz cover.   Python: gpu_tomoclass/features/accelerated/lipschitz.py
 //
 //   cover(p) = max over q of grey(q) - cost(p, q),   result = 255 + grey - cover
 //

@@ -1,5 +1,5 @@
 // How far 8-bit planes lie below their Lipschitz cover, on a CPU; see lipschitz.cu.
-// Python: gpu_tomoclass/accelerated/lipschitz.py
+// Python: gpu_tomoclass/features/accelerated/lipschitz.py
 //
 // A block is one task of a CPU thread: one plane and one slope. Each row first takes what the row above demands, many
 // pixels at a time, then runs along itself, one pixel after the other.

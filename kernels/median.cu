@@ -1,4 +1,4 @@
-// Median over ImageJ's disks by a window that slides over ranks.   Python: gpu_tomoclass/accelerated/ranks.py
+// Median over ImageJ's disks by a window that slides over ranks.   Python: gpu_tomoclass/features/accelerated/ranks.py
 //
 // Within a tile every pixel has its own rank (median_ranks.cu), so the pixels in a window are a set of ranks: one bit each.
 // A thread has such a set and slides its window along a line of the tile. A step clears the bits that leave and sets those

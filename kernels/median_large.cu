@@ -1,4 +1,4 @@
-// Median over ImageJ's disks that are too large for median.cu on a GPU.   Python: gpu_tomoclass/accelerated/ranks.py
+// Median over ImageJ's disks that are too large for median.cu on a GPU.   Python: gpu_tomoclass/features/accelerated/ranks.py
 //
 // Keys are the bits of the float32 values as integers in the same order. The median's key is found bit by bit, from the
 // highest on: a bit is set if at most n / 2 keys of the disk are below the number found so far with that bit set. Bits that all

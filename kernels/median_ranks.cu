@@ -1,4 +1,4 @@
-// Sorts the pixels of each tile of a plane, for median.cu.   Python: gpu_tomoclass/accelerated/ranks.py
+// Sorts the pixels of each tile of a plane, for median.cu.   Python: gpu_tomoclass/features/accelerated/ranks.py
 //
 //   sorted[tile] = the values of the tile and its margin, ascending     ranks[tile, i] = place of pixel i in sorted
 //

@@ -1,4 +1,4 @@
-// Sorts the pixels of each tile of a plane, for median.cu, on a CPU.   Python: gpu_tomoclass/accelerated/ranks.py
+// Sorts the pixels of each tile of a plane, for median.cu, on a CPU.   Python: gpu_tomoclass/features/accelerated/ranks.py
 //
 // The same result as median_ranks.cu, for tiles of any size, by a radix sort of (key, pixel's number) with digits of 11, 11
 // and 10 bits; a digit that all keys share (the lowest one, for 16-bit values) costs nothing. A block is a worker that

@@ -1,4 +1,4 @@
-// Median over the smallest of ImageJ's disks: at most 29 pixels.   Python: gpu_tomoclass/accelerated/ranks.py
+// Median over the smallest of ImageJ's disks: at most 29 pixels.   Python: gpu_tomoclass/features/accelerated/ranks.py
 //
 // Of n values, the least and the greatest of any n / 2 + 2 cannot be the median. So: take so many, drop those two, take the
 // next value; the last one left is the median. Min and max of integers in registers, the same for every pixel:

@@ -1,4 +1,4 @@
-// Responses to lines in ten directions, and their projections.   Python: gpu_tomoclass/accelerated/membrane.py
+// Responses to lines in ten directions, and their projections.   Python: gpu_tomoclass/features/accelerated/membrane.py
 //
 //   r_i[z, y, x] = float(1 / n_i * sum over the n_i pixels (dy, dx) of line i of image[z, y + dy, x + dx])
 //   result = mean, maximum, minimum, sum, standard deviation, median of r_0 .. r_9

@@ -1,5 +1,5 @@
-// One step of nonlinear anisotropic diffusion (NAD) of planes; formulas in gpu_tomoclass/reference/nad.py.
-// Python: gpu_tomoclass/accelerated/nad.py
+// One step of nonlinear anisotropic diffusion (NAD) of planes; formulas in gpu_tomoclass/baseline/nad_reference.py.
+// Python: gpu_tomoclass/baseline/nad_kernels.py
 //
 //   s = G_sigma * u                           nad_smooth_x, nad_smooth_y                   2 x 8 bytes per pixel
 //   fields: s_x^2, s_x s_y, s_y^2, s          nad_products                                 16

@@ -1,5 +1,5 @@
-// One step of nonlinear anisotropic diffusion (NAD) of a volume; formulas in gpu_tomoclass/reference/nad_volume.py.
-// Python: gpu_tomoclass/accelerated/nad_volume.py, which also launches nad_smooth_x and nad_smooth_y of nad.cu.
+// One step of nonlinear anisotropic diffusion (NAD) of a volume; formulas in gpu_tomoclass/baseline/nad_volume_reference.py.
+// Python: gpu_tomoclass/baseline/nad_volume_kernels.py, which also launches nad_smooth_x and nad_smooth_y of nad.cu.
 //
 //   s = G_sigma * u                                nad_smooth_x, _y, nad_volume_smooth_z         3 x 8 bytes per voxel
 //   |grad s|^2 and products of grad s              nad_volume_steepness, nad_volume_products     8, 32

@@ -1,4 +1,4 @@
-// The plane shifted to its eight neighbours at a distance.   Python: gpu_tomoclass/accelerated/neighbors.py
+// The plane shifted to its eight neighbours at a distance.   Python: gpu_tomoclass/features/accelerated/neighbors.py
 //
 //   result[k, z, y, x] = image[z, m(y + dy_k d), m(x + dx_k d)]
 //

@@ -1,4 +1,4 @@
-// A plane with a margin on all sides, so that windows need no bounds checks.   Python: gpu_tomoclass/accelerated/ranks.py
+// A plane with a margin on all sides, so that windows need no bounds checks.   Python: gpu_tomoclass/features/accelerated/ranks.py
 //
 //   result[y, x] = f(image[clamp(y - margin), clamp(x - margin)])
 //

@@ -1,5 +1,5 @@
 // Lines made shorter by a factor, and back: what ImageJ does before and after a large Gaussian blur.
-// Python: gpu_tomoclass/accelerated/blur.py
+// Python: gpu_tomoclass/features/accelerated/blur.py
 //
 //   reduce:  result[j] = sum over i < factor, part < 3 of w[i + part factor] v[c(j) + i + (part - 1) factor]
 //            c(j) = (j - 3) factor - factor / 2; samples beyond the ends equal the end sample

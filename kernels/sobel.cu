@@ -1,4 +1,4 @@
-// Sobel filter and the Hessian made of Sobel filters applied twice.   Python: gpu_tomoclass/accelerated/edges.py
+// Sobel filter and the Hessian made of Sobel filters applied twice.   Python: gpu_tomoclass/features/accelerated/edges.py
 //
 //   R(v) = differences of rows [1 2 1; 0 0 0; -1 -2 -1], C(v) = of columns [1 0 -1; 2 0 -2; 1 0 -1]
 //   gradient: sqrt(R(v)^2 + C(v)^2)

@@ -1,4 +1,4 @@
-// The 8-bit image that ImageJ makes of a float image.   Python: gpu_tomoclass/accelerated/source.py
+// The 8-bit image that ImageJ makes of a float image.   Python: gpu_tomoclass/features/accelerated/source.py
 //
 //   byte = min(255, int(max(0, v - low) * 255 / (high - low) + 0.5))     in double
 //

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
@@ -14,8 +15,8 @@ from click.testing import CliRunner
 
 import gpu_tomoclass
 from gpu_tomoclass.cli import cli
+from gpu_tomoclass.device.sources import kernels_folder
 from gpu_tomoclass.errors import ResourceError
-from gpu_tomoclass.kernels import kernels_folder
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -35,9 +36,10 @@ def test_wheel_holds_package_and_kernels(tmp_path):
     assert {f"gpu_tomoclass/kernels/{name}" for name in kernels} <= set(names)
     assert "gpu_tomoclass/py.typed" in names
     assert not any(name.startswith(("tests/", "docs/")) for name in names)
-    code = "from gpu_tomoclass.kernels import kernels_folder; print(kernels_folder())"
+    dependencies = sysconfig.get_path("purelib")  # -S: an editable install is not found
+    code = "from gpu_tomoclass.device.sources import kernels_folder; print(kernels_folder())"
     done = subprocess.run(
-        [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {code}"],
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {[str(tmp_path / 'site'), dependencies]!r}; {code}"],
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert Path(done.stdout.strip()) == tmp_path / "site" / "gpu_tomoclass" / "kernels", done.stderr
@@ -45,7 +47,9 @@ def test_wheel_holds_package_and_kernels(tmp_path):
 
 def test_kernels_are_found_here_and_their_absence_is_told(monkeypatch, tmp_path):
     assert kernels_folder() == ROOT / "kernels"
-    monkeypatch.setattr("gpu_tomoclass.kernels.__file__", str(tmp_path / "gpu_tomoclass" / "kernels.py"))
+    monkeypatch.setattr(
+        "gpu_tomoclass.device.sources.__file__", str(tmp_path / "gpu_tomoclass" / "device" / "sources.py")
+    )
     with pytest.raises(ResourceError, match="install gpu_tomoclass again"):
         kernels_folder()
 

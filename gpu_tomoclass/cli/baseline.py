@@ -115,9 +115,8 @@ def nad(
     Parameters are named as those of the program tomoand. With --dim 3, a volume that does not fit into memory lies in
     files beside OUT between steps.
     """
-    from gpu_tomoclass.nad_files import write_nad
-    from gpu_tomoclass.reference.nad import NadParameters
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.baseline import NadParameters, write_nad
+    from gpu_tomoclass.volumes import open_volume
 
     chosen = NadParameters(**parameters)
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
@@ -171,8 +170,8 @@ def otsu(
 
     The histogram has at most 256 bins (128 for 6 levels) from the darkest to the brightest voxel.
     """
-    from gpu_tomoclass.thresholds import write_otsu
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.baseline import write_otsu
+    from gpu_tomoclass.volumes import open_volume
 
     with open_volume(volume, **reading) as source:
         show_notes(source.notes, quiet=quiet)

@@ -218,7 +218,7 @@ def given_zarr_options(ome_version: str | None, sharded: bool) -> dict[str, Any]
 
 def write_json(path: str, content: Any) -> None:
     """A JSON file for machines, beside what is printed for people."""
-    from gpu_tomoclass.io.partial import writing
+    from gpu_tomoclass.outputs import writing
 
     with writing(path), open(path, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)

@@ -36,7 +36,7 @@ from gpu_tomoclass.cli.training_options import (
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpu_tomoclass.stream import ClassifyResult
+    from gpu_tomoclass.classification import ClassifyResult
     from gpu_tomoclass.training import TrainingResult
 
 
@@ -69,13 +69,13 @@ def train(
 
     check_model_target(output, overwrite=overwrite)
     if save_rows is not None:
-        from gpu_tomoclass.arff import check_arff_target
+        from gpu_tomoclass.annotations import check_arff_target
 
         check_arff_target(save_rows, overwrite=overwrite)
     if table_path is not None:
         if volume is not None or options["also"]:
             raise UsageError("give either a volume with annotations or --from DATA.arff, not both")
-        from gpu_tomoclass.arff import load_arff
+        from gpu_tomoclass.annotations import load_arff
         from gpu_tomoclass.training import train_from_table
 
         result = train_from_table(load_arff(table_path), workers=workers, **forest_settings(options))
@@ -93,7 +93,7 @@ def train(
             result = run(source, annotation, also=also, workers=workers, progress=advance, **settings)
     save_model(result.model, output, overwrite=overwrite)
     if save_rows is not None:
-        from gpu_tomoclass.arff import save_arff
+        from gpu_tomoclass.annotations import save_arff
 
         save_arff(save_rows, result.table, exact=True, overwrite=overwrite)
     show_notes(result.notes, quiet=quiet)
@@ -150,10 +150,10 @@ def preview(
     **reading: Any,
 ) -> None:
     """Classify one plane and write it as a picture: grey values, overlay, confidence."""
+    from gpu_tomoclass.classification import preview as run
+    from gpu_tomoclass.labels import check_picture_target, save_preview
     from gpu_tomoclass.model import load_model
-    from gpu_tomoclass.pictures import check_picture_target, save_preview
-    from gpu_tomoclass.preview import preview as run
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.volumes import open_volume
 
     check_picture_target(output, overwrite=overwrite)
     loaded = load_model(model)
@@ -161,7 +161,16 @@ def preview(
     with open_volume(volume, **reading) as source:
         features = open_cache(cache, no_cache)
         result = run(loaded, source, plane=plane, nan=nan, force=force, cache=features, device=device)
-    save_preview(result, output, classes=loaded.classes, title=f"plane {plane}", alpha=alpha, overwrite=overwrite)
+    save_preview(
+        result.plane,
+        result.labels,
+        result.confidence,
+        output,
+        classes=loaded.classes,
+        title=f"plane {plane}",
+        alpha=alpha,
+        overwrite=overwrite,
+    )
     show_notes(result.notes, quiet=quiet)
     click.echo(table([("class", "pixels"), *((name, str(n)) for name, n in result.counts.items())]))
     click.echo(f"picture: {output}")
@@ -216,9 +225,9 @@ def classify(
     Interrupted in any way, the same command goes on where it was. One Ctrl-C (or SIGTERM) finishes the planes in
     work, a second one stops at once.
     """
+    from gpu_tomoclass.classification import classify as run
     from gpu_tomoclass.model import load_model
-    from gpu_tomoclass.stream import classify as run
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.volumes import open_volume
 
     loaded = load_model(model)
     options |= given_zarr_options(ome_version, sharded)
@@ -256,7 +265,7 @@ def _where_to_compute(
     if dask is None:
         yield {"device": open_device(device_name, gpu_id, workers, quiet=quiet)}
         return
-    from gpu_tomoclass.cluster import Cluster
+    from gpu_tomoclass.classification import Cluster
 
     if gpu_id:
         raise UsageError("--gpu-id does not go with --dask", do="set CUDA_VISIBLE_DEVICES to choose among GPUs")
@@ -286,7 +295,7 @@ def demo(
     output: str, seed: int, device_name: str, gpu_id: int, workers: int | None, overwrite: bool, quiet: bool
 ) -> None:
     """Make a sample tomogram, train, classify, compare with the truth, write a report."""
-    from gpu_tomoclass.demo import run_demo
+    from gpu_tomoclass.studies import run_demo
 
     def say(message: str) -> None:
         if not quiet:

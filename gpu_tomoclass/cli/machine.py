@@ -44,7 +44,7 @@ def doctor(device_name: str, gpu_id: int, workers: int | None, as_json: bool, qu
 
 def _lines(report: Report) -> Iterator[str]:
     from gpu_tomoclass.doctor import TIMED, TIMED_SLAB
-    from gpu_tomoclass.io.partial import size_text
+    from gpu_tomoclass.outputs import size_text
 
     machine = report.machine
     free = machine["free_bytes"]

@@ -25,8 +25,7 @@ def import_(classifier: str, output: str, signed_16_bit: bool, overwrite: bool, 
 
     It gives the classes and probabilities that Fiji gives. The file is read as data; nothing in it is executed.
     """
-    from gpu_tomoclass.fiji import import_fiji_model
-    from gpu_tomoclass.model import check_model_target, save_model
+    from gpu_tomoclass.model import check_model_target, import_fiji_model, save_model
 
     check_model_target(output, overwrite=overwrite)
     imported = import_fiji_model(classifier, signed_16_bit=signed_16_bit)
@@ -49,7 +48,7 @@ def info(path: str, as_json: bool) -> None:
     if path.lower().endswith(MODEL_SUFFIX):
         description = describe_model(load_model(path))
     else:
-        from gpu_tomoclass.fiji import describe_fiji_model, load_fiji_model
+        from gpu_tomoclass.model import describe_fiji_model, load_fiji_model
 
         description = describe_fiji_model(load_fiji_model(path))
     click.echo(json.dumps(description, indent=2) if as_json else table(description_rows(description)))

@@ -23,9 +23,7 @@ from gpu_tomoclass.cli.common import (
 from gpu_tomoclass.cli.training_options import BANK, forest_settings, training_data, training_options
 
 if TYPE_CHECKING:
-    from gpu_tomoclass.drift import Drift
-    from gpu_tomoclass.selection import Selection
-    from gpu_tomoclass.validation import CrossValidation
+    from gpu_tomoclass.training import CrossValidation, Drift, Selection
 
 group_option = click.option(
     "--group",
@@ -62,9 +60,9 @@ def cross_validate(
 
     Strokes (or planes, or volumes) are held out in turn, as a whole. The same options as for train.
     """
-    from gpu_tomoclass.planes import worker_count
-    from gpu_tomoclass.training_rows import collect_rows
-    from gpu_tomoclass.validation import cross_validate as run
+    from gpu_tomoclass.device import worker_count
+    from gpu_tomoclass.training import collect_rows
+    from gpu_tomoclass.training import cross_validate as run
 
     with training_data(volume, annotations, options, workers=workers, quiet=quiet) as (marked, settings):
         with progress("features", quiet=quiet) as advance:
@@ -136,11 +134,10 @@ def select_features(
     Families are left out, the most expensive first, while the cross-validated score stays within --epsilon of the full
     bank's. Prints the --features to use. The same options as for train.
     """
-    from gpu_tomoclass.intensity import prepare_plane
-    from gpu_tomoclass.pictures import check_picture_target, save_figure
-    from gpu_tomoclass.planes import worker_count
-    from gpu_tomoclass.selection import measure_costs, measure_together, select_families, trade_off_figure
-    from gpu_tomoclass.training_rows import collect_rows
+    from gpu_tomoclass.device import worker_count
+    from gpu_tomoclass.features import prepare_plane
+    from gpu_tomoclass.labels import check_picture_target, save_figure
+    from gpu_tomoclass.training import collect_rows, measure_costs, measure_together, select_families, trade_off_figure
 
     if output is not None:
         check_picture_target(output, overwrite=overwrite)
@@ -245,10 +242,10 @@ def check(
     Compares the features of some planes with those that the model was trained among, and how sure the forest is.
     Exit codes: 0 it fits, or (with a note) it is doubtful; 4 it does not fit.
     """
-    from gpu_tomoclass.drift import check_drift
     from gpu_tomoclass.errors import ModelError
     from gpu_tomoclass.model import load_model
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.training import check_drift
+    from gpu_tomoclass.volumes import open_volume
 
     loaded = load_model(model)
     device = open_device(device_name, gpu_id, workers, quiet=quiet)

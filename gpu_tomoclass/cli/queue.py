@@ -63,12 +63,10 @@ def plan(
 
     Memory follows from the code that will allocate it; time from a few planes that are classified for real.
     """
-    from gpu_tomoclass.io.partial import size_text
+    from gpu_tomoclass.classification import Wanted, make_plan, plane_range
     from gpu_tomoclass.model import load_model
-    from gpu_tomoclass.plan import make_plan
-    from gpu_tomoclass.slabs import Wanted
-    from gpu_tomoclass.stream import plane_range
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.outputs import size_text
+    from gpu_tomoclass.volumes import open_volume
 
     loaded = load_model(model)
     device = open_device(device_name, gpu_id, workers, quiet=quiet or as_json)
@@ -116,8 +114,8 @@ def convert(
     volume: str, output: str, ome_version: str | None, sharded: bool, overwrite: bool, quiet: bool, **reading: Any
 ) -> None:
     """Write VOLUME in another format: .tif, .ome.zarr or .mrc. Values stay as they are."""
-    from gpu_tomoclass.convert import convert as run
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.volumes import convert as run
+    from gpu_tomoclass.volumes import open_volume
 
     options = given_zarr_options(ome_version, sharded)
     with (
@@ -141,7 +139,7 @@ def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None
 
     A volume that fails does not stop the others; the exit code is then that of the first failure.
     """
-    from gpu_tomoclass.batch import load_job, run_job
+    from gpu_tomoclass.classification import load_job, run_job
 
     items = load_job(job)
     if dry_run:

@@ -42,7 +42,7 @@ def reproduce(
     About 10 minutes on 2 cores; --only phantom --repeats 1 takes one. The needle is not simulated:
     docs/reproduce.md says where its tilt series is.
     """
-    from gpu_tomoclass.reproduction.study import reproduce as run
+    from gpu_tomoclass.studies import reproduce as run
 
     def say(message: str) -> None:
         if not quiet:

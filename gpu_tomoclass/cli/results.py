@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpu_tomoclass.cli.common import (
-    ValuePair,
-    overwrite_option,
-    progress,
-    quiet_option,
-    show_notes,
-    table,
-)
+from gpu_tomoclass.cli.common import ValuePair, overwrite_option, progress, quiet_option, show_notes, table
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpu_tomoclass.evaluate import Evaluation
-    from gpu_tomoclass.particles import Particles
+    from gpu_tomoclass.labels import Evaluation, Particles
 
 
 @click.command()
@@ -53,9 +45,9 @@ def evaluate(
 ) -> None:
     """Compare a label volume with the truth: scores, volume fractions, distance of borders, halo."""
     from gpu_tomoclass.classes import class_value
-    from gpu_tomoclass.evaluate import evaluate_volumes
-    from gpu_tomoclass.io.partial import check_overwrite
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.labels import evaluate_volumes
+    from gpu_tomoclass.outputs import check_overwrite
+    from gpu_tomoclass.volumes import open_volume
 
     if output is not None:
         check_overwrite(output, overwrite=overwrite)
@@ -80,7 +72,7 @@ def evaluate(
                 progress=advance,
             )
         if output is not None:
-            from gpu_tomoclass.evaluation_report import evaluation_report
+            from gpu_tomoclass.labels import evaluation_report
 
             page = evaluation_report(result, ours, theirs, mapping=dict(pairs), ignore=ignore)
             page.write(output, overwrite=overwrite)
@@ -124,13 +116,8 @@ def _show_evaluation(result: Evaluation) -> None:
 def measure(labels: str, class_name: str, output: str, histograms: str | None, overwrite: bool, quiet: bool) -> None:
     """Measure the particles of a class: volume, diameter, surface, centre, nearest neighbour; in nm."""
     from gpu_tomoclass.classes import class_value
-    from gpu_tomoclass.particles import (
-        check_measurement_targets,
-        measure_particles,
-        save_histograms,
-        save_particles,
-    )
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.labels import check_measurement_targets, measure_particles, save_histograms, save_particles
+    from gpu_tomoclass.volumes import open_volume
 
     check_measurement_targets(output, histograms, overwrite=overwrite)
     with open_volume(labels) as volume:
@@ -186,8 +173,8 @@ def clean(
 ) -> None:
     """Write LABELS to OUTPUT without small objects: voxels of one class that touch by face, edge or corner."""
     from gpu_tomoclass.classes import class_value
-    from gpu_tomoclass.cleaning import clean as run
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.labels import clean as run
+    from gpu_tomoclass.volumes import open_volume
 
     with open_volume(labels) as volume:
         show_notes(volume.notes, quiet=quiet)

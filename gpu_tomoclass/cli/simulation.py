@@ -74,8 +74,7 @@ def phantom(
 
     Noise, shifts and the missing wedge can be switched on one by one and together.
     """
-    from gpu_tomoclass.simulation.files import write_phantom
-    from gpu_tomoclass.simulation.tilt_series import WEDGE, tilt_angles
+    from gpu_tomoclass.studies import WEDGE, tilt_angles, write_phantom
 
     if wedge and angles is not None:
         raise click.UsageError("--wedge and --angles contradict each other")
@@ -124,8 +123,7 @@ def pillar(output: str, angles: tuple[float, float, float] | None, quiet: bool, 
 
     Of any size: what does not fit into memory lies in temporary files beside the output.
     """
-    from gpu_tomoclass.simulation.files import write_pillar
-    from gpu_tomoclass.simulation.tilt_series import tilt_angles
+    from gpu_tomoclass.studies import tilt_angles, write_pillar
 
     with progress("project and reconstruct", quiet=quiet, unit="steps") as advance:
         volume, truth = write_pillar(

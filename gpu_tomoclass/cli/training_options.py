@@ -24,8 +24,8 @@ from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
     from gpu_tomoclass.annotations import Annotation
-    from gpu_tomoclass.cache import FeatureCache
-    from gpu_tomoclass.volume import Volume
+    from gpu_tomoclass.features import FeatureCache
+    from gpu_tomoclass.volumes import Volume
 
 READING = ("axes", "series", "channel", "allow_missing_planes")
 ANNOTATION = ("every", "start", "skip_bad_rois")
@@ -45,7 +45,7 @@ def open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
         raise UsageError("--cache and --no-cache contradict each other")
     if no_cache:
         return None
-    from gpu_tomoclass.cache import FeatureCache, default_cache_folder
+    from gpu_tomoclass.features import FeatureCache, default_cache_folder
 
     return FeatureCache(cache if cache is not None else default_cache_folder())
 
@@ -69,7 +69,7 @@ def annotation_options(command: F) -> F:
 
 
 def forest_options(command: F) -> F:
-    """How the forest is grown: the options of :func:`gpu_tomoclass.forest.engines.grow_forest`."""
+    """How the forest is grown: the options of :func:`gpu_tomoclass.forest.grow.grow_forest`."""
     for option in (
         click.option("--seed", type=int, default=42, show_default=True, help="Of the forest."),
         click.option("--balance", is_flag=True, help="Give every class the same weight."),
@@ -119,9 +119,9 @@ def forest_settings(options: dict[str, Any]) -> dict[str, Any]:
 def training_data(
     volume: str, annotations: tuple[str, ...], options: dict[str, Any], *, workers: int | None, quiet: bool
 ) -> Iterator[tuple[list[tuple[Volume, Annotation]], dict[str, Any]]]:
-    """The open volumes with their annotations, and the settings of :func:`gpu_tomoclass.training_rows.collect_rows`."""
+    """The open volumes with their annotations, and the settings of :func:`gpu_tomoclass.training.rows.collect_rows`."""
     from gpu_tomoclass.annotations import load_annotations
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.volumes import open_volume
 
     names = options["class_names"]
     reading = {name: options[name] for name in READING}

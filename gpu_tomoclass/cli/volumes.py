@@ -35,8 +35,7 @@ def info(path: str, as_json: bool, **reading: Any) -> None:
     if path.lower().endswith(MODEL_SUFFIX):
         description = describe_model(load_model(path))
     else:
-        from gpu_tomoclass.convert import describe_volume
-        from gpu_tomoclass.volume import open_volume
+        from gpu_tomoclass.volumes import describe_volume, open_volume
 
         with open_volume(path, **reading) as volume:
             description = describe_volume(volume)
@@ -55,8 +54,8 @@ def info(path: str, as_json: bool, **reading: Any) -> None:
 @quiet_option
 def reslice(volume: str, output: str, tilt_axis: str, overwrite: bool, quiet: bool, **reading: Any) -> None:
     """Turn a volume so that the tilt axis lies along z (planes then show the missing wedge)."""
-    from gpu_tomoclass.convert import reslice as run
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.volumes import open_volume
+    from gpu_tomoclass.volumes import reslice as run
 
     with open_volume(volume, **reading) as source, progress("reslice", quiet=quiet) as advance:
         show_notes(source.notes, quiet=quiet)
@@ -75,8 +74,8 @@ def substack(
     volume: str, output: str, every: int, start: int | None, overwrite: bool, quiet: bool, **reading: Any
 ) -> None:
     """Write every n-th plane: the stack that a person marks strokes on."""
-    from gpu_tomoclass.convert import substack as run
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.volumes import open_volume
+    from gpu_tomoclass.volumes import substack as run
 
     with open_volume(volume, **reading) as source, progress("substack", quiet=quiet) as advance:
         show_notes(source.notes, quiet=quiet)
@@ -115,8 +114,8 @@ def features(
 ) -> None:
     """Compute the features of one plane and write them as named channels."""
     bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch)
-    from gpu_tomoclass.inspection import write_features
-    from gpu_tomoclass.volume import open_volume
+    from gpu_tomoclass.features import write_features
+    from gpu_tomoclass.volumes import open_volume
 
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
     with open_volume(volume, **reading) as source:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpu_tomoclass.device.cores import worker_count
 from gpu_tomoclass.device.launch import Dim3, checked_arguments, checked_defines, checked_shape
 from gpu_tomoclass.device.signature import KernelSignature
 from gpu_tomoclass.errors import ResourceError
-from gpu_tomoclass.planes import worker_count
 
 Array = Any  # numpy.ndarray on the CPU, cupy.ndarray on a GPU
 Run = Callable[[Dim3, Dim3, list[Any]], None]

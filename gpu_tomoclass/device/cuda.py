@@ -17,8 +17,8 @@ from gpu_tomoclass.device.base import Array, BoundKernel, Device, Stopwatch, che
 from gpu_tomoclass.device.compiler import is_usable, temporary_folder
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
+from gpu_tomoclass.device.sources import kernel_source
 from gpu_tomoclass.errors import ResourceError, UsageError
-from gpu_tomoclass.kernels import kernel_source
 
 # --fmad=false: a * b + c is fused only where the source says fmaf, on every device alike. CuPy itself adds -ftz=true.
 OPTIONS = ("-std=c++17", "--fmad=false")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gpu_tomoclass.device.base import Array, BoundKernel, HostDevice, check_same_kind
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import parse_signatures
-from gpu_tomoclass.kernels import kernel_source
+from gpu_tomoclass.device.sources import kernel_source
 
 
 class DryDevice(HostDevice):

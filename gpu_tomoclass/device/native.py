@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from gpu_tomoclass.device.base import Array, BoundKernel, Device, HostDevice
 from gpu_tomoclass.device.compiler import LibraryCache, find_compiler
+from gpu_tomoclass.device.cores import worker_count
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
+from gpu_tomoclass.device.sources import KernelSource, kernel_source
 from gpu_tomoclass.errors import ResourceError
-from gpu_tomoclass.kernels import KernelSource, kernel_source
-from gpu_tomoclass.planes import worker_count
 
 HEADERS = ("cuda_on_cpu.h", "cuda_blocks.h", "cuda_fibers.h")
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector register

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.kernels import KernelSource
+from gpu_tomoclass.device.sources import KernelSource
 
 SCALARS: dict[str, str] = {
     "bool": "?",

@@ -8,7 +8,7 @@ import pytest
 from gpu_tomoclass.baseline import NadParameters, nad_planes, nad_volume, otsu_thresholds, threshold_labels
 from gpu_tomoclass.cli import run
 from gpu_tomoclass.device import NumpyDevice
-from gpu_tomoclass.volume import create_volume, open_volume
+from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
 
 @pytest.fixture

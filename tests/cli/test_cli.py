@@ -266,7 +266,7 @@ def test_stopping_leaves_nothing_that_looks_finished(case, model, tmp_path):
     """SIGTERM twice in the middle of a run stops it at once: exit 6, nothing under the output's name."""
     code = (
         "import os, signal, sys\n"
-        "from gpu_tomoclass import stream\n"
+        "from gpu_tomoclass.classification import classify_volume as stream\n"
         "from gpu_tomoclass.cli import run\n"
         "classify = stream.Classifier.classify\n"
         "sent = []\n"

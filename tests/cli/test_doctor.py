@@ -14,12 +14,12 @@ import pytest
 from simulated_cupy import CompileException, SimulatedCupy, installed
 
 from gpu_tomoclass import doctor
-from gpu_tomoclass.accelerated.engine import FeatureEngine, accelerated_family
-from gpu_tomoclass.accelerated.tolerances import TOLERANCES, largest_difference
 from gpu_tomoclass.cli import run
 from gpu_tomoclass.device.native import NativeDevice
-from gpu_tomoclass.families import FAMILIES, ORIGINAL
-from gpu_tomoclass.kernels import kernels_folder
+from gpu_tomoclass.device.sources import kernels_folder
+from gpu_tomoclass.device.tolerances import TOLERANCES, largest_difference
+from gpu_tomoclass.features.engine import FeatureEngine, accelerated_family
+from gpu_tomoclass.features.families import FAMILIES, ORIGINAL
 
 FEW = ("original", "neighbors")
 SMALL = """

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from gpu_tomoclass.arff import load_arff
+from gpu_tomoclass.annotations.arff import load_arff
 from gpu_tomoclass.cli import run
-from gpu_tomoclass.fiji import load_fiji_model
 from gpu_tomoclass.forest.arrays import FIELDS
-from gpu_tomoclass.model import load_model
+from gpu_tomoclass.model.fiji.classifier import load_fiji_model
+from gpu_tomoclass.model.model import load_model
 
 NAMES = ("small8", "small16", "small32")
 
@@ -189,9 +189,9 @@ def test_engines_by_name(case_folder, call, tmp_path, monkeypatch):
 
 def test_a_table_in_the_order_of_stacks_grows_fijis_trees(golden, tmp_path):
     """Fiji puts Gabor after Kuwahara when it trains on a stack; random numbers follow that order, and so do we."""
-    from gpu_tomoclass.arff import TrainingTable
-    from gpu_tomoclass.forest.weka_train import train_weka
-    from gpu_tomoclass.training import train_from_table
+    from gpu_tomoclass.annotations.arff import TrainingTable
+    from gpu_tomoclass.forest.grow_weka import train_weka
+    from gpu_tomoclass.training.train_model import train_from_table
 
     small = golden["small16"]
     y, x = np.nonzero(small.label_image)

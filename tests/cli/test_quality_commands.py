@@ -8,7 +8,7 @@ import tifffile
 from click.testing import CliRunner
 
 from gpu_tomoclass.cli import cli, run
-from gpu_tomoclass.model import load_model
+from gpu_tomoclass.model.model import load_model
 
 FEW = ["--features", "gaussian_blur,median,variance", "--sigma-max", "4", "--trees", "30", "--no-cache", "-q"]
 
@@ -127,7 +127,7 @@ def test_check_says_what_differs(folder, capsys):
 
 
 def test_doubt_is_a_note(folder, capsys, monkeypatch):
-    monkeypatch.setattr("gpu_tomoclass.drift.DOUBTFUL_DRIFT", -1.0)
+    monkeypatch.setattr("gpu_tomoclass.training.drift.DOUBTFUL_DRIFT", -1.0)
     assert run(["check", str(folder / "a.tcm"), str(folder / "b.tif")]) == 0
     out, err = capsys.readouterr()
     assert "verdict: doubtful" in out

@@ -10,9 +10,9 @@ from matplotlib.image import imread
 
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.cli import run
-from gpu_tomoclass.simulation.phantom import phantom_labels, simulate_phantom
-from gpu_tomoclass.simulation.tilt_series import tilt_angles
-from gpu_tomoclass.volume import create_volume, open_volume
+from gpu_tomoclass.studies.simulation.phantom import phantom_labels, simulate_phantom
+from gpu_tomoclass.studies.simulation.tilt_series import tilt_angles
+from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
 CLASSES = default_classes(("vacuum", "rubber", "silica"))
 

@@ -16,8 +16,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 from gpu_tomoclass.forest.arrays import FIELDS
-from gpu_tomoclass.forest.cuml_train import train_cuml
-from gpu_tomoclass.forest.train import forest_from_sklearn
+from gpu_tomoclass.forest.grow_cuml import train_cuml
+from gpu_tomoclass.forest.grow_sklearn import forest_from_sklearn
 from gpu_tomoclass.forest.treelite_arrays import treelite_from_forest
 
 

@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as hnp
 
 from gpu_tomoclass.errors import ResourceError, TomoclassError, UsageError
 from gpu_tomoclass.forest.arrays import FIELDS
-from gpu_tomoclass.forest.engines import ENGINES, grow_forest
+from gpu_tomoclass.forest.grow import ENGINES, grow_forest
+from gpu_tomoclass.forest.grow_sklearn import train_forest
+from gpu_tomoclass.forest.grow_weka import train_weka
 from gpu_tomoclass.forest.predict import predict_probabilities
-from gpu_tomoclass.forest.train import train_forest
-from gpu_tomoclass.forest.weka_train import train_weka
 
 
 def rows(n=200, seed=0):
@@ -87,7 +87,7 @@ def test_cuml_is_asked_only_by_name(monkeypatch):
 def test_the_default_does_not_wait_for_scikit_learn():
     """Its import takes longer than growing the forest."""
     code = (
-        "import sys, numpy as np\nfrom gpu_tomoclass.forest.engines import grow_forest\n"
+        "import sys, numpy as np\nfrom gpu_tomoclass.forest.grow import grow_forest\n"
         "trained = grow_forest(np.eye(6, 2, dtype=np.float32), np.array([1, 2, 1, 2, 1, 2]), n_trees=2)\n"
         "assert trained.settings['engine'] == 'weka', trained.notes\n"
         "sys.exit(','.join({'sklearn', 'cuml', 'treelite', 'nvforest', 'cupy'} & set(sys.modules)) or None)"

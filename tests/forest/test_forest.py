@@ -12,8 +12,8 @@ from sklearn.ensemble import RandomForestClassifier
 from gpu_tomoclass.errors import DataError, ModelError, TomoclassError, UsageError
 from gpu_tomoclass.forest import predict
 from gpu_tomoclass.forest.arrays import FIELDS, Forest
+from gpu_tomoclass.forest.grow_sklearn import forest_from_sklearn, train_forest
 from gpu_tomoclass.forest.predict import predict_classes, predict_probabilities
-from gpu_tomoclass.forest.train import forest_from_sklearn, train_forest
 
 
 def rows(n=300, n_features=6, n_classes=3, seed=0, levels=12):

@@ -10,8 +10,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.forest.arrays import Forest
+from gpu_tomoclass.forest.grow_sklearn import forest_from_sklearn, train_forest
 from gpu_tomoclass.forest.predict import predict_classes, predict_probabilities
-from gpu_tomoclass.forest.train import forest_from_sklearn, train_forest
 
 FLOAT_MAX = np.finfo(np.float32).max
 

@@ -12,10 +12,10 @@ import pytest
 import treelite
 
 from gpu_tomoclass.errors import DataError, ModelError, ResourceError, UsageError
-from gpu_tomoclass.forest.nvforest_predict import NvForestPredictor
+from gpu_tomoclass.forest.grow_sklearn import train_forest
+from gpu_tomoclass.forest.grow_weka import train_weka
 from gpu_tomoclass.forest.predict import predict_probabilities
-from gpu_tomoclass.forest.train import train_forest
-from gpu_tomoclass.forest.weka_train import train_weka
+from gpu_tomoclass.forest.predict_nvforest import NvForestPredictor
 
 
 def rows(n=300, seed=0):

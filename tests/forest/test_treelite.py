@@ -11,10 +11,10 @@ from treelite.model_builder import Metadata, ModelBuilder, PostProcessorFunc, Tr
 
 from gpu_tomoclass.errors import ModelError, ResourceError
 from gpu_tomoclass.forest.arrays import FIELDS
+from gpu_tomoclass.forest.grow_sklearn import forest_from_sklearn, train_forest
+from gpu_tomoclass.forest.grow_weka import train_weka
 from gpu_tomoclass.forest.predict import predict_probabilities
-from gpu_tomoclass.forest.train import forest_from_sklearn, train_forest
 from gpu_tomoclass.forest.treelite_arrays import forest_from_treelite, treelite_from_forest
-from gpu_tomoclass.forest.weka_train import train_weka
 
 
 def rows(n=400, n_features=7, seed=0):

@@ -5,13 +5,13 @@ import hashlib
 import numpy as np
 import pytest
 
-from gpu_tomoclass.arff import TrainingTable, load_arff, save_arff
+from gpu_tomoclass.annotations.arff import TrainingTable, load_arff, save_arff
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
-from gpu_tomoclass.fiji import load_fiji_model
 from gpu_tomoclass.forest.arrays import FIELDS, Forest
+from gpu_tomoclass.forest.grow_weka import balanced_rows, train_weka
 from gpu_tomoclass.forest.java_random import JavaRandom
-from gpu_tomoclass.forest.weka_train import balanced_rows, train_weka
 from gpu_tomoclass.forest.weka_trees import MISSING, list_hash, manber_order, smallest_float32_not_below, weighted_log2
+from gpu_tomoclass.model.fiji.classifier import load_fiji_model
 
 ENGINES = ("compiled", "python")
 

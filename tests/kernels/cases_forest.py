@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 from kernel_cases import Case, Inputs
 
-from gpu_tomoclass.accelerated.forest import DeviceForest
-from gpu_tomoclass.accelerated.tolerances import FOREST
 from gpu_tomoclass.device import Device
+from gpu_tomoclass.device.tolerances import FOREST
 from gpu_tomoclass.forest.arrays import LEAF, Forest
+from gpu_tomoclass.forest.predict_on_device import DeviceForest
 
 
 @dataclass(frozen=True)

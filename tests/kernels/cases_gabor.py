@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from family_cases import Planes, make_planes
 from kernel_cases import Case, Inputs
-from tolerances import TOLERANCES
 
-from gpu_tomoclass.accelerated.gabor import ALL_BANKS, gabor_banks
-from gpu_tomoclass.accelerated.source import DeviceSource, Workspace
 from gpu_tomoclass.device import Device
-from gpu_tomoclass.reference.gabor import BANKS, gabor
-from gpu_tomoclass.reference.source import FeatureSource
+from gpu_tomoclass.device.tolerances import TOLERANCES
+from gpu_tomoclass.device.workspace import Workspace
+from gpu_tomoclass.features.accelerated.gabor import ALL_BANKS, gabor_banks
+from gpu_tomoclass.features.accelerated.source import DeviceSource
+from gpu_tomoclass.features.reference.gabor import BANKS, gabor
+from gpu_tomoclass.features.reference.source import FeatureSource
 
 TOLERANCE = TOLERANCES["gabor"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from kernel_cases import Case, Inputs
 
-from gpu_tomoclass.accelerated.labels import device_labels
 from gpu_tomoclass.device import Device
+from gpu_tomoclass.forest.labels_on_device import device_labels
 from gpu_tomoclass.forest.predict import predict_classes
 
 

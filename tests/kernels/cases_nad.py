@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from kernel_cases import Case, Inputs
 
-from gpu_tomoclass.accelerated.nad import nad
-from gpu_tomoclass.accelerated.tolerances import NAD
+from gpu_tomoclass.baseline.nad_kernels import nad_planes
+from gpu_tomoclass.baseline.nad_reference import NadParameters, nad_plane
 from gpu_tomoclass.device import Device
-from gpu_tomoclass.reference.nad import NadParameters, nad_plane
+from gpu_tomoclass.device.tolerances import NAD
 
 
 class Size(NamedTuple):
@@ -35,7 +35,7 @@ def make(random: np.random.Generator, size: Size) -> Inputs:
 
 
 def run(device: Device, inputs: Inputs) -> np.ndarray:
-    return nad(inputs["planes"], device=device, parameters=inputs["parameters"])
+    return nad_planes(inputs["planes"], device=device, parameters=inputs["parameters"])
 
 
 def expected(inputs: Inputs) -> np.ndarray:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from kernel_cases import Case, Inputs
 
-from gpu_tomoclass.accelerated.nad_volume import VolumeSteps
-from gpu_tomoclass.accelerated.tolerances import NAD_VOLUME
+from gpu_tomoclass.baseline.nad_reference import NadParameters
+from gpu_tomoclass.baseline.nad_volume_kernels import VolumeSteps
+from gpu_tomoclass.baseline.nad_volume_reference import nad_volume
 from gpu_tomoclass.device import Device
-from gpu_tomoclass.reference.nad import NadParameters
-from gpu_tomoclass.reference.nad_volume import nad_volume
+from gpu_tomoclass.device.tolerances import NAD_VOLUME
 
 
 class Size(NamedTuple):

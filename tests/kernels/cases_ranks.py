@@ -8,9 +8,10 @@ import numpy as np
 from family_cases import Planes, family_case
 from kernel_cases import Inputs
 
-from gpu_tomoclass.accelerated import ranks
-from gpu_tomoclass.accelerated.source import BlockRequest, DeviceSource, Workspace
 from gpu_tomoclass.device import Device
+from gpu_tomoclass.device.workspace import Workspace
+from gpu_tomoclass.features.accelerated import ranks
+from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 
 
 def radii(*values: float) -> tuple[dict[str, float], ...]:

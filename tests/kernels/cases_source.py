@@ -6,9 +6,10 @@ import numpy as np
 from family_cases import Planes, make_planes
 from kernel_cases import Case, Inputs
 
-from gpu_tomoclass.accelerated.source import DeviceSource, Workspace
 from gpu_tomoclass.device import Device
-from gpu_tomoclass.reference.source import FeatureSource
+from gpu_tomoclass.device.workspace import Workspace
+from gpu_tomoclass.features.accelerated.source import DeviceSource
+from gpu_tomoclass.features.reference.source import FeatureSource
 
 
 def make(random: np.random.Generator, size: Planes) -> Inputs:

@@ -23,11 +23,11 @@ from cases_forest import Size, make
 from family_cases import Planes, make_planes
 from simulated_cupy import Call, SimulatedArray, SimulatedCupy, installed, ptx_device
 
-from gpu_tomoclass.accelerated.engine import FeatureEngine
-from gpu_tomoclass.accelerated.forest import DeviceForest
 from gpu_tomoclass.device.cuda import CudaDevice
 from gpu_tomoclass.errors import ResourceError, UsageError
-from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.engine import FeatureEngine
+from gpu_tomoclass.forest.predict_on_device import DeviceForest
 
 # C types in the docstrings of compiled functions, and what may be passed for them.
 DOCUMENTED_TYPES = {"str": str, "tuple": tuple, "int": (int, np.integer), "bool": bool, "size_t": int}

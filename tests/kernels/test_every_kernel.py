@@ -15,7 +15,7 @@ from framed import FramedDevice
 from kernel_cases import Case, all_cases, case_sizes
 
 from gpu_tomoclass.device.native import NativeDevice
-from gpu_tomoclass.kernels import kernels_folder
+from gpu_tomoclass.device.sources import kernels_folder
 
 HERE = Path(__file__).parent
 

@@ -26,8 +26,8 @@ from kernel_tools import (
 from gpu_tomoclass.device.compiler import CompileError, LibraryCache, find_compiler, safe_tuning
 from gpu_tomoclass.device.native import NativeDevice, cpu_source
 from gpu_tomoclass.device.signature import parse_signatures
+from gpu_tomoclass.device.sources import KernelSource
 from gpu_tomoclass.errors import ResourceError
-from gpu_tomoclass.kernels import KernelSource
 
 
 @pytest.mark.parametrize("shape", IMAGE_SHAPES, ids=str)

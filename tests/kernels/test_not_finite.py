@@ -13,8 +13,9 @@ import pytest
 import tifffile
 from test_every_kernel import run_sanitized
 
-from gpu_tomoclass.intensity import NAN_POLICIES, IntensityScale, prepare_plane
-from gpu_tomoclass.volume import open_volume
+from gpu_tomoclass.features.intensity import NAN_POLICIES, IntensityScale
+from gpu_tomoclass.features.prepare import prepare_plane
+from gpu_tomoclass.volumes.opening import open_volume
 
 # Those whose values become places or decide how far a loop goes, and those that compare.
 FAMILIES = ("median", "minimum", "maximum", "entropy", "bilateral", "lipschitz", "kuwahara", "anisotropic_diffusion")

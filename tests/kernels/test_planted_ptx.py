@@ -23,7 +23,7 @@ from ptx_parse import PtxError
 from simulated_cupy import ptx_device
 
 from gpu_tomoclass.device import Device
-from gpu_tomoclass.kernels import kernel_source
+from gpu_tomoclass.device.sources import kernel_source
 
 IMAGE = np.random.default_rng(1).normal(size=(9, 70)).astype(np.float32)
 VALUES = np.random.default_rng(2).integers(0, 7, size=150).astype(np.int32)  # no 7: that bin is only cleared and read

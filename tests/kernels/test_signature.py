@@ -7,7 +7,7 @@ import pytest
 from kernel_tools import SOURCES
 
 from gpu_tomoclass.device.signature import parse_signatures
-from gpu_tomoclass.kernels import KernelSource, kernel_source
+from gpu_tomoclass.device.sources import KernelSource, kernel_source
 
 
 def signatures(text: str, **defines: str):

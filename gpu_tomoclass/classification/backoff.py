@@ -1,0 +1,216 @@
+"""From prepared planes to finished slabs, with a smaller slab or fewer threads where memory is not enough."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpu_tomoclass.classification.on_device import Classifier
+from gpu_tomoclass.classification.slab import UNLABELLED, Slab, Wanted
+from gpu_tomoclass.device import Device, available_bytes, is_out_of_memory
+from gpu_tomoclass.errors import ResourceError
+from gpu_tomoclass.features import FeatureBlock, PreparedPlane
+from gpu_tomoclass.model import Model
+from gpu_tomoclass.outputs import size_text
+
+
+class SlabClassifier:
+    """Classifies slabs on a device from several threads.
+
+    Parameters
+    ----------
+    model : Model
+    device : Device
+        That of one thread; see :meth:`gpu_tomoclass.device.Device.side_by_side`.
+    wanted : Wanted
+    n_threads : int
+        How many will call it at once.
+    fixed_slab : int, optional
+        A number of planes that the user asked for, which is never changed.
+    memory_limit : int, optional
+        Bytes that slabs on a GPU are chosen to fit.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        device: Device,
+        *,
+        wanted: Wanted,
+        n_threads: int,
+        fixed_slab: int | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        self.classifier = Classifier(model, device, memory_limit=memory_limit)
+        self.wanted, self.fixed_slab = wanted, fixed_slab
+        self.notes: list[str] = []
+        self._n_threads = n_threads
+        self._gate = _Gate(n_threads)
+        self._at_work: list[tuple[int, int]] = []  # (start, stop) of the slabs of all threads
+
+    def slab_planes(self) -> int:
+        """How many planes to give at once."""
+        return self.fixed_slab or self.classifier.slab_planes(n_threads=self._gate.capacity)
+
+    def classify(self, start: int, planes: Sequence[PreparedPlane], timings: dict[str, float]) -> list[Slab]:
+        """Classify planes ``start`` and following; in several slabs if memory is not enough for one.
+
+        Raises
+        ------
+        ResourceError
+            If memory is not enough on one thread for one plane, or for the slab that the user fixed.
+        """
+        slabs: list[Slab] = []
+        done = 0
+        while done < len(planes):
+            part = planes[done : done + self.slab_planes()]  # memory may have run out since the planes were read
+            with self._gate as n_threads:
+                mine = (start + done, start + done + len(part))
+                self._at_work.append(mine)
+                try:
+                    if n_threads == 1 < self._n_threads:  # nobody else is in here
+                        self.classifier.release_others()
+                    slabs.append(self._classify(start + done, part, timings))
+                    done += len(part)
+                    if self._gate.capacity < self._n_threads:  # the next to be let in may be another thread
+                        self.classifier.release()
+                    continue
+                except Exception as error:
+                    if is_out_of_memory(error):  # its traceback holds arrays
+                        error.__traceback__ = error.__context__ = None
+                    self.classifier.release()  # before anything else: this very message needs memory
+                    if not is_out_of_memory(error):
+                        # A GPU tells of an error to whoever asks next, whichever of the slabs at work made it.
+                        at_work = ", ".join(f"{first} to {stop - 1}" for first, stop in sorted(self._at_work))
+                        error.add_note(f"while planes {mine[0]} to {mine[1] - 1} were classified; at work: {at_work}")
+                        raise
+                    reason = error
+                finally:
+                    self._at_work.remove(mine)
+            self._take_less(len(part), n_threads, reason)
+        return slabs
+
+    def _take_less(self, n_planes: int, n_threads: int, reason: Exception) -> None:
+        """Smaller slabs, or fewer threads, from now on; so many were allowed when memory was not enough."""
+        if self.fixed_slab is None and n_planes > 1:
+            half = (n_planes + 1) // 2
+            self._note(f"{self._needed(n_planes)}: slabs are halved to {half} planes")
+            self.classifier.limit_slab(half)
+        elif n_threads > 1:
+            self._gate.shrink(n_threads - 1)
+            n_left = self._gate.capacity
+            self._note(f"{self._needed(n_planes)}: going on with {n_left} thread{'s' if n_left > 1 else ''}")
+        else:
+            raise self._too_little(n_planes) from reason
+
+    def _classify(self, start: int, planes: Sequence[PreparedPlane], timings: dict[str, float]) -> Slab:
+        images = [plane.image for plane in planes]
+        shape = (len(images), *images[0].shape)
+        n_classes, wanted = len(self.classifier.class_values), self.wanted
+        want_probabilities = bool(wanted.probabilities or wanted.uncertainty)
+        if all(plane.missing for plane in planes):
+            labels = np.full(shape, UNLABELLED, np.uint8)
+            p = np.zeros((n_classes, *shape), np.float32) if want_probabilities else None
+        else:
+            labels, p = self.classifier.classify(images, want_probabilities=want_probabilities, timings=timings)
+        for i, plane in enumerate(planes):
+            if plane.missing:
+                labels[i] = UNLABELLED
+                if p is not None:
+                    p[:, i] = 0
+            elif wanted.mask_filled and plane.filled is not None:
+                labels[i][influenced(plane.filled, self.classifier.blocks)] = UNLABELLED
+        values = {"labels": labels}
+        if p is not None and wanted.probabilities:
+            values["probabilities"] = p if wanted.probabilities == "float32" else np.rint(p * 255).astype(np.uint8)
+        if p is not None and wanted.uncertainty:
+            values["uncertainty"] = uncertainty(p, kind=wanted.uncertainty)
+        return Slab(start, values, [note for plane in planes for note in plane.notes])
+
+    def _needed(self, n_planes: int) -> str:
+        per_plane = self.classifier.bytes_per_plane
+        needed = "an unknown amount" if per_plane is None else size_text(per_plane * n_planes)
+        device = self.classifier.device
+        free = device.free_memory() if device.has_own_memory else available_bytes()
+        where = "GPU memory" if device.has_own_memory else "memory"
+        return f"{where} is not enough (needed {needed}, free {'unknown' if free is None else size_text(free)})"
+
+    def _too_little(self, n_planes: int) -> ResourceError:
+        fits = ""
+        per_plane, device = self.classifier.bytes_per_plane, self.classifier.device
+        free = device.free_memory() if device.has_own_memory else available_bytes()
+        if self.fixed_slab is not None and per_plane and free is not None:
+            fits = f"give --slab-planes {max(1, free // per_plane)} or fewer, "
+        return ResourceError(
+            f"{self._needed(n_planes)} for {n_planes} plane{'s' if n_planes > 1 else ''} at once",
+            do=f"{fits}use fewer features, or a machine with more memory",
+        )
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+class _Gate:
+    """Lets a number of threads in, which may be made smaller."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._inside = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> int:
+        """Wait for a place; the capacity while this thread is inside."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside < self.capacity)
+            self._inside += 1
+            return self.capacity
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def shrink(self, capacity: int) -> None:
+        """No more threads than this at once."""
+        with self._changed:
+            self.capacity = min(self.capacity, capacity)
+
+
+def uncertainty(probabilities: np.ndarray, *, kind: str) -> np.ndarray:
+    """From 0 (certain) to 1, see :class:`Wanted`.
+
+    Parameters
+    ----------
+    probabilities : numpy.ndarray
+        (n_classes, ...) float32; where all are 0 (not classified) the result is 1.
+    kind : {"margin", "entropy"}
+
+    Returns
+    -------
+    numpy.ndarray
+        (...) float32.
+    """
+    if kind == "margin":
+        best = np.partition(probabilities, (-2, -1), axis=0)
+        return 1 - (best[-1] - best[-2])
+    p = probabilities.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(p > 0, p * np.log(p), 0.0)
+    entropy = -terms.sum(axis=0) / np.log(len(p))
+    entropy[p.sum(axis=0) == 0] = 1
+    return entropy.astype(np.float32)
+
+
+def influenced(filled: np.ndarray, blocks: Sequence[FeatureBlock]) -> np.ndarray:
+    """Pixels (ny, nx) bool whose features look at a filled voxel, by the largest radius of the blocks.
+
+    Families that see the whole plane (the normalisation of Gabor, twenty steps of diffusion) are not counted: their
+    dependence on one far voxel is slight, and counting it would unlabel the plane.
+    """
+    from scipy import ndimage
+
+    square = 2 * max((block.radius or 0) for block in blocks) + 1
+    return ndimage.maximum_filter(filled, size=square, mode="constant", cval=False)

@@ -1,0 +1,333 @@
+"""A volume through a model: the planes that are left go to the workers, whatever they are, into the staging.
+
+The result does not depend on the size of slabs, the number of threads, which planes are in one run, or interruptions:
+every plane is computed from itself alone. Memory holds a few planes, whatever the depth of the volume.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpu_tomoclass import __version__
+from gpu_tomoclass.classification.on_device import Classifier
+from gpu_tomoclass.classification.plan import threads_within
+from gpu_tomoclass.classification.slab import PROBABILITIES, UNCERTAINTIES, UNLABELLED, Product, Wanted
+from gpu_tomoclass.classification.staging import Staging
+from gpu_tomoclass.classification.workers import PlaneWorkers, ThreadWorkers, Work
+from gpu_tomoclass.device import Device, choose_device
+from gpu_tomoclass.errors import DataError, StoppedError, UsageError
+from gpu_tomoclass.features import IntensityScale
+from gpu_tomoclass.model import Model, fits_volume
+from gpu_tomoclass.outputs import product_name
+from gpu_tomoclass.types import Progress
+from gpu_tomoclass.volumes import Volume
+
+if TYPE_CHECKING:
+    from gpu_tomoclass.classification.cluster import Cluster
+
+__all__ = ["Classifier", "ClassifyResult", "classify", "plane_range", "product_name", "provenance"]
+
+INTENSITY_CHOICES = ("model", "auto", "none")
+
+
+@dataclass(frozen=True)
+class ClassifyResult:
+    """What a run wrote and what it cost.
+
+    Attributes
+    ----------
+    path : str
+        The label volume.
+    other_paths : tuple of str
+        Probabilities (one file per class where the format holds one image per file: MRC) and uncertainty.
+    n_planes, n_resumed : int
+        Planes in all, and those that an interrupted run had finished before.
+    counts : dict
+        Voxels per class name (and ``"unlabelled"`` where masked).
+    notes : list of str
+    seconds : float
+        Wall time.
+    seconds_per_plane : dict
+        Thread seconds per family, and ``"forest"``, per plane.
+    profile : dict
+        JSON: busy seconds of ``read``, ``compute`` (sum over threads) and ``write``, ``finish`` (what follows the last
+        plane: pyramid, TIFF or MRC, renaming), ``wall``; ``threads``; ``slowest_stage_share``, how much of the wall
+        time of the planes the slowest stage was busy.
+    device : str
+        What computed it.
+    """
+
+    path: str
+    other_paths: tuple[str, ...]
+    n_planes: int
+    n_resumed: int
+    counts: Mapping[str, int]
+    notes: Sequence[str]
+    seconds: float
+    seconds_per_plane: Mapping[str, float]
+    profile: Mapping[str, Any]
+    device: str
+
+
+def classify(
+    volume: Volume,
+    model: Model,
+    *,
+    output: str | PathLike[str],
+    probabilities: str | None = None,
+    uncertainty: str | None = None,
+    planes: tuple[int, int] | None = None,
+    intensity: str = "model",
+    nan: str = "error",
+    force: bool = False,
+    device: Device | None = None,
+    cluster: Cluster | None = None,
+    slab_planes: int | None = None,
+    memory_limit: int | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Progress | None = None,
+    **format_options: Any,
+) -> ClassifyResult:
+    """Classify a volume plane by plane into a label volume.
+
+    Labels are the class values of the model (1..255); 0 is "not classified": masked voxels
+    (``nan="mask"``) and planes that could not be read (``allow_missing_planes``).
+
+    While it runs, finished planes are kept beside the output (see :mod:`gpu_tomoclass.classification.staging`); after
+    an interruption
+    of any kind the same call goes on with the others, and the result is the same as without interruption.
+
+    Parameters
+    ----------
+    volume : Volume
+    model : Model
+    output : path
+        ``.ome.zarr``, ``.zarr``, ``.tif``, ``.mrc``; class names, colours and provenance travel in its metadata.
+    probabilities : {None, "float32", "uint8"}
+        Also write probabilities per class to ``<output>_probabilities``, same format.
+    uncertainty : {None, "margin", "entropy"}
+        Also write how unsure the forest is to ``<output>_uncertainty``; see
+        :class:`gpu_tomoclass.classification.slab.Wanted`.
+    planes : (start, stop), optional
+        Classify only these planes; the output has stop - start planes.
+    intensity : {"model", "auto", "none"}
+        The scale recorded in the model, one measured on this volume, or none.
+    nan : {"error", "fill", "mask"}
+        See :func:`gpu_tomoclass.features.prepare.prepare_plane`. ``"mask"`` also unlabels every pixel whose
+        filters looked at a filled voxel.
+    force : bool
+        Go on although the voxel size differs from that of the training.
+    device : Device, optional
+        Default the first that works, with all cores; on a CPU each thread needs memory for one plane's features.
+    cluster : Cluster, optional
+        Compute in the processes of a Dask cluster instead of in this one; it has its devices.
+    slab_planes : int, optional
+        Planes at once, never changed; default what the device's memory holds, halved where that was too much.
+    memory_limit : int, optional
+        Bytes that the process (on a GPU: its arrays on the GPU) may take; fewer threads or smaller slabs keep to it.
+        On a cluster: each of its processes.
+    overwrite : bool
+    restart : bool
+        Throw away what an interrupted run has kept.
+    should_stop : callable, optional
+        Asked before each slab is read; once True, what is in flight is finished and StoppedError raised.
+    progress : callable, optional
+        Called with (planes done, planes in all).
+    **format_options
+        Of :func:`gpu_tomoclass.volumes.opening.create_volume`.
+
+    Raises
+    ------
+    ModelError
+        If the model does not fit the volume, or an interrupted run of another kind is in the way.
+    DataError
+        If a plane cannot be read or used, or the output exists.
+    UsageError
+        If ``planes`` is no range of the volume, or an option has no such value.
+    ResourceError
+        If memory or disk is not enough, another process writes the same output, or the cluster cannot be used.
+    StoppedError
+        If ``should_stop`` said so.
+    """
+    _check_choice("intensity", intensity, INTENSITY_CHOICES)
+    _check_choice("probabilities", probabilities, (None, *PROBABILITIES))
+    _check_choice("uncertainty", uncertainty, (None, *UNCERTAINTIES))
+    if slab_planes is not None and slab_planes < 1:
+        raise UsageError(f"slabs of {slab_planes} planes cannot be classified", do="give 1 or more")
+    notes = [*volume.notes, *fits_volume(model, volume, force=force)]
+    start, stop = plane_range(volume, planes)
+    scale = model.intensity if intensity == "model" else IntensityScale.for_volume(volume, mode=intensity)
+    wanted = Wanted(probabilities, uncertainty, mask_filled=nan == "mask")
+    work = Work(volume, model, wanted, scale=scale, nan=nan, first=start, slab_planes=slab_planes,
+                memory_limit=memory_limit)  # fmt: skip
+    if cluster is not None and device is not None:
+        raise UsageError("a device and a cluster contradict each other", do="give the device to the cluster")
+    if cluster is None:
+        chosen = choose_device() if device is None else device
+        if memory_limit is not None and not chosen.has_own_memory:
+            chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=wanted))
+    device_name = chosen.name if cluster is None else cluster.device
+    metadata = provenance(volume, model, planes=(start, stop), scale=scale, nan=nan)
+    products = _products(output, model, wanted)
+    began = time.perf_counter()
+    with Staging(
+        output,
+        products,
+        shape=(stop - start, *volume.shape[1:]),
+        run={
+            **metadata,
+            "device": device_name,
+            "outputs": {p.name: [fspath(p.path), p.dtype.name] for p in products},
+            "format": format_options,
+        },
+        voxel_size=volume.voxel_size,
+        metadata=metadata,
+        format_options=format_options,
+        overwrite=overwrite,
+        restart=restart,
+    ) as staging:
+        workers: PlaneWorkers
+        workers = ThreadWorkers(work, staging, chosen) if cluster is None else cluster.workers(work, staging)
+        run = _Run(volume, staging, workers)
+        run.go(should_stop=should_stop, progress=progress)
+        notes += [*run.notes, *staging.notes]
+        notes += [note for note in volume.notes if note not in notes]  # planes found missing on the way
+        finish_began = time.perf_counter()
+        outputs = staging.finish()
+    finished = time.perf_counter()
+    counts = {c.name: int(run.n_voxels[c.value]) for c in model.classes}
+    if run.n_voxels[UNLABELLED]:
+        counts["unlabelled"] = int(run.n_voxels[UNLABELLED])
+    n_computed = max(1, stop - start - run.n_resumed)
+    return ClassifyResult(
+        path=fspath(output),
+        other_paths=tuple(outputs[1:]),
+        n_planes=stop - start,
+        n_resumed=run.n_resumed,
+        counts=counts,
+        notes=list(dict.fromkeys(notes)),
+        seconds=finished - began,
+        seconds_per_plane={name: value / n_computed for name, value in workers.timings.items()},
+        profile=run.profile(finish=finished - finish_began, wall=finished - began),
+        device=device_name,
+    )
+
+
+class _Run:
+    """The planes of one run: what is left of them goes through the workers."""
+
+    def __init__(self, volume: Volume, staging: Staging, workers: PlaneWorkers) -> None:
+        self.volume, self.staging, self.workers = volume, staging, workers
+        self.n_resumed = staging.n_done
+        self._todo = np.flatnonzero(~staging.done)
+        self._planes_seconds = 0.0
+        self.n_voxels = np.zeros(256, dtype=np.int64)
+
+    @property
+    def notes(self) -> list[str]:
+        if not self.n_resumed:
+            return self.workers.notes
+        return [f"{self.n_resumed} planes had been done by an interrupted run", *self.workers.notes]
+
+    def go(self, *, should_stop: Callable[[], bool], progress: Progress | None) -> None:
+        """Classify what is not done yet."""
+
+        def finished(n_voxels: np.ndarray) -> None:
+            self.n_voxels += n_voxels
+            if progress is not None:
+                progress(self.staging.n_done, self.staging.shape[0])
+
+        finished(self._count_resumed())
+        if self._todo.size:
+            began = time.perf_counter()
+            try:
+                self.workers.run(self._todo, finished=finished, should_stop=should_stop)
+            except Exception as error:
+                if self.staging.n_done:
+                    error.add_note(
+                        f"{self._kept()}; once the cause is mended, the same command goes on with the others"
+                    )
+                raise
+            self._planes_seconds = time.perf_counter() - began
+        try:
+            self.volume.check_unchanged()
+        except DataError:
+            self.staging.done[:] = False  # some planes may be of the old file: nothing of it is kept
+            raise
+        if not self.staging.done.all():
+            kept = self._kept() if self.staging.n_done else "no plane was finished"
+            raise StoppedError(f"stopped: {kept}", do="repeat the same command to go on")
+
+    def _kept(self) -> str:
+        done, n = self.staging.n_done, self.staging.shape[0]
+        return f"{done} of {n} planes are done and kept in {self.staging.folder}"
+
+    def _count_resumed(self) -> np.ndarray:
+        n_voxels = np.zeros(256, dtype=np.int64)
+        for z in np.flatnonzero(self.staging.done):
+            plane = self.staging.plane("labels", int(z))
+            n_voxels += np.bincount(plane.ravel(), minlength=256)
+        return n_voxels
+
+    def profile(self, *, finish: float, wall: float) -> dict[str, Any]:
+        """See :class:`ClassifyResult`."""
+        seconds, planes = self.workers.seconds, self._planes_seconds
+        stages = {"read": seconds.read, "compute": seconds.compute, "write": seconds.write}
+        return {
+            "seconds": {**stages, "finish": finish, "planes": planes, "wall": wall},
+            "threads": self.workers.n_threads,
+            "slowest_stage_share": self.workers.slowest_stage / planes if planes else 0.0,
+            "thread_seconds": dict(self.workers.timings),
+            "planes": int(self._todo.size),
+        }
+
+
+def _check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:
+    if value not in choices:
+        listed = ", ".join(str(choice) for choice in choices if choice is not None)
+        raise UsageError(f"{name} {value!r} is unknown", do=f"choose one of {listed}")
+
+
+def _products(output: str | PathLike[str], model: Model, wanted: Wanted) -> list[Product]:
+    products = [Product("labels", fspath(output), np.dtype(np.uint8), classes=model.classes)]
+    if wanted.probabilities:
+        names = [c.name for c in model.classes]
+        path = product_name(output, "probabilities")
+        products.append(Product("probabilities", path, np.dtype(wanted.probabilities), channels=names))
+    if wanted.uncertainty:
+        products.append(Product("uncertainty", product_name(output, "uncertainty"), np.dtype(np.float32)))
+    return products
+
+
+def plane_range(volume: Volume, planes: tuple[int, int] | None) -> tuple[int, int]:
+    """(start, stop) within the volume.
+
+    Raises
+    ------
+    UsageError
+        If the range is empty or leaves the volume.
+    """
+    start, stop = planes if planes is not None else (0, volume.shape[0])
+    if not 0 <= start < stop <= volume.shape[0]:
+        raise UsageError(f"planes {start}:{stop} are not among its planes 0:{volume.shape[0]}", where=volume.path)
+    return start, stop
+
+
+def provenance(
+    volume: Volume, model: Model, *, planes: tuple[int, int], scale: IntensityScale, nan: str
+) -> dict[str, Any]:
+    """What made the labels: enough to make them again."""
+    return {
+        "made_by": f"gpu_tomoclass {__version__}",
+        "model": {"hash": model.hash, "versions": dict(model.versions), "created": model.created},
+        "input": volume.fingerprint(),
+        "settings": {"planes": list(planes), "axes": volume.axes, "intensity": scale.to_dict(), "nan": nan},
+    }

@@ -1,0 +1,77 @@
+"""One plane classified: what a person looks at before adding strokes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpu_tomoclass.classification.on_device import Classifier
+from gpu_tomoclass.device import Device, choose_device
+from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.features import FeatureCache, prepare_plane
+from gpu_tomoclass.model import Model, fits_volume
+from gpu_tomoclass.volumes import Volume
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A classified plane.
+
+    Attributes
+    ----------
+    plane : numpy.ndarray
+        (ny, nx) as stored.
+    labels : numpy.ndarray
+        (ny, nx) uint8 class values.
+    confidence : numpy.ndarray
+        (ny, nx) float32 in 0..1: the largest probability minus the second.
+    counts : dict
+        Pixels per class name.
+    notes : sequence of str
+    """
+
+    plane: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray
+    counts: Mapping[str, int]
+    notes: Sequence[str]
+
+
+def preview(
+    model: Model,
+    volume: Volume,
+    *,
+    plane: int,
+    nan: str = "error",
+    force: bool = False,
+    cache: FeatureCache | None = None,
+    device: Device | None = None,
+) -> Preview:
+    """Classify plane ``plane`` of a volume; with a cache an annotated plane costs only the forest.
+
+    Raises
+    ------
+    UsageError
+        If there is no such plane.
+    ModelError
+        If the model does not fit the volume.
+    DataError
+        If the plane cannot be read or used.
+    """
+    if not 0 <= plane < volume.shape[0]:
+        raise UsageError(f"there is no plane {plane}, only 0 to {volume.shape[0] - 1}", where=volume.path)
+    notes = [*volume.notes, *fits_volume(model, volume, force=force)]
+    classifier = Classifier(model, choose_device() if device is None else device)
+    prepared = prepare_plane(volume, plane, scale=model.intensity, nan=nan)
+    slab, probabilities = classifier.classify(prepared.image[np.newaxis], want_probabilities=True, cache=cache)
+    assert probabilities is not None  # they were asked for
+    labels, best = slab[0], np.sort(probabilities[:, 0], axis=0)
+    return Preview(
+        plane=volume.plane(plane),
+        labels=labels,
+        confidence=best[-1] - best[-2],
+        counts={c.name: int((labels == c.value).sum()) for c in model.classes},
+        notes=[*notes, *prepared.notes, *(cache.notes if cache is not None else ())],
+    )

@@ -1,0 +1,82 @@
+"""What a run makes of a slab of planes: the products, and finished planes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpu_tomoclass.classes import LabelClass
+
+UNLABELLED = 0
+
+
+PROBABILITIES = ("float32", "uint8")
+
+
+UNCERTAINTIES = ("margin", "entropy")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is made of every plane beside the labels.
+
+    Attributes
+    ----------
+    probabilities : {None, "float32", "uint8"}
+        uint8: 255 times the probability, rounded.
+    uncertainty : {None, "margin", "entropy"}
+        float32 from 0 (certain) to 1: one minus the lead of the best class over the second; or the entropy of the
+        probabilities divided by its largest value, log(n_classes).
+    mask_filled : bool
+        Unlabel every pixel whose filters looked at a filled voxel.
+    """
+
+    probabilities: str | None = None
+    uncertainty: str | None = None
+    mask_filled: bool = False
+
+
+KNOWN_PRODUCTS = ("labels", "probabilities", "uncertainty")
+
+
+@dataclass(frozen=True)
+class Product:
+    """One volume that a run makes.
+
+    Attributes
+    ----------
+    name : str
+        ``"labels"``, ``"probabilities"``, ..; also the name of its store.
+    path : str
+        Its final name.
+    dtype : numpy.dtype
+    classes : sequence of LabelClass
+    channels : sequence of str
+        Planes are then (n_channels, ny, nx).
+    """
+
+    name: str
+    path: str
+    dtype: np.dtype[Any]
+    classes: Sequence[LabelClass] = ()
+    channels: Sequence[str] = ()
+
+    @property
+    def is_zarr(self) -> bool:
+        return self.path.rstrip("/\\").lower().endswith(".zarr")
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Finished planes ``start`` and following: for each product (n, ny, nx), or (n_channels, n, ny, nx)."""
+
+    start: int
+    values: Mapping[str, np.ndarray]
+    notes: Sequence[str] = ()
+
+    @property
+    def stop(self) -> int:
+        return self.start + next(iter(self.values.values())).shape[-3]

@@ -1,0 +1,161 @@
+"""Who classifies the planes of a run: threads of this process here, processes elsewhere in cluster.py."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpu_tomoclass.classification.backoff import SlabClassifier
+from gpu_tomoclass.classification.pipeline import Pipeline, StageSeconds
+from gpu_tomoclass.classification.slab import Slab, Wanted
+from gpu_tomoclass.classification.staging import Staging
+from gpu_tomoclass.device import Device
+from gpu_tomoclass.features import IntensityScale, PreparedPlane, prepare_plane
+from gpu_tomoclass.model import Model
+from gpu_tomoclass.volumes import Volume
+
+Finished = Callable[[np.ndarray], None]  # told the voxels per label value, (256,) int64, of planes that are finished
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done with every plane of a run.
+
+    Attributes
+    ----------
+    volume : Volume
+    model : Model
+    wanted : Wanted
+    scale : IntensityScale
+    nan : str
+        See :func:`gpu_tomoclass.features.prepare.prepare_plane`.
+    first : int
+        The plane of the volume that is plane 0 of the output.
+    slab_planes, memory_limit : int, optional
+        See :func:`gpu_tomoclass.classification.classify_volume.classify`.
+    """
+
+    volume: Volume
+    model: Model
+    wanted: Wanted
+    scale: IntensityScale
+    nan: str
+    first: int = 0
+    slab_planes: int | None = None
+    memory_limit: int | None = None
+
+    def prepared(self, start: int, stop: int) -> list[PreparedPlane]:
+        """Planes of the output, read and prepared."""
+        planes = range(self.first + start, self.first + stop)
+        return [prepare_plane(self.volume, z, scale=self.scale, nan=self.nan) for z in planes]
+
+
+class PlaneWorkers(ABC):
+    """Classify planes, store them and record them as finished.
+
+    Attributes
+    ----------
+    n_threads : int
+        How many planes or slabs are computed at the same time.
+    seconds : StageSeconds
+        Busy time of the stages, as far as the run has come.
+    timings : dict
+        Thread seconds per family, and ``"forest"``.
+    notes : list of str
+    """
+
+    n_threads: int
+
+    def __init__(self, work: Work, staging: Staging) -> None:
+        self.work, self.staging = work, staging
+        self.seconds = StageSeconds()
+        self.timings: dict[str, float] = defaultdict(float)
+        self.notes: list[str] = []
+
+    @abstractmethod
+    def run(self, todo: np.ndarray, *, finished: Finished, should_stop: Callable[[], bool]) -> None:
+        """Take the planes ``todo`` (rising numbers) through; see
+        :func:`gpu_tomoclass.classification.classify_volume.classify`.
+
+        Parameters
+        ----------
+        todo : numpy.ndarray
+        finished : callable
+            Called in the caller's thread, after planes were recorded.
+        should_stop : callable
+            Once it says True, what is in flight is finished and the rest left.
+        """
+
+    @property
+    @abstractmethod
+    def slowest_stage(self) -> float:
+        """Busy seconds of the stage that the others had to wait for."""
+
+
+class ThreadWorkers(PlaneWorkers):
+    """Threads of this process around one device: one reads, some compute, the caller's writes."""
+
+    def __init__(self, work: Work, staging: Staging, device: Device) -> None:
+        super().__init__(work, staging)
+        n_todo = int((~staging.done).sum())
+        thread_device, self.n_threads = device, 1
+        if n_todo > 1:  # planes side by side; a single one has all threads to itself
+            thread_device, n_threads = device.side_by_side()
+            self.n_threads = min(n_threads, n_todo)
+        self._slabs = SlabClassifier(
+            work.model,
+            thread_device,
+            wanted=work.wanted,
+            n_threads=self.n_threads,
+            fixed_slab=work.slab_planes,
+            memory_limit=work.memory_limit,
+        )
+        self.notes = self._slabs.notes
+        self._timings_lock = threading.Lock()
+
+    def run(self, todo: np.ndarray, *, finished: Finished, should_stop: Callable[[], bool]) -> None:
+        def read() -> Iterator[tuple[int, list[PreparedPlane]]]:
+            i = 0
+            while i < todo.size:
+                start, stop = next_run(todo, i, most=self._slabs.slab_planes())
+                yield start, self.work.prepared(start, stop)
+                i += stop - start
+
+        def write(slabs: list[Slab]) -> None:
+            for slab in slabs:
+                self.staging.write(slab)
+                finished(count_labels(slab))
+
+        pipeline = Pipeline(read, self._compute, write, workers=self.n_threads, should_stop=should_stop)
+        self.seconds = pipeline.seconds
+        pipeline.run()
+
+    def _compute(self, item: tuple[int, list[PreparedPlane]]) -> list[Slab]:
+        seconds: dict[str, float] = {}
+        slabs = self._slabs.classify(*item, seconds)
+        with self._timings_lock:
+            for name, value in seconds.items():
+                self.timings[name] += value
+        return slabs
+
+    @property
+    def slowest_stage(self) -> float:
+        return max(self.seconds.read, self.seconds.compute / self.n_threads, self.seconds.write)
+
+
+def next_run(todo: np.ndarray, i: int, *, most: int) -> tuple[int, int]:
+    """(start, stop) of the planes from ``todo[i]`` that follow each other without a gap, at most so many."""
+    n = 1
+    while n < most and i + n < todo.size and todo[i + n] == todo[i] + n:
+        n += 1
+    return int(todo[i]), int(todo[i]) + n
+
+
+def count_labels(slab: Slab) -> np.ndarray:
+    """Voxels per label value, (256,) int64."""
+    return np.bincount(slab.values["labels"].ravel(), minlength=256)

@@ -1,0 +1,38 @@
+from .base import Array, BoundKernel, Device, NumpyDevice, Stopwatch, is_out_of_memory
+from .choice import DEVICES, choose_device
+from .compiler import LibraryCache, find_compiler
+from .cores import usable_cores, worker_count
+from .cuda import visible_gpus
+from .dry import DryDevice
+from .memory import available_bytes, resident_bytes
+from .sources import kernels_folder
+from .tolerances import FOREST, NAD, NAD_VOLUME, TOLERANCES, Tolerance, largest_difference
+from .workspace import Planes, Workspace
+
+__all__ = [
+    "DEVICES",
+    "FOREST",
+    "NAD",
+    "NAD_VOLUME",
+    "TOLERANCES",
+    "Array",
+    "BoundKernel",
+    "Device",
+    "DryDevice",
+    "LibraryCache",
+    "NumpyDevice",
+    "Planes",
+    "Stopwatch",
+    "Tolerance",
+    "Workspace",
+    "available_bytes",
+    "choose_device",
+    "find_compiler",
+    "is_out_of_memory",
+    "kernels_folder",
+    "largest_difference",
+    "resident_bytes",
+    "usable_cores",
+    "visible_gpus",
+    "worker_count",
+]

@@ -1,0 +1,30 @@
+"""Neighbors by ``kernels/neighbors.cu``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
+
+BLOCK = (128, 2)
+
+
+def neighbors(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
+    """Equal to :func:`gpu_tomoclass.features.reference.neighbors.neighbors` in every bit."""
+    nz, ny, nx = source.shape
+    tx, ty = BLOCK
+    for request in requests:
+        source.device.launch(
+            "neighbors.cu",
+            "neighbors",
+            grid=(-(-nx // tx), -(-ny // ty), nz),
+            block=BLOCK,
+            args={
+                "image": source.image,
+                "result": request.out,
+                "distance": request.parameters["distance"],
+                "ny": ny,
+                "nx": nx,
+            },
+            defines={"TX": tx, "TY": ty},
+        )

@@ -1,0 +1,413 @@
+"""The feature bank: families with their parameters, as an ordered list of channels.
+
+Nothing outside this module and :mod:`gpu_tomoclass.features.families`, the table of families, knows a sigma. Names,
+order and values of the channels are those of Trainable Weka Segmentation (TWS) 4.0.0, as
+:mod:`gpu_tomoclass.features.reference` defines them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gpu_tomoclass.errors import ModelError, UsageError
+from gpu_tomoclass.features.channel_names import implied_settings
+from gpu_tomoclass.features.families import (
+    FAMILIES,
+    FEATURE_SETS,
+    ORIGINAL,
+    SIGMA_LIMITS,
+    Family,
+    Request,
+    number,
+    single,
+)
+from gpu_tomoclass.features.reference.source import FeatureSource
+
+__all__ = ["DEFINITION_VERSION", "FAMILIES", "FEATURE_SETS", "Family", "FeatureBank", "FeatureBlock"]
+
+DEFINITION_VERSION = 1
+"""Goes up whenever the values of any channel change; models carry it."""
+
+PATCH_LIMITS = (3, 255)
+SOURCE_BYTES = 4 + 2  # per pixel: the plane as float32 and as bytes, by its own and by the display range
+
+
+def _row(name: str) -> Family:
+    return ORIGINAL if name == ORIGINAL.name else FAMILIES[name]
+
+
+@dataclass(frozen=True)
+class FeatureBlock:
+    """The channels that one family makes at one sigma: the smallest unit that is computed and cached on its own.
+
+    Attributes
+    ----------
+    family : str
+        A name of :data:`FAMILIES`, or ``"original"``.
+    sigma : float or None
+        None for families with fixed parameters.
+    parameters : tuple of (str, value)
+        What the family's reference is called with.
+    channels : tuple of str
+        TWS's names.
+    start, stop : int
+        Their place among the bank's channels.
+    """
+
+    family: str
+    sigma: float | None
+    parameters: tuple[tuple[str, Any], ...]
+    channels: tuple[str, ...]
+    start: int
+    stop: int
+
+    @property
+    def key(self) -> str:
+        """What the values are, whatever bank they are in; for file names: letters, digits, ``_``, ``-`` and ``.`` only.
+
+        The same plane and key give the same values, for one definition version and display range.
+        """
+        return "-".join([self.family, *(f"{name}{_key_text(value)}" for name, value in self.parameters)])
+
+    @property
+    def reach(self) -> int:
+        """Largest distance in pixels over which the filter itself looks."""
+        return _row(self.family).reach(**dict(self.parameters))
+
+    @property
+    def radius(self) -> int | None:
+        """Distance in pixels beyond which a pixel cannot change a value; None where every pixel of the plane can."""
+        return None if _row(self.family).whole_plane else self.reach
+
+
+def _key_text(value: float | int | tuple[float, ...]) -> str:
+    if isinstance(value, tuple):
+        return "_".join(number(v) for v in value)
+    return str(value) if isinstance(value, int) else number(value)
+
+
+@dataclass(frozen=True)
+class FeatureBank:
+    """Feature families with their parameters. Channel 0 is always the plane itself, ``original``.
+
+    Made by :meth:`create`, :meth:`from_dict` or :meth:`from_channels`.
+
+    Attributes
+    ----------
+    families : tuple of str
+        Names of :data:`FAMILIES`, in the order of that table.
+    sigmas : tuple of tuple of float
+        For each family its sigmas, rising; empty for families with fixed parameters. Values are float32, as in TWS.
+    membrane_thickness, membrane_patch : int
+        TWS's membrane settings in pixels: used by Membrane_projections; the thickness also by Anisotropic_diffusion (as
+        its edge threshold), the patch size also by Kuwahara.
+
+    Raises
+    ------
+    UsageError
+        If a family, sigma or setting is not possible; the message names what is.
+    """
+
+    families: tuple[str, ...]
+    sigmas: tuple[tuple[float, ...], ...]
+    membrane_thickness: int = 1
+    membrane_patch: int = 19
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.families if name not in FAMILIES]
+        if unknown:
+            raise UsageError(f"unknown feature families {unknown}", do=f"choose from {', '.join(FAMILIES)}")
+        if list(self.families) != [name for name in FAMILIES if name in self.families]:
+            raise UsageError(f"families must each be named once, in the order of the table, not {self.families}")
+        if len(self.sigmas) != len(self.families):
+            raise UsageError(f"{len(self.families)} families need as many sigma lists, not {len(self.sigmas)}")
+        for name, sigmas in zip(self.families, self.sigmas, strict=True):
+            FAMILIES[name].check_sigmas(sigmas)
+        patch, thickness = self.membrane_patch, self.membrane_thickness
+        low, high = PATCH_LIMITS
+        if not (isinstance(patch, int) and low <= patch <= high and patch % 2 == 1):
+            raise UsageError(f"the membrane patch must be an odd number from {low} to {high}, not {patch}")
+        if not (isinstance(thickness, int) and 1 <= thickness < patch):
+            raise UsageError(f"the membrane thickness must be 1 to {patch - 1} for a patch of {patch}, not {thickness}")
+
+    @classmethod
+    def create(
+        cls,
+        features: str | Sequence[str] = "paper",
+        *,
+        sigma_min: float = 1.0,
+        sigma_max: float = 16.0,
+        sigmas: Mapping[str, Sequence[float]] | None = None,
+        membrane_thickness: int = 1,
+        membrane_patch: int = 19,
+    ) -> FeatureBank:
+        """A bank with sigmas sigma_min, 2 sigma_min, 4 sigma_min ... up to sigma_max, as TWS makes them.
+
+        Parameters
+        ----------
+        features : str or sequence of str
+            A name of :data:`FEATURE_SETS`, or family names in any order.
+        sigma_min, sigma_max : float
+            TWS's sigma range in pixels. Sobel_filter and Hessian also get sigma 0 (no blur) if sigma_min < 2. Families
+            that need whole pixels cut the fraction off, and leave out what is less than 1.
+        sigmas : mapping of str to sequence of float, optional
+            Explicit sigmas for some families, instead of that range. 0 where the family has it.
+        membrane_thickness, membrane_patch : int
+            See the class.
+
+        Raises
+        ------
+        UsageError
+            If anything asked for is not possible.
+        """
+        names = list(FEATURE_SETS.get(features, (features,)) if isinstance(features, str) else features)
+        unknown = [name for name in names if name not in FAMILIES]
+        if unknown or not names:
+            what = f"unknown features {', '.join(map(repr, unknown))}" if unknown else "no features chosen"
+            raise UsageError(what, do=f"choose {', '.join(FEATURE_SETS)}, or families from {', '.join(FAMILIES)}")
+        given = dict(sigmas or {})
+        misplaced = [name for name in given if name not in names or not FAMILIES[name].per_sigma]
+        if misplaced:
+            chosen = [name for name in FAMILIES if name in names and FAMILIES[name].per_sigma]
+            raise UsageError(
+                f"sigmas for {', '.join(misplaced)}, which is not among the chosen features or has no sigma",
+                do=f"give sigmas for some of {', '.join(chosen)}",
+            )
+        families = tuple(name for name in FAMILIES if name in names)
+        ranges = {name: FAMILIES[name].sigmas_in_range(sigma_min, sigma_max) for name in families if name not in given}
+        lists = {name: FAMILIES[name].sigmas_given(values) for name, values in given.items()}
+        return cls(
+            families,
+            tuple((ranges | lists)[name] for name in families),
+            membrane_thickness=membrane_thickness,
+            membrane_patch=membrane_patch,
+        )
+
+    def sigmas_of(self, family: str) -> tuple[float, ...]:
+        """The sigmas of one of the bank's families."""
+        return self.sigmas[self.families.index(family)]
+
+    @cached_property
+    def blocks(self) -> tuple[FeatureBlock, ...]:
+        """All blocks in channel order, that of TWS's multi-threaded code."""
+        chosen = [FAMILIES[name] for name in self.families]
+        middle = sorted({s for row in chosen if row.place == "middle" for s in self.sigmas_of(row.name)})
+        order = [(ORIGINAL, 0.0)]
+        order += [(row, s) for row in chosen if row.place == "first" for s in self.sigmas_of(row.name) or (0.0,)]
+        order += [(row, s) for s in middle for row in chosen if row.place == "middle" and s in self.sigmas_of(row.name)]
+        order += [(row, s) for row in chosen if row.place == "last" for s in self.sigmas_of(row.name) or (0.0,)]
+        blocks: list[FeatureBlock] = []
+        start = 0
+        for row, sigma in order:
+            smaller = tuple(s for s in self.sigmas_of(row.name) if s < sigma) if row.per_sigma else ()
+            parameters = row.parameters(Request(sigma, smaller, self.membrane_thickness, self.membrane_patch))
+            channels = tuple(row.labels(**parameters))
+            if channels:  # the smallest sigma has no difference of Gaussians
+                stop = start + len(channels)
+                at = sigma if row.per_sigma else None
+                blocks.append(FeatureBlock(row.name, at, tuple(parameters.items()), channels, start, stop))
+                start = stop
+        return tuple(blocks)
+
+    @cached_property
+    def channels(self) -> tuple[str, ...]:
+        """TWS's names of the channels, in order."""
+        return tuple(name for block in self.blocks for name in block.channels)
+
+    @property
+    def n_channels(self) -> int:
+        return len(self.channels)
+
+    @property
+    def reach(self) -> int:
+        """Largest distance in pixels over which any filter looks."""
+        return max(block.reach for block in self.blocks)
+
+    @property
+    def radius(self) -> int | None:
+        """Support radius in pixels; None where a family's values depend on the whole plane."""
+        radii = [block.radius for block in self.blocks]
+        finite = [radius for radius in radii if radius is not None]
+        return max(finite) if len(finite) == len(radii) else None
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Memory that :meth:`compute` needs at most per pixel of a plane, its result included."""
+        blurs = {s for sigmas in self.sigmas for s in sigmas}
+        block = max(4 * len(block.channels) + _row(block.family).scratch for block in self.blocks)
+        return 4 * self.n_channels + block + 4 * len(blurs) + SOURCE_BYTES
+
+    def invalid_sigmas(self, shape: tuple[int, int]) -> list[tuple[str, float | None]]:
+        """Blocks, as (family, sigma), whose filter reaches further than the plane (ny, nx) is long.
+
+        They are computed all the same, by the family's border rule, but say more about the border than about the plane.
+        Neighbors is missing (NaN) where a mirrored position still lies outside, as in TWS.
+        """
+        return [(block.family, block.sigma) for block in self.blocks if block.reach >= min(shape)]
+
+    def subset(self, channels: Iterable[str]) -> tuple[FeatureBlock, ...]:
+        """The blocks that make these channels, in channel order.
+
+        Raises
+        ------
+        UsageError
+            If the bank has no such channel.
+        """
+        wanted = set(channels)
+        unknown = sorted(wanted.difference(self.channels))
+        if unknown:
+            raise UsageError(f"the feature bank has no channels {unknown}")
+        return tuple(block for block in self.blocks if wanted.intersection(block.channels))
+
+    def compute_block(self, source: FeatureSource, block: FeatureBlock) -> np.ndarray:
+        """The channels of one block: (n, ny, nx) float32, maybe read-only."""
+        return _row(block.family).compute(source, dict(block.parameters))
+
+    def compute(
+        self,
+        plane: np.ndarray,
+        *,
+        display_range: tuple[float, float] | None = None,
+        blocks: Sequence[FeatureBlock] | None = None,
+        timings: MutableMapping[str, float] | None = None,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The channels of one plane.
+
+        Parameters
+        ----------
+        plane : ndarray
+            (ny, nx), any integer or float dtype, finite.
+        display_range : (float, float), optional
+            See :class:`~gpu_tomoclass.features.reference.source.FeatureSource`.
+        blocks : sequence of FeatureBlock, optional
+            Compute these only, in this order.
+        timings : dict, optional
+            Seconds are added per family. A Gaussian blur counts for the family that needs it first.
+        out : ndarray, optional
+            float32 (n_channels, ny, nx) to write to.
+
+        Returns
+        -------
+        ndarray
+            (n_channels, ny, nx) float32.
+        """
+        source = FeatureSource(plane, display_range=display_range)
+        blocks = self.blocks if blocks is None else blocks
+        shape = (sum(len(block.channels) for block in blocks), *source.shape)
+        if out is None:
+            out = np.empty(shape, dtype=np.float32)
+        elif out.shape != shape or out.dtype != np.float32:
+            raise UsageError(f"the output array must be float32 {shape}, not {out.dtype} {out.shape}")
+        start = 0
+        for block in blocks:
+            began = time.perf_counter()
+            stop = start + len(block.channels)
+            out[start:stop] = self.compute_block(source, block)
+            start = stop
+            if timings is not None:
+                timings[block.family] = timings.get(block.family, 0.0) + time.perf_counter() - began
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready description; :meth:`from_dict` reads it back."""
+        return {
+            "definition_version": DEFINITION_VERSION,
+            "families": {
+                name: [float(number(s)) for s in sigmas]
+                for name, sigmas in zip(self.families, self.sigmas, strict=True)
+            },
+            "membrane_thickness": self.membrane_thickness,
+            "membrane_patch": self.membrane_patch,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FeatureBank:
+        """The bank that :meth:`to_dict` described.
+
+        Raises
+        ------
+        ModelError
+            If a field is missing, unknown or impossible, or the definition is a newer one.
+        """
+        where = "feature bank"
+        expected = {"definition_version", "families", "membrane_thickness", "membrane_patch"}
+        if not isinstance(data, Mapping) or set(data) != expected:
+            found = ", ".join(map(str, data)) if isinstance(data, Mapping) else repr(data)
+            raise ModelError(f"expected the fields {', '.join(sorted(expected))}, found {found:.200}", where=where)
+        for field in sorted(expected - {"families"}):
+            if type(data[field]) is not int:
+                raise ModelError(f"{field} must be a whole number, not {data[field]!r:.60}", where=where)
+        version, families = data["definition_version"], data["families"]
+        if not 1 <= version <= DEFINITION_VERSION:
+            raise ModelError(
+                f"definition_version {version} is unknown, this is version {DEFINITION_VERSION}",
+                where=where,
+                do="use the version of gpu_tomoclass that made it, or a newer one" if version > 0 else None,
+            )
+        if not isinstance(families, Mapping):
+            raise ModelError(f"families must be a mapping, not {families!r:.60}", where=where)
+        for name, sigmas in families.items():
+            if name not in FAMILIES:
+                raise ModelError(f"families: unknown feature family {name!r:.60}", where=where)
+            if not (
+                isinstance(sigmas, list) and all(type(s) in (int, float) and 0 <= s <= SIGMA_LIMITS[1] for s in sigmas)
+            ):
+                raise ModelError(f"families: {name} needs a list of sigmas, not {sigmas!r:.60}", where=where)
+        names = tuple(name for name in FAMILIES if name in families)
+        try:
+            return cls(
+                names,
+                tuple(tuple(single(s) for s in families[name]) for name in names),
+                membrane_thickness=data["membrane_thickness"],
+                membrane_patch=data["membrane_patch"],
+            )
+        except UsageError as error:
+            raise ModelError(error.what, where=where) from error
+
+    @classmethod
+    def from_channels(cls, names: Sequence[str]) -> tuple[FeatureBank, np.ndarray]:
+        """The bank that a list of TWS channel names (of an ARFF file or a ``.model``) implies.
+
+        Parameters
+        ----------
+        names : sequence of str
+            TWS's names without the class attribute, in any order; TWS itself has two, Gabor coming before
+            Anisotropic_diffusion or after Kuwahara.
+
+        Returns
+        -------
+        bank : FeatureBank
+            Its channels are exactly ``names``, in the bank's order.
+        order : ndarray
+            intp (n_channels,), so that ``names[order[i]] == bank.channels[i]``.
+
+        Raises
+        ------
+        ModelError
+            If a name is unknown or twice there, a family is not complete, or membrane settings contradict each other.
+        """
+        where = "channel names"
+        names = list(names)
+        try:
+            bank = cls(**implied_settings(names))
+        except UsageError as error:
+            raise ModelError(error.what, where=where) from error
+        problems = {
+            "twice there": [name for i, name in enumerate(names) if name in names[:i]],
+            "unknown": [name for name in names if name not in bank.channels],
+            "missing, though others of the family are there": [name for name in bank.channels if name not in names],
+        }
+        for problem, found in problems.items():
+            if found:
+                some = ", ".join(repr(name) for name in found[:5]) + (
+                    f" and {len(found) - 5} more" if found[5:] else ""
+                )
+                raise ModelError(f"{some}: {problem}", where=where, do="the 2-D grey features of TWS are expected")
+        return bank, np.array([names.index(name) for name in bank.channels], dtype=np.intp)

@@ -1,0 +1,166 @@
+"""Computed features on disk, so that retraining with more strokes costs seconds.
+
+The key is the content: a hash of the prepared plane, the definition version, the device and the block's own key. A
+changed file, scale or parameter is another key, so nothing can go stale; the least recently used entries leave when the
+folder is full. Devices have entries of their own because the last bit of some channels may differ between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gpu_tomoclass import __version__
+from gpu_tomoclass.features.bank import DEFINITION_VERSION, FeatureBlock
+from gpu_tomoclass.features.engine import FeatureEngine
+
+DEFAULT_LIMIT = 20 * 2**30
+KEEP_FREE = 2 * 2**30  # a cache must never be what fills a disk
+
+
+def default_cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/gpu_tomoclass`` or ``~/.cache/gpu_tomoclass``; the temporary folder where there is no home."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "gpu_tomoclass"
+    try:
+        return Path.home() / ".cache" / "gpu_tomoclass"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "gpu_tomoclass"
+
+
+class FeatureCache:
+    """Feature blocks by plane content.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it does not exist. If it cannot be written, nothing is cached and ``notes`` says so.
+    limit : int
+        Bytes; the oldest entries are removed beyond it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) -> None:
+        self.folder = Path(folder)
+        self.limit = limit
+        self.notes: list[str] = []
+        self.hits = self.misses = 0
+        self._writable = True
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            self._stop(f"features are not cached: {self.folder} cannot be written ({error.strerror})")
+
+    def _stop(self, reason: str) -> None:
+        self._writable = False
+        self.notes.append(reason)
+
+    def plane_key(self, image: np.ndarray, *, device: str = "numpy") -> str:
+        """Key of a prepared plane (ny, nx) float32 on a device, to be given to :meth:`get` and :meth:`put`."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(f"{__version__}/{DEFINITION_VERSION}/{device}/{image.shape}".encode())
+        digest.update(image.tobytes())
+        return digest.hexdigest()
+
+    def _path(self, plane_key: str, block: FeatureBlock) -> Path:
+        return self.folder / plane_key / f"{block.key}.npy"
+
+    def get(self, plane_key: str, block: FeatureBlock) -> np.ndarray | None:
+        """The block's channels (n, ny, nx), float32, mapped read-only; None if they are not there or not readable."""
+        path = self._path(plane_key, block)
+        try:
+            values: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            if values.dtype != np.float32 or values.ndim != 3 or values.shape[0] != len(block.channels):
+                raise ValueError(f"{path} holds {values.dtype} {values.shape}")
+            os.utime(path)
+        except (OSError, ValueError, EOFError):  # absent, torn or foreign: compute it again
+            self.misses += 1
+            return None
+        self.hits += 1
+        return values
+
+    def put(self, plane_key: str, block: FeatureBlock, values: np.ndarray) -> None:
+        """Store a block; a full or failing disk switches the cache off with a note, never fails the run."""
+        if not self._writable:
+            return
+        path = self._path(plane_key, block)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            if shutil.disk_usage(self.folder).free < KEEP_FREE + values.nbytes:
+                self._stop(f"features are not cached any more: less than 2 GiB free in {self.folder}")
+                return
+            path.parent.mkdir(exist_ok=True)
+            with open(temporary, "wb") as file:
+                np.save(file, values, allow_pickle=False)
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            self._stop(f"features are not cached any more: {error}")
+
+    def trim(self) -> None:
+        """Remove the least recently used entries until the folder is within its limit."""
+        entries = []
+        for path in self.folder.glob("*/*.npy"):
+            try:
+                status = path.stat()
+            except OSError:  # another process trims too
+                continue
+            entries.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total <= self.limit:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+            try:
+                path.parent.rmdir()
+            except OSError:  # not empty
+                continue
+
+
+def block_values(
+    engine: FeatureEngine,
+    image: np.ndarray,
+    *,
+    cache: FeatureCache | None = None,
+    timings: dict[str, float] | None = None,
+) -> Iterator[tuple[FeatureBlock, np.ndarray]]:
+    """(block, channels (n, ny, nx) float32) for each block of the engine, from the cache where it has them.
+
+    Parameters
+    ----------
+    engine : FeatureEngine
+        What is not in the cache is computed by it, all at once; the values are valid until its next slab.
+    image : numpy.ndarray
+        A prepared plane (ny, nx), float32.
+    cache : FeatureCache, optional
+        Asked first and given what was computed.
+    timings : dict, optional
+        Seconds per family are added for what was computed.
+    """
+    key = cache.plane_key(image, device=engine.device.name) if cache is not None else ""
+    found = {block: cache.get(key, block) if cache is not None else None for block in engine.blocks}
+    missing = [block for block, values in found.items() if values is None]
+    computed = np.empty((0, *image.shape), np.float32)
+    if missing:
+        watch = engine.device.stopwatch()
+        watch.start()
+        computed = engine.device.numpy(engine.compute(image[np.newaxis], blocks=missing, watch=watch))[:, 0]
+        if timings is not None:
+            watch.add_to(timings)
+    start = 0
+    for block, values in found.items():
+        if values is None:
+            values = computed[start : start + len(block.channels)]
+            start += len(block.channels)
+            if cache is not None:
+                cache.put(key, block, values)
+        yield block, values

@@ -1,0 +1,137 @@
+"""From stored voxel values to the values that features see: the only place where values change before the bank.
+
+Integer volumes enter as they are, as in Fiji. Signed 16-bit voxels get +32768, which is how ImageJ holds them. Float
+volumes get a linear scale, because several Weka features truncate to integers (anisotropic diffusion) or count grey
+levels; the scale is robust (percentiles), clipped to 0..65535 and recorded, so that a model repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpu_tomoclass.errors import DataError, ModelError, UsageError
+from gpu_tomoclass.volumes import Volume
+
+INTENSITY_MODES = ("auto", "none")
+NAN_POLICIES = ("error", "fill", "mask")
+
+# 0.5 % tails keep single hot voxels from setting the scale; 10 % head room on either side keeps those tails distinct.
+PERCENTILES = (0.5, 99.5)
+TARGET = (6553.5, 58981.5)  # 10 % and 90 % of 65535
+CLIP = (0.0, 65535.0)
+N_SAMPLED_PLANES = 16
+EXACT_IN_FLOAT32 = 2**24
+
+
+@dataclass(frozen=True)
+class IntensityScale:
+    """``value * gain + offset``, clipped to ``clip`` where given; recorded in every model.
+
+    Attributes
+    ----------
+    kind : str
+        ``"as-is"``, ``"signed-16-bit"`` (offset 32768) or ``"percentile"``.
+    gain, offset : float
+        Applied in float64, the result is rounded to float32.
+    clip : tuple of float or None
+        Limits of the result.
+    """
+
+    kind: str = "as-is"
+    gain: float = 1.0
+    offset: float = 0.0
+    clip: tuple[float, float] | None = None
+
+    def apply(self, plane: np.ndarray) -> np.ndarray:
+        """float32 plane (ny, nx) as the features see it."""
+        if self.kind == "as-is":
+            return np.ascontiguousarray(plane, dtype=np.float32)
+        values = plane.astype(np.float64) * self.gain + self.offset
+        if self.clip is not None:
+            np.clip(values, *self.clip, out=values)
+        return values.astype(np.float32)
+
+    def describe(self) -> str:
+        """One phrase for people."""
+        if self.kind == "percentile" and self.clip:
+            return f"value x {self.gain:.6g} + {self.offset:.6g}, clipped to {self.clip[0]:g}..{self.clip[1]:g}"
+        return "value + 32768 (signed 16 bit, as ImageJ)" if self.kind == "signed-16-bit" else "values as stored"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "gain": self.gain,
+            "offset": self.offset,
+            "clip": list(self.clip) if self.clip else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> IntensityScale:
+        """The inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        ModelError
+            Naming the field that is missing, of a wrong type or not finite.
+        """
+        try:
+            clip = data["clip"]
+            scale = cls(
+                kind=data["kind"],
+                gain=float(data["gain"]),
+                offset=float(data["offset"]),
+                clip=None if clip is None else (float(clip[0]), float(clip[1])),
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ModelError(f"intensity scale is not readable ({error!r})") from error
+        if scale.kind not in ("as-is", "signed-16-bit", "percentile"):
+            raise ModelError(f"intensity scale has the unknown kind {scale.kind!r}")
+        numbers = (scale.gain, scale.offset, *(scale.clip or ()))
+        if not np.all(np.isfinite(numbers)):
+            raise ModelError(f"intensity scale holds a non-finite number: {numbers}")
+        return scale
+
+    @classmethod
+    def for_volume(cls, volume: Volume, *, mode: str = "auto") -> IntensityScale:
+        """The scale for a volume: nothing for integers, +32768 for int16, percentiles of sampled planes for floats.
+
+        Parameters
+        ----------
+        volume : Volume
+            Up to 16 planes, evenly spaced, are read where the voxels are floats.
+        mode : {"auto", "none"}
+            ``"none"`` leaves every value as stored.
+
+        Raises
+        ------
+        UsageError
+            If the mode is unknown.
+        DataError
+            If the voxels are neither integers nor floats, or no sampled voxel is finite.
+        """
+        if mode not in INTENSITY_MODES:
+            raise UsageError(f"intensity mode {mode!r} is unknown", do=f"choose one of {', '.join(INTENSITY_MODES)}")
+        if volume.dtype.kind not in "iuf":
+            raise DataError(f"voxels are {volume.dtype}, not integers or floats", where=volume.path)
+        if mode == "none" or (volume.dtype.kind in "iu" and volume.dtype != np.int16):
+            return cls()
+        if volume.dtype == np.int16:
+            return cls(kind="signed-16-bit", offset=32768.0)
+        sampled = np.unique(np.linspace(0, volume.shape[0] - 1, N_SAMPLED_PLANES).astype(int))
+        values = np.concatenate([_finite(volume.plane(int(z))) for z in sampled])
+        if values.size == 0:
+            raise DataError(f"no finite voxel in {sampled.size} sampled planes", where=volume.path)
+        low, high = np.percentile(values, PERCENTILES)
+        if not high > low:  # constant: any gain will do
+            return cls(kind="percentile", gain=1.0, offset=TARGET[0] - float(low), clip=CLIP)
+        gain = float((TARGET[1] - TARGET[0]) / (high - low))
+        return cls(kind="percentile", gain=gain, offset=float(TARGET[0] - gain * low), clip=CLIP)
+
+
+def _finite(plane: np.ndarray) -> np.ndarray:
+    values = plane.astype(np.float64).ravel()
+    return values[np.isfinite(values)]

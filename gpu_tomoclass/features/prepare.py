@@ -1,0 +1,103 @@
+"""Planes as the features see them: read, scaled, non-finite voxels filled or refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpu_tomoclass.errors import DataError, UsageError
+from gpu_tomoclass.features.intensity import EXACT_IN_FLOAT32, NAN_POLICIES, IntensityScale
+from gpu_tomoclass.volumes import Volume
+
+
+@dataclass(frozen=True)
+class PreparedPlane:
+    """One plane ready for the bank.
+
+    Attributes
+    ----------
+    image : numpy.ndarray
+        (ny, nx) float32, finite.
+    filled : numpy.ndarray or None
+        (ny, nx) bool, True where a non-finite voxel was replaced; None if there was none.
+    missing : bool
+        The plane could not be read and holds zeros (``allow_missing_planes``): neither train on it nor label it.
+    notes : tuple of str
+        Sentences for the user.
+    """
+
+    image: np.ndarray
+    filled: np.ndarray | None = None
+    missing: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def prepare_plane(volume: Volume, z: int, *, scale: IntensityScale, nan: str = "error") -> PreparedPlane:
+    """Read plane ``z``, deal with non-finite voxels, apply the scale.
+
+    Parameters
+    ----------
+    volume : Volume
+    z : int
+        Plane index.
+    scale : IntensityScale
+    nan : {"error", "fill", "mask"}
+        ``"fill"`` and ``"mask"`` give a non-finite voxel the value of the nearest finite one in its plane; for
+        ``"mask"`` the caller also unlabels what the voxel influenced (:attr:`PreparedPlane.filled`).
+
+    Raises
+    ------
+    DataError
+        If voxels are not finite and the policy is ``"error"``, or no voxel of the plane is finite, or values exceed
+        float32.
+    """
+    if nan not in NAN_POLICIES:
+        raise UsageError(f"the policy for NaN {nan!r} is unknown", do=f"choose one of {', '.join(NAN_POLICIES)}")
+    plane = volume.plane(z)
+    if z in volume.missing_planes:
+        return PreparedPlane(np.zeros(plane.shape, np.float32), missing=True)
+    notes = []
+    filled = None
+    if plane.dtype.kind == "f":
+        bad = ~np.isfinite(plane)
+        if bad.any():
+            if nan == "error":
+                raise _non_finite_error(volume, z, bad)
+            if bad.all():
+                raise DataError(f"plane {z} has no finite voxel", where=volume.path, do="leave it out with --planes")
+            plane, filled = _fill(plane, bad), bad
+            notes.append(f"plane {z}: {int(bad.sum())} non-finite voxels took the value of their nearest neighbour")
+    low, high = float(plane.min()), float(plane.max())
+    if plane.dtype.kind in "iu" and plane.dtype.itemsize > 2 and max(-low, high) > EXACT_IN_FLOAT32:
+        notes.append(f"plane {z}: values beyond 2^24 ({low:.0f}..{high:.0f}) lose precision in float32")
+    if low == high:
+        notes.append(f"plane {z} is constant ({low:g}): every pixel will get the same class")
+    with np.errstate(over="ignore"):
+        image = scale.apply(plane)
+    if not np.isfinite(image).all():
+        raise DataError(
+            f"plane {z} has values beyond float32 ({low:g}..{high:g})", where=volume.path, do="use --intensity auto"
+        )
+    return PreparedPlane(image, filled, notes=tuple(notes))
+
+
+def _fill(plane: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
+    nearest = ndimage.distance_transform_edt(bad, return_distances=False, return_indices=True)
+    return plane[tuple(nearest)]
+
+
+def _non_finite_error(volume: Volume, z: int, bad: np.ndarray) -> DataError:
+    """Counts the whole volume first: the reader needs to know whether it is one voxel or a third of the planes."""
+    y, x = (int(i[0]) for i in np.nonzero(bad))
+    per_plane = {i: int((~np.isfinite(other)).sum()) for i, other in volume.planes()}
+    affected = [i for i, n in per_plane.items() if n]
+    listed = ", ".join(map(str, affected[:10])) + (", .." if len(affected) > 10 else "")
+    return DataError(
+        f"{sum(per_plane.values())} voxels are NaN or infinite, in {len(affected)} of {volume.shape[0]} planes "
+        f"({listed}); the first met is z={z}, y={y}, x={x}",
+        where=volume.path,
+        do="--nan fill replaces them by their nearest neighbour, --nan mask also leaves their surroundings unlabelled",
+    )

@@ -1,0 +1,18 @@
+from .arrays import FIELDS, LEAF, Forest
+from .grow import grow_forest
+from .labels_on_device import device_labels
+from .predict import predict_classes, predict_probabilities
+from .predict_on_device import DeviceForest
+from .weka_trees import smallest_float32_not_below
+
+__all__ = [
+    "FIELDS",
+    "LEAF",
+    "DeviceForest",
+    "Forest",
+    "device_labels",
+    "grow_forest",
+    "predict_classes",
+    "predict_probabilities",
+    "smallest_float32_not_below",
+]

@@ -1,0 +1,367 @@
+"""Forest prediction on a device that runs kernels: ``kernels/forest*.cu``."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from gpu_tomoclass.device import Array, Device, Workspace
+from gpu_tomoclass.errors import ModelError
+from gpu_tomoclass.forest.arrays import Forest
+from gpu_tomoclass.forest.packing import (
+    PlacedForest,
+    RankedNodes,
+    in_groups,
+    longest_group,
+    place_forest,
+    ranked_nodes,
+    value_nodes,
+)
+
+GPU_SHARED_BYTES = 48 * 1024  # of a block, on every GPU
+GPU_THREADS = 512  # of a block: some tree rows of a tile of pixels
+GPU_TILES = (128, 64, 32)  # pixels; with 128, lanes never wait for each other's ranks
+QUADS_STEP = 64  # the quadruples of nodes that a block holds are rounded up to it, so that few variants are compiled
+FEATURES_STEP = 32  # a tile's height is rounded up to it, so that few variants are compiled
+CPU_TILE = 64  # pixels that a CPU thread walks side by side: vectors enough to hide the latency of a load
+RANKS_PIXELS = 2048  # of a block, on a CPU too: the tables of thresholds are read once for them
+RANKS_THREADS = 256
+LARGE_PIXELS = 4096  # that a CPU thread takes down a large tree at a time; 1024 are as fast where caches are large
+LARGE_BLOCKS = 4  # of so many pixels per CPU thread and launch
+SCRATCH_BYTES = 1 << 28  # of a launch, with fewer pixels in a block where there are many threads
+STACK_BYTES = 512 * 1024  # of a CPU thread
+MISSING_BLOCKS = 64  # of this many threads each, on a GPU; they share the pixels with missing values
+
+
+class DeviceForest:
+    """A forest in a device's memory.
+
+    Not safe to share between threads; those of :meth:`for_thread` share what is large.
+
+    Parameters
+    ----------
+    forest : Forest
+    device : Device
+        One that runs kernels.
+    by_rank : bool
+        Compare ranks (``forest.cu``) where the forest is small enough for that; else values (``forest_values.cu``).
+
+    Raises
+    ------
+    ResourceError
+        If the forest does not fit the packed nodes of the kernels (trees of more than millions of nodes with thousands
+        of features, or more than 8 million different rows of votes).
+    """
+
+    def __init__(self, forest: Forest, device: Device, *, by_rank: bool = True) -> None:
+        self.forest, self.device = forest, device
+        self._walk: _RankWalk | _ValueWalk | None = None
+        self._workspace = Workspace(device)
+        if forest.used_features().size:
+            placed = place_forest(forest)
+            ranked = ranked_nodes(placed) if by_rank else None
+            shape = GpuShape(CPU_TILE, 1, 0)
+            if ranked is not None and device.wants_gpu_plan:
+                shape = gpu_shape(ranked, placed)
+                if shape.quads:
+                    placed = in_groups(placed, shape.rows, 4 * shape.quads)
+                    ranked = ranked_nodes(placed)
+            self._tables = _Tables(
+                roots=device.array(placed.roots),
+                votes=device.array(placed.votes),
+                left_fraction=device.array(placed.left_fractions()),
+                rows=device.array(np.zeros(1, np.int32) if ranked is None else placed.rows()),
+            )
+            self._walk = (
+                _ValueWalk(placed, device, self._tables, self._workspace)
+                if ranked is None
+                else _RankWalk(placed, ranked, shape, device, self._tables, self._workspace)
+            )
+            self._stack_depth = max(1, placed.depth)
+
+    def for_thread(self, device: Device) -> DeviceForest:
+        """The same arrays, which nothing writes, with scratch memory of its own.
+
+        Parameters
+        ----------
+        device : Device
+            Of a thread, :meth:`~gpu_tomoclass.device.base.Device.for_thread` of that of the forest, which must have
+            been waited for.
+        """
+        twin = copy.copy(self)
+        twin.device, twin._workspace = device, Workspace(device)
+        twin._walk = None if self._walk is None else self._walk.for_thread(device, twin._workspace)
+        return twin
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the device holds between calls besides the forest itself."""
+        return self._workspace.n_bytes
+
+    @property
+    def shared_bytes(self) -> int:
+        """Memory of the forest itself, on the device."""
+        return 0 if self._walk is None else self._walk.n_bytes + sum(int(table.nbytes) for table in self._tables)
+
+    def probabilities(self, features: Array, *, out: Array | None = None) -> Array:
+        """Class probabilities of pixels, equal to :func:`gpu_tomoclass.forest.predict.predict_probabilities`.
+
+        Parameters
+        ----------
+        features : array on the device
+            (n_features, n_pixels) float32; NaN is a missing value.
+        out : array on the device, optional
+            To be filled and returned; default a new one.
+
+        Returns
+        -------
+        array on the device
+            (n_classes, n_pixels) float32.
+
+        Raises
+        ------
+        ModelError
+            If the number of features is not the forest's.
+        """
+        forest = self.forest
+        if features.ndim != 2 or features.shape[0] != forest.n_features:
+            raise ModelError(f"there are features {features.shape}, the forest was trained on {forest.n_features}")
+        n_pixels = int(features.shape[1])
+        probabilities = self.device.empty((forest.n_classes, n_pixels), np.float32) if out is None else out
+        if n_pixels == 0:
+            return probabilities
+        if self._walk is None:  # only leaves: the same for every pixel, and perhaps no features at all
+            total = forest.votes.astype(np.float64).sum(axis=0)
+            share = (total / total.sum()).astype(np.float32)
+            self.device.upload(np.repeat(share[:, None], n_pixels, axis=1), probabilities)
+            return probabilities
+        values = self._walk.launch(features, probabilities)
+        self._launch_missing(self._walk, values, probabilities)
+        return probabilities
+
+    def _launch_missing(self, walk: _RankWalk | _ValueWalk, values: Array, probabilities: Array) -> None:
+        threads = MISSING_BLOCKS if self.device.wants_gpu_plan else 1
+        stack = self._stack_depth, MISSING_BLOCKS * threads
+        self.device.launch(
+            "forest_missing.cu",
+            "forest_missing",
+            grid=(MISSING_BLOCKS,),
+            block=(threads,),
+            args={
+                "values": values,
+                "nodes": walk.nodes,
+                "left_fraction": self._tables.left_fraction,
+                "roots": self._tables.roots,
+                "rows": self._tables.rows,
+                "votes": self._tables.votes,
+                "probabilities": probabilities,
+                "stack_nodes": self._workspace.array("nodes to come back to", stack, np.int32),
+                "stack_weights": self._workspace.array("weights to come back with", stack, np.float64),
+                "n_trees": self.forest.n_trees,
+                "n_pixels": int(probabilities.shape[1]),
+            },
+            defines=walk.missing_defines,
+        )
+
+
+class _Tables(NamedTuple):
+    """What both kinds of nodes need, on the device."""
+
+    roots: Array
+    votes: Array
+    left_fraction: Array
+    rows: Array  # of votes, by place; one zero where nodes hold them
+
+
+class _Walk:
+    """Down the trees, with arrays that may be shared and a workspace that may not."""
+
+    _device: Device
+    _workspace: Workspace
+    _arrays: tuple[str, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the arrays."""
+        return sum(int(getattr(self, name).nbytes) for name in self._arrays)
+
+    def for_thread(self, device: Device, workspace: Workspace) -> Self:
+        """With the same arrays."""
+        twin = copy.copy(self)
+        twin._device, twin._workspace = device, workspace
+        return twin
+
+
+class _RankWalk(_Walk):
+    """``forest_ranks.cu``, then ``forest.cu``: bytes are compared."""
+
+    _arrays = ("nodes", "_feature_of_column", "_thresholds")
+
+    def __init__(
+        self,
+        placed: PlacedForest,
+        ranked: RankedNodes,
+        shape: GpuShape,
+        device: Device,
+        tables: _Tables,
+        workspace: Workspace,
+    ) -> None:
+        self._device, self._tables, self._workspace = device, tables, workspace
+        self._n_trees, self._ranked = placed.forest.n_trees, ranked
+        self.nodes = device.array(ranked.nodes)
+        self._feature_of_column = device.array(ranked.feature_of_column)
+        self._thresholds = device.array(ranked.thresholds)
+        n_classes = placed.forest.n_classes
+        self._tile, self._rows = tile, rows = shape.tile, shape.rows
+        style = {} if device.wants_gpu_plan else {"ONE_THREAD": 1}
+        layout = {"WORDS": ranked.n_words, "TILE": tile, **style}
+        packing = {"CLASSES": n_classes, "COLUMN_BITS": ranked.column_bits, **layout}
+        self._walk_defines = {**packing, "ROWS": rows, "QUADS": shape.quads}
+        threads, pixels = (RANKS_THREADS, 1) if device.wants_gpu_plan else (1, CPU_TILE)
+        passes = {"THREADS": threads, "PIXELS": pixels, "PASSES": RANKS_PIXELS // (threads * pixels)}
+        self._ranks_defines = {"STEPS": ranked.steps, **passes, **layout}
+        self.missing_defines: dict[str, int | str]
+        self.missing_defines = {**packing, "VALUE": "unsigned char", "NODE": "unsigned", "BY_RANK": 1}
+
+    def launch(self, features: Array, probabilities: Array) -> Array:
+        """Fill the probabilities; the ranks."""
+        n_pixels, n_words = int(features.shape[1]), self._ranked.n_words
+        n_tiles = -(-n_pixels // self._tile)
+        ranks = self._workspace.array("ranks", (n_tiles, 4 * n_words, self._tile), np.uint8)
+        self._device.launch(
+            "forest_ranks.cu",
+            "forest_ranks",
+            grid=(-(-n_pixels // RANKS_PIXELS) * n_words,),
+            block=(self._ranks_defines["THREADS"],),
+            args={
+                "features": features,
+                "feature_of_column": self._feature_of_column,
+                "thresholds": self._thresholds,
+                "ranks": ranks,
+                "n_pixels": n_pixels,
+            },
+            defines=self._ranks_defines,
+        )
+        self._device.launch(
+            "forest.cu",
+            "forest",
+            grid=(n_tiles,),
+            block=(self._tile, self._rows) if self._device.wants_gpu_plan else (1,),
+            args={
+                "ranks": ranks,
+                "nodes": self.nodes,
+                "roots": self._tables.roots,
+                "rows": self._tables.rows,
+                "votes": self._tables.votes,
+                "probabilities": probabilities,
+                "n_trees": self._n_trees,
+                "n_pixels": n_pixels,
+            },
+            defines=self._walk_defines,
+        )
+        return ranks
+
+
+class _ValueWalk(_Walk):
+    """``forest_values.cu`` or ``forest_values_cpu.cu``: values are compared."""
+
+    _arrays = ("nodes",)
+
+    def __init__(self, placed: PlacedForest, device: Device, tables: _Tables, workspace: Workspace) -> None:
+        self._device, self._tables, self._workspace = device, tables, workspace
+        self._forest = placed.forest
+        nodes, offset_bits = value_nodes(placed)
+        self.nodes = device.array(nodes)
+        self._common: dict[str, int | str] = {"CLASSES": placed.forest.n_classes, "OFFSET_BITS": offset_bits}
+        style = {} if device.wants_gpu_plan else {"ONE_THREAD": 1}
+        self.missing_defines = {**self._common, **style, "VALUE": "float", "NODE": "uint2", "BY_RANK": 0}
+
+    def launch(self, features: Array, probabilities: Array) -> Array:
+        """Fill the probabilities; the values."""
+        args = {
+            "features": features,
+            "nodes": self.nodes,
+            "roots": self._tables.roots,
+            "votes": self._tables.votes,
+            "probabilities": probabilities,
+            "n_features": self._forest.n_features,
+            "n_trees": self._forest.n_trees,
+            "n_pixels": int(features.shape[1]),
+        }
+        if self._device.wants_gpu_plan:
+            self._launch_gpu(args)
+        else:
+            self._launch_cpu(args)
+        return features
+
+    def _launch_gpu(self, args: dict[str, Any]) -> None:
+        lanes = GPU_TILES[-1]
+        rows = _gpu_rows(lanes, self._forest.n_classes)
+        rounded = -(-self._forest.n_features // FEATURES_STEP) * FEATURES_STEP
+        fits = 4 * lanes * (rounded + 1) <= GPU_SHARED_BYTES
+        defines = {
+            **self._common,
+            "LANES": lanes,
+            "ROWS": rows,
+            "FEATURES": rounded if fits else 0,  # 0: from device memory, through its caches
+        }
+        self._device.launch(
+            "forest_values.cu",
+            "forest_values",
+            grid=(-(-args["n_pixels"] // lanes),),
+            block=(lanes, rows),
+            args=args,
+            defines=defines,
+        )
+
+    def _launch_cpu(self, args: dict[str, Any]) -> None:
+        n_pixels, n_features, n_classes = args["n_pixels"], self._forest.n_features, self._forest.n_classes
+        n_blocks = LARGE_BLOCKS * getattr(self._device, "threads", 1)
+        pixels = LARGE_PIXELS
+        while pixels > CPU_TILE and (
+            4 * n_features * pixels * n_blocks > SCRATCH_BYTES  # beside each thread's own:
+            or 8 * (n_classes + 1) * pixels > STACK_BYTES
+            or pixels * n_blocks >= 2 * n_pixels  # every thread should get some blocks
+        ):
+            pixels //= 2
+        tiles = self._workspace.array("tiles", (n_blocks, n_features, pixels), np.float32)
+        for first in range(0, n_pixels, pixels * n_blocks):
+            self._device.launch(
+                "forest_values_cpu.cu",
+                "forest_values_cpu",
+                grid=(min(n_blocks, -(-(n_pixels - first) // pixels)),),
+                block=(1,),
+                args={**args, "tiles": tiles, "first_pixel": first},
+                defines={**self._common, "ONE_THREAD": 1, "LANES": CPU_TILE, "PIXELS": pixels},
+            )
+
+
+class GpuShape(NamedTuple):
+    """A block of ``forest.cu``: pixels, rows of threads, quadruples of nodes in shared memory (0: none).
+
+    On a CPU a block has no rows and no shared memory.
+    """
+
+    tile: int
+    rows: int
+    quads: int
+
+
+def gpu_shape(ranked: RankedNodes, placed: PlacedForest) -> GpuShape:
+    """The most pixels whose ranks fit shared memory; then, if they still fit, a tree for each row of threads."""
+    columns, n_classes = 4 * ranked.n_words, placed.forest.n_classes
+    tile = next(tile for tile in GPU_TILES if tile * (columns + 1) <= GPU_SHARED_BYTES)
+    rows = _gpu_rows(tile, n_classes)
+    quads = -(-longest_group(placed, rows) // (4 * QUADS_STEP)) * QUADS_STEP
+    used = tile * max(columns, 8 * rows * n_classes) + tile
+    return GpuShape(tile, rows, quads if used + 16 * quads <= GPU_SHARED_BYTES else 0)
+
+
+def _gpu_rows(lanes: int, n_classes: int) -> int:
+    """Rows of threads that share a tile's trees: their sums must fit shared memory."""
+    rows = GPU_THREADS // lanes
+    while rows > 1 and lanes * (8 * rows * n_classes + 4) > GPU_SHARED_BYTES:
+        rows //= 2
+    return rows

@@ -1,0 +1,39 @@
+from .boundaries import HaloShare
+from .cleaning import clean
+from .evaluate import Confusion, Evaluation, as_labels, compare_volumes, evaluate_volumes
+from .evaluation_page import evaluation_report
+from .particles import Particles, check_measurement_targets, measure_particles, save_histograms, save_particles
+from .pictures import (
+    check_picture_target,
+    class_image,
+    grey_image,
+    histogram_figure,
+    overlay_image,
+    save_figure,
+    save_preview,
+)
+from .report import Report
+
+__all__ = [
+    "Confusion",
+    "Evaluation",
+    "HaloShare",
+    "Particles",
+    "Report",
+    "as_labels",
+    "check_measurement_targets",
+    "check_picture_target",
+    "class_image",
+    "clean",
+    "compare_volumes",
+    "evaluate_volumes",
+    "evaluation_report",
+    "grey_image",
+    "histogram_figure",
+    "measure_particles",
+    "overlay_image",
+    "save_figure",
+    "save_histograms",
+    "save_particles",
+    "save_preview",
+]

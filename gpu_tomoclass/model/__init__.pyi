@@ -1,0 +1,25 @@
+from .fiji.classifier import describe_fiji_model, import_fiji_model, load_fiji_model
+from .model import (
+    MODEL_SUFFIX,
+    N_QUANTILES,
+    Model,
+    check_model_target,
+    describe_model,
+    fits_volume,
+    load_model,
+    save_model,
+)
+
+__all__ = [
+    "MODEL_SUFFIX",
+    "N_QUANTILES",
+    "Model",
+    "check_model_target",
+    "describe_fiji_model",
+    "describe_model",
+    "fits_volume",
+    "import_fiji_model",
+    "load_fiji_model",
+    "load_model",
+    "save_model",
+]

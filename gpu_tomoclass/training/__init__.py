@@ -1,0 +1,5 @@
+"""From annotations to a model: only annotated planes are computed."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)  # the names are in __init__.pyi

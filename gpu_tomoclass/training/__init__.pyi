@@ -1,0 +1,21 @@
+from .cross_validation import CrossValidation, cross_validate
+from .drift import Drift, check_drift
+from .rows import collect_rows
+from .selection import Selection, measure_costs, measure_together, select_families, trade_off_figure
+from .train_model import TrainingResult, train, train_from_table
+
+__all__ = [
+    "CrossValidation",
+    "Drift",
+    "Selection",
+    "TrainingResult",
+    "check_drift",
+    "collect_rows",
+    "cross_validate",
+    "measure_costs",
+    "measure_together",
+    "select_families",
+    "trade_off_figure",
+    "train",
+    "train_from_table",
+]

@@ -1,0 +1,282 @@
+"""Whether a model fits a volume: how far the volume's features are from those that the model was trained among.
+
+Of every channel a model remembers how it was distributed over the marked planes, and how sure the forest was there.
+In a volume of another reconstruction, dose or alignment another share of the pixels is below the thresholds that the
+forest asks for, and the forest is less sure: then labels are wrong although nothing fails. ``docs/quality.md`` has
+what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_tomoclass.device import Device, choose_device
+from gpu_tomoclass.errors import DataError, ModelError, UsageError
+from gpu_tomoclass.features import FeatureEngine, prepare_plane
+from gpu_tomoclass.forest import LEAF, Forest, predict_probabilities
+from gpu_tomoclass.model import N_QUANTILES, Model, fits_volume
+from gpu_tomoclass.types import Progress
+from gpu_tomoclass.volumes import Volume
+
+N_PLANES = 8
+SAMPLE_PIXELS = 20_000
+LEVELS = np.linspace(0.0, 1.0, N_QUANTILES)
+# Chosen on the pairs of benchmarks/transfer.py; docs/quality.md says how well they separate good from bad.
+DOUBTFUL_DRIFT, WRONG_DRIFT = 0.05, 0.10
+DOUBTFUL_LOSS, WRONG_LOSS = 0.05, 0.12  # of mean margin
+LOST_ACCURACY = 0.03  # compared with a model trained on the volume itself: more is a bad transfer
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How a volume compares with what a model was trained among.
+
+    Attributes
+    ----------
+    verdict : {"fits", "doubtful", "does not fit"}
+    drift : float
+        Mean over the questions of the forest ("is the value below the threshold?") of the difference between the shares
+        of pixels that say yes, here and on the training planes; a question counts by the share of pixels it is asked.
+        0 is equal, 1 is disjoint.
+    per_family : dict
+        The same for the questions about each family, largest first.
+    outside : float
+        Share of values, of channels weighted the same way, that are outside of the range of the training planes.
+    mean_margin, trained_margin : float
+        Mean lead of the best class over the second, here and on the training planes (of several volumes, the nearest).
+    planes : list of int
+        Those looked at.
+    """
+
+    verdict: str
+    drift: float
+    per_family: Mapping[str, float]
+    outside: float
+    mean_margin: float
+    trained_margin: float
+    planes: Sequence[int]
+
+    def explain(self) -> str:
+        """What differs, in one phrase."""
+        worst = [f"{family} {value:.2f}" for family, value in list(self.per_family.items())[:3]]
+        return (
+            f"its features differ from those of the training planes (drift {self.drift:.2f}; most in"
+            f" {', '.join(worst)}), {100 * self.outside:.1f} % of values are outside the training range, and the best"
+            f" class leads by {self.mean_margin:.2f} on average instead of {self.trained_margin:.2f}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**vars(self), "per_family": dict(self.per_family), "planes": list(self.planes)}
+
+
+def channel_quantiles(sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Values of each channel at evenly spaced levels: (n_pixels, n_channels) -> (n_channels, N_QUANTILES) float32.
+
+    Missing and infinite values are left out; a channel that has no others is 0.
+    """
+    found = np.zeros((sample.shape[1], N_QUANTILES), dtype=np.float32)
+    for channel, values in enumerate(sample.T):
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            # Quantiles that are values of the channel, so that rounding cannot push them past each other.
+            found[channel] = np.quantile(finite, LEVELS, method="inverted_cdf")
+    return found
+
+
+def mean_margin(forest: Forest, sample: npt.NDArray[np.float32]) -> float:
+    """Mean lead of the best class over the second: (n_pixels, n_channels) -> 0..1."""
+    probabilities = predict_probabilities(forest, np.ascontiguousarray(sample.T))
+    best = np.partition(probabilities, (-2, -1), axis=0)
+    return float((best[-1] - best[-2]).mean(dtype=np.float64))
+
+
+def question_weights(forest: Forest) -> npt.NDArray[np.float64]:
+    """By how much of the training weight each node was asked, summing to 1 over the forest: (n_nodes,); leaves 0."""
+    weight = np.zeros(forest.n_nodes)
+    weight[forest.roots] = 1.0
+    level = forest.roots
+    while level.size:
+        asking = level[forest.feature[level] != LEAF]
+        left = forest.child[asking].astype(np.int64)
+        weight[left] = weight[asking] * forest.left_fraction[asking]
+        weight[left + 1] = weight[asking] - weight[left]
+        level = np.concatenate([left, left + 1])
+    weight[forest.feature == LEAF] = 0.0
+    total = weight.sum()
+    return weight / total if total > 0 else weight
+
+
+def share_below(quantiles: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Share of a channel's training values below thresholds, between remembered values by interpolation.
+
+    Parameters
+    ----------
+    quantiles : numpy.ndarray
+        (N_QUANTILES,) of one channel.
+    thresholds : numpy.ndarray
+        (n,)
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) float64, wrong by 1 / (N_QUANTILES - 1) at most.
+    """
+    known = quantiles.astype(np.float64)
+    after = np.searchsorted(known, thresholds, side="left")
+    inside = (after > 0) & (after < known.size)
+    share = np.where(after == 0, 0.0, 1.0)
+    low, high = known[after[inside] - 1], known[after[inside]]  # low < threshold <= high
+    share[inside] = (after[inside] - 1 + (thresholds[inside] - low) / (high - low)) / (known.size - 1)
+    return share
+
+
+def question_drift(
+    forest: Forest, quantiles: npt.NDArray[np.float32], sample: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Of each node, how much more or fewer pixels of a sample than of the training planes say yes: (n_nodes,) 0..1.
+
+    Parameters
+    ----------
+    forest : Forest
+    quantiles : numpy.ndarray
+        (n_channels, N_QUANTILES)
+    sample : numpy.ndarray
+        (n_pixels, n_channels); missing and infinite values are left out.
+    """
+    found = np.zeros(forest.n_nodes)
+    for channel in forest.used_features():
+        nodes = np.flatnonzero(forest.feature == channel)
+        values = sample[:, channel]
+        values = np.sort(values[np.isfinite(values)])
+        if values.size:
+            here = np.searchsorted(values, forest.threshold[nodes], side="left") / values.size
+            found[nodes] = np.abs(here - share_below(quantiles[channel], forest.threshold[nodes]))
+    return found
+
+
+def outside_range(quantiles: npt.NDArray[np.float32], sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Share of the values of each channel outside of the training planes' range: (n_channels,)."""
+    return ((sample < quantiles[:, 0]) | (sample > quantiles[:, -1])).mean(axis=0)
+
+
+def check_drift(
+    model: Model,
+    volume: Volume,
+    *,
+    device: Device | None = None,
+    planes: tuple[int, int | None] | None = None,
+    n_planes: int = N_PLANES,
+    nan: str = "fill",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Drift:
+    """Compare some planes of a volume with what the model was trained among.
+
+    Parameters
+    ----------
+    model : Model
+        One that was trained here from a volume.
+    volume : Volume
+    device : Device, optional
+        Default the first that works.
+    planes : (int, int or None), optional
+        First and last + 1 of the planes to choose from; default all. Planes without the specimen look foreign to a
+        model that was trained on planes with it.
+    n_planes : int
+        So many of them, evenly spaced.
+    nan : {"error", "fill", "mask"}
+        Non-finite voxels.
+    force : bool
+        Although the voxel size differs.
+    progress : callable, optional
+        Called with (planes done, planes in all).
+
+    Raises
+    ------
+    ModelError
+        If the model knows nothing of its training volume, or does not fit this one at all.
+    UsageError
+        If there are no such planes.
+    DataError
+        If they hold nothing to look at.
+    """
+    if model.quantiles is None or len(model.quantiles) != len(model.training.get("mean_margins", [])):
+        raise ModelError(
+            "the model does not know the volume it was trained on",
+            do="train it here from a volume; models from Fiji and from ARFF tables cannot be checked",
+        )
+    first, last = (0, None) if planes is None else planes
+    last = volume.shape[0] if last is None else last
+    if not 0 <= first < last <= volume.shape[0] or n_planes < 1:
+        raise UsageError(
+            f"{n_planes} planes of {first}:{last} cannot be looked at",
+            do=f"give 1 or more of 0:{volume.shape[0]}",
+        )
+    n_planes = min(n_planes, last - first)
+    chosen = (first + (np.arange(n_planes) + 0.5) * (last - first) / n_planes).astype(int)
+    fits_volume(model, volume, force=force)
+    engine = FeatureEngine(choose_device() if device is None else device, model.bank.blocks)
+    samples = []
+    used = []
+    for done, z in enumerate(chosen.tolist(), start=1):
+        plane = prepare_plane(volume, z, scale=model.intensity, nan=nan)
+        if not plane.missing:
+            image = plane.image
+            channels = engine.device.numpy(engine.compute(image[np.newaxis])).reshape(model.bank.n_channels, -1)
+            n = min(image.size, -(-SAMPLE_PIXELS // chosen.size))
+            pixels = np.random.default_rng(z).integers(image.size, size=n)
+            if plane.filled is not None:
+                pixels = pixels[~plane.filled.ravel()[pixels]]
+            samples.append(channels[:, pixels].T.copy())
+            used.append(z)
+        if progress is not None:
+            progress(done, chosen.size)
+    if not sum(len(sample) for sample in samples):
+        raise DataError(f"none of the planes {chosen.tolist()} has a pixel to look at", where=volume.path)
+    return compare(model, np.concatenate(samples), planes=used)
+
+
+def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[int] = ()) -> Drift:
+    """The verdict on pixels of a volume: (n_pixels, n_channels) float32.
+
+    A model of several volumes is compared with the one of them that is nearest.
+    """
+    assert model.quantiles is not None
+    forest = model.forest
+    weights = question_weights(forest)
+    of_node_of_volume = [question_drift(forest, quantiles, sample) for quantiles in model.quantiles]
+    drifts = [float((of_node * weights).sum()) for of_node in of_node_of_volume]
+    nearest = int(np.argmin(drifts))
+    drift, of_node, quantiles = drifts[nearest], of_node_of_volume[nearest], model.quantiles[nearest]
+    family_of = np.empty(model.bank.n_channels, dtype=object)
+    for block in model.bank.blocks:
+        family_of[block.start : block.stop] = block.family
+    asking = np.flatnonzero(weights > 0)
+    asked = family_of[forest.feature[asking]]
+    per_family: dict[str, float] = {}
+    for family in dict.fromkeys(asked.tolist()):
+        nodes = asking[asked == family]
+        per_family[family] = float(np.average(of_node[nodes], weights=weights[nodes]))
+    of_channel = np.bincount(forest.feature[asking], weights=weights[asking], minlength=forest.n_features)
+    margin, trained = mean_margin(forest, sample), float(model.training["mean_margins"][nearest])
+    loss = trained - margin
+    verdict = "fits"
+    if drift > DOUBTFUL_DRIFT or loss > DOUBTFUL_LOSS:
+        verdict = "doubtful"
+    if drift > WRONG_DRIFT or loss > WRONG_LOSS:
+        verdict = "does not fit"
+    return Drift(
+        verdict=verdict,
+        drift=drift,
+        per_family=dict(sorted(per_family.items(), key=lambda item: -item[1])),
+        outside=float((outside_range(quantiles, sample) * of_channel).sum()),
+        mean_margin=margin,
+        trained_margin=trained,
+        planes=list(planes),
+    )

@@ -1,0 +1,260 @@
+"""Training rows: the features of the marked pixels of one or several volumes, with where each row comes from."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_tomoclass.annotations import Annotation, merge_classes
+from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass.device import Device, choose_device
+from gpu_tomoclass.errors import DataError, ModelError
+from gpu_tomoclass.features import (
+    FeatureBank,
+    FeatureCache,
+    FeatureEngine,
+    IntensityScale,
+    PreparedPlane,
+    block_values,
+    prepare_plane,
+)
+from gpu_tomoclass.training.in_order import map_in_order
+from gpu_tomoclass.types import Progress
+from gpu_tomoclass.volumes import Volume, VoxelSize
+
+GROUPINGS = ("stroke", "plane", "volume")
+SAMPLE_PIXELS = 20_000  # of all marked planes together: what the model remembers of the volume's features
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What a forest is grown from.
+
+    Attributes
+    ----------
+    bank : FeatureBank
+    classes : tuple of LabelClass
+        Those of the annotations, marked or not.
+    values : numpy.ndarray
+        (n_rows, n_channels) float32.
+    labels : numpy.ndarray
+        (n_rows,) uint8.
+    places : numpy.ndarray
+        (n_rows, 4) int32: number of the volume, z, y, x.
+    samples : list of numpy.ndarray
+        Of each volume (n_pixels, n_channels) float32: random pixels of its marked planes.
+    scale : IntensityScale
+        Applied to all volumes.
+    voxel_size : tuple of float or None
+        Of the first volume.
+    sources : list of dict
+        For each volume its fingerprint, dtype and marked planes; JSON-ready.
+    seconds_per_plane : dict
+        Seconds of computing per family and plane (one thread), for families computed now.
+    cached_blocks : int
+        Feature blocks that came from the cache.
+    notes : list of str
+    seconds : float
+        Wall time.
+    """
+
+    bank: FeatureBank
+    classes: tuple[LabelClass, ...]
+    values: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.uint8]
+    places: npt.NDArray[np.int32]
+    samples: Sequence[npt.NDArray[np.float32]]
+    scale: IntensityScale
+    voxel_size: VoxelSize | None
+    sources: list[dict[str, Any]]
+    seconds_per_plane: Mapping[str, float] = field(default_factory=dict)
+    cached_blocks: int = 0
+    notes: Sequence[str] = ()
+    seconds: float = 0.0
+
+    def groups(self, grouping: str) -> npt.NDArray[np.int64]:
+        """A number for each row; rows of one stroke (or plane, or volume) have the same.
+
+        A stroke is a set of marked pixels of one class on one plane that touch each other, diagonally too. Pixels of
+        one stroke resemble each other, so a forest must not be tested on a stroke of which it has seen a part.
+        """
+        if grouping == "volume":
+            return self.places[:, 0].astype(np.int64)
+        _, of_plane = np.unique(self.places[:, :2], axis=0, return_inverse=True)
+        of_plane = of_plane.reshape(-1).astype(np.int64)
+        return of_plane if grouping == "plane" else self._strokes(of_plane)
+
+    def _strokes(self, of_plane: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        from scipy import ndimage
+
+        group = np.empty(len(self.labels), dtype=np.int64)
+        n = 0
+        for plane in np.unique(of_plane):
+            rows = np.flatnonzero(of_plane == plane)
+            y, x = self.places[rows, 2], self.places[rows, 3]
+            y, x = y - y.min(), x - x.min()
+            for value in np.unique(self.labels[rows]):
+                of_class = self.labels[rows] == value
+                painted = np.zeros((y.max() + 1, x.max() + 1), dtype=np.bool_)
+                painted[y[of_class], x[of_class]] = True
+                connected, n_strokes = ndimage.label(painted, structure=np.ones((3, 3)))
+                group[rows[of_class]] = n + connected[y[of_class], x[of_class]]
+                n += n_strokes
+        return group - 1
+
+
+def collect_rows(
+    volumes: Sequence[tuple[Volume, Annotation]],
+    *,
+    bank: FeatureBank,
+    intensity: str = "auto",
+    nan: str = "error",
+    cache: FeatureCache | None = None,
+    device: Device | None = None,
+    progress: Progress | None = None,
+) -> TrainingRows:
+    """Compute the features of the marked pixels; only annotated planes are read.
+
+    Parameters
+    ----------
+    volumes : sequence of (Volume, Annotation)
+        One or more; an annotation has the shape of its volume.
+    bank : FeatureBank
+    intensity : {"auto", "none"}
+        See :class:`gpu_tomoclass.features.intensity.IntensityScale`. Several float volumes share the scale of the
+        first.
+    nan : {"error", "fill", "mask"}
+        Non-finite voxels; for ``"mask"`` strokes on them are left out.
+    cache : FeatureCache, optional
+    device : Device, optional
+        Where features are computed; default the first that works.
+    progress : callable, optional
+        Called with (planes done, planes in all).
+
+    Raises
+    ------
+    ModelError
+        If an annotation belongs to another shape, or the volumes have values of different kinds.
+    DataError
+        If a plane cannot be used.
+    """
+    if not volumes:
+        raise DataError("there is no volume to train on")
+    first = volumes[0][0]
+    for volume, annotation in volumes:
+        if annotation.shape != volume.shape:
+            raise ModelError(f"is {volume.shape}, the annotation belongs to {annotation.shape}", where=volume.path)
+        if volume.dtype != first.dtype:
+            raise ModelError(
+                f"has {volume.dtype} voxels, {first.path} has {first.dtype}: grey values do not compare",
+                where=volume.path,
+                do="convert one of them",
+            )
+    began = time.perf_counter()
+    notes: list[str] = []
+    classes = merge_classes([annotation for _, annotation in volumes], notes)
+    scale = IntensityScale.for_volume(first, mode=intensity)
+    plane_device, n_workers = (choose_device() if device is None else device).side_by_side()
+    engines = threading.local()
+    hits_before = cache.hits if cache is not None else 0
+    marked = [(i, int(z)) for i, (_, annotation) in enumerate(volumes) for z in annotation.planes()]
+    n_sampled = -(-SAMPLE_PIXELS // max(1, len(marked)))
+
+    def prepared() -> Iterator[tuple[int, int, PreparedPlane]]:
+        for i, z in marked:
+            yield i, z, prepare_plane(volumes[i][0], z, scale=scale, nan=nan)
+
+    def rows(item: tuple[int, int, PreparedPlane]) -> _PlaneRows:
+        i, z, plane = item
+        y, x, label = volumes[i][1].on_plane(z)
+        if plane.missing:
+            return _no_rows(bank.n_channels)
+        if nan == "mask" and plane.filled is not None:
+            keep = ~plane.filled[y, x]
+            y, x, label = y[keep], x[keep], label[keep]
+        if not hasattr(engines, "of_thread"):
+            engines.of_thread = FeatureEngine(plane_device.for_thread(), bank.blocks)
+        return _plane_rows(i, z, plane, y, x, label, engine=engines.of_thread, cache=cache, n_sampled=n_sampled)
+
+    parts = []
+    for done, part in enumerate(map_in_order(rows, prepared(), workers=n_workers), start=1):
+        parts.append(part)
+        if progress is not None:
+            progress(done, len(marked))
+    for volume, _ in volumes:
+        volume.check_unchanged()
+    if cache is not None:
+        cache.trim()
+        notes.extend(cache.notes)
+    timings: dict[str, list[float]] = defaultdict(list)
+    for part in parts:
+        for family, seconds in part.timings.items():
+            timings[family].append(seconds)
+    return TrainingRows(
+        bank=bank,
+        classes=classes,
+        values=np.concatenate([part.values for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        places=np.concatenate([part.places for part in parts]),
+        samples=[
+            np.concatenate([part.sample for (of, _), part in zip(marked, parts, strict=True) if of == i])
+            for i in sorted({i for i, _ in marked})
+        ],
+        scale=scale,
+        voxel_size=first.voxel_size,
+        sources=[
+            {"volume": v.fingerprint(), "dtype": v.dtype.name, "planes": [int(z) for z in annotation.planes()]}
+            for v, annotation in volumes
+        ],
+        seconds_per_plane={family: float(np.median(s)) for family, s in timings.items()},
+        cached_blocks=cache.hits - hits_before if cache is not None else 0,
+        notes=[*(n for _, a in volumes for n in a.notes), *notes, *(n for part in parts for n in part.notes)],
+        seconds=time.perf_counter() - began,
+    )
+
+
+@dataclass(frozen=True)
+class _PlaneRows:
+    values: np.ndarray  # (n, n_channels) float32
+    labels: np.ndarray  # (n,) uint8
+    places: np.ndarray  # (n, 4) int32
+    sample: np.ndarray  # (m, n_channels) float32
+    timings: Mapping[str, float]
+    notes: tuple[str, ...]
+
+
+def _no_rows(n_channels: int) -> _PlaneRows:
+    nothing = np.empty((0, n_channels), np.float32)
+    return _PlaneRows(nothing, np.empty(0, np.uint8), np.empty((0, 4), np.int32), nothing, {}, ())
+
+
+def _plane_rows(
+    volume_number: int,
+    z: int,
+    plane: PreparedPlane,
+    y: np.ndarray,
+    x: np.ndarray,
+    label: np.ndarray,
+    *,
+    engine: FeatureEngine,
+    cache: FeatureCache | None,
+    n_sampled: int,
+) -> _PlaneRows:
+    """Features of the marked pixels of one plane, and of some at random."""
+    values = np.empty((y.size, engine.n_channels), dtype=np.float32)
+    ny, nx = plane.image.shape
+    pixels = np.random.default_rng([volume_number, z]).integers(ny * nx, size=min(n_sampled, ny * nx))
+    sample = np.empty((pixels.size, engine.n_channels), dtype=np.float32)
+    timings: dict[str, float] = {}
+    for block, channels in block_values(engine, plane.image, cache=cache, timings=timings):
+        values[:, block.start : block.stop] = channels[:, y, x].T
+        sample[:, block.start : block.stop] = channels.reshape(len(channels), -1)[:, pixels].T
+    places = np.stack([np.full(y.size, volume_number), np.full(y.size, z), y, x], axis=1).astype(np.int32)
+    return _PlaneRows(values, label, places, sample, timings, plane.notes)

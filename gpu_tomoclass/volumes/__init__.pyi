@@ -1,0 +1,26 @@
+from .conversion import convert, describe_volume, reslice, substack
+from .formats import TIFF_SUFFIXES, detect_format
+from .ome_zarr.array import Node, ZarrArray, read_node
+from .ome_zarr.store import ZarrStore
+from .opening import create_volume, open_volume
+from .volume import Volume, VolumeWriter, VoxelSize, ranges_text, refuse_input
+
+__all__ = [
+    "TIFF_SUFFIXES",
+    "Node",
+    "Volume",
+    "VolumeWriter",
+    "VoxelSize",
+    "ZarrArray",
+    "ZarrStore",
+    "convert",
+    "create_volume",
+    "describe_volume",
+    "detect_format",
+    "open_volume",
+    "ranges_text",
+    "read_node",
+    "refuse_input",
+    "reslice",
+    "substack",
+]

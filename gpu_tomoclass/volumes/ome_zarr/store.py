@@ -1,0 +1,180 @@
+"""An OME-Zarr image on disk that is filled plane by plane, in any order, and then gets its coarser levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass.volumes.ome_zarr.metadata import level_factors, ome_metadata, with_versions
+from gpu_tomoclass.volumes.volume import VoxelSize
+
+TILE = 1024  # pixels; planes up to this size are one chunk
+SHARD_PLANES = 32  # of a sharded array: one file holds so many planes
+OME_VERSIONS = ("0.4", "0.5")
+
+
+class ZarrStore:
+    """One image; made by :meth:`create`, or opened again by :meth:`open`.
+
+    Chunks are one plane thick and compressed by Blosc (Zstandard, bytes shuffled), which every OME-Zarr reader knows;
+    version 0.5 adds a CRC-32C to each, version 0.4 has no place for one. Chunks of zeros are written too, so that a
+    missing chunk is always a fault. Different planes may be written by several threads or processes, unless the store
+    is sharded.
+    """
+
+    def __init__(self, folder: Path, group: zarr.Group) -> None:
+        self.folder, self._group = folder, group
+        self._array = _array(group, "0")
+        self.has_channels = self._array.ndim == 4
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        name: str,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        voxel_size: VoxelSize | None = None,
+        classes: Sequence[LabelClass] = (),
+        channels: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        ome_version: str = "0.4",
+        sharded: bool = False,
+    ) -> ZarrStore:
+        """An image without voxels, in an empty folder; see
+        :class:`gpu_tomoclass.volumes.ome_zarr.writer.ZarrWriter`."""
+        ome = ome_metadata(name, dtype, voxel_size, classes, channels)
+        own = {"gpu_tomoclass": dict(metadata)} if metadata else {}
+        version_2 = ome_version == "0.4"
+        group = zarr.create_group(
+            folder,
+            zarr_format=2 if version_2 else 3,
+            attributes=(with_versions(ome) if version_2 else {"ome": {"version": "0.5", **ome}}) | own,
+        )
+        lead = (len(channels),) if channels else ()
+        _create_array(group, "0", (*lead, *shape), dtype, sharded=sharded)
+        return cls(folder, group)
+
+    @classmethod
+    def open(cls, folder: Path) -> ZarrStore:
+        """An image that :meth:`create` made, to be filled further."""
+        return cls(folder, zarr.open_group(folder, mode="r+"))
+
+    def write(self, start: int, planes: np.ndarray) -> None:
+        """Planes ``start`` and following: (n, ny, nx), or (n_channels, n, ny, nx)."""
+        stop = start + planes.shape[-3]
+        if self.has_channels:
+            self._array[:, start:stop] = planes
+        else:
+            self._array[start:stop] = planes
+
+    def read(self, z: int) -> np.ndarray:
+        """Plane z: (ny, nx), or (n_channels, ny, nx)."""
+        return np.asarray(self._array[:, z] if self.has_channels else self._array[z])
+
+    def remove_torn_files(self) -> None:
+        """Delete what a killed process left half-written; only when no other process writes."""
+        for path in self.folder.rglob("*.partial"):
+            path.unlink(missing_ok=True)
+
+    def add_levels(self, name: str, voxel_size: VoxelSize | None, classes: Sequence[LabelClass]) -> None:
+        """Write the coarser levels and name them in the metadata; a second call writes them anew."""
+        shape = tuple(int(n) for n in self._array.shape[-3:])
+        factors = level_factors(shape)  # type: ignore[arg-type]
+        finer = self._array
+        for i, factor in enumerate(factors[1:], start=1):
+            before = factors[i - 1]
+            step = tuple(f // b for f, b in zip(factor, before, strict=True))
+            lead, lengths = finer.shape[:-3], finer.shape[-3:]
+            coarse_shape = (*lead, *(-(-n // s) for n, s in zip(lengths, step, strict=True)))
+            sharded = self._array.shards is not None
+            coarse = _create_array(self._group, str(i), coarse_shape, finer.dtype, sharded=sharded)
+            _fill(coarse, finer, step, nearest=bool(classes))
+            finer = coarse
+        if len(factors) > 1:
+            labels = self._channel_labels()
+            ome = ome_metadata(name, self._array.dtype, voxel_size, classes, labels, factors=factors)
+            if self._group.metadata.zarr_format == 2:
+                self._group.attrs.update(with_versions(ome))
+            else:
+                self._group.attrs["ome"] = {"version": "0.5", **ome}
+
+    def _channel_labels(self) -> list[str]:
+        if not self.has_channels:
+            return []
+        attributes: Any = self._group.attrs.asdict()
+        return [c["label"] for c in attributes.get("ome", attributes)["omero"]["channels"]]
+
+
+def tile(length: int) -> int:
+    """Chunk length along an axis: all of it up to ``TILE``, else equal parts of at most that."""
+    return -(-length // -(-length // TILE))
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array.with_config({"write_empty_chunks": True})
+
+
+def _create_array(
+    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, sharded: bool
+) -> zarr.Array[Any]:
+    lead = tuple(1 for _ in shape[:-3])
+    chunks = (*lead, 1, tile(shape[-2]), tile(shape[-1]))
+    options: dict[str, Any] = {
+        "shape": shape,
+        "chunks": chunks,
+        "dtype": dtype,
+        "fill_value": 0,
+        "filters": None,
+        "overwrite": True,
+        "config": {"write_empty_chunks": True},
+    }
+    if group.metadata.zarr_format == 2:
+        options["compressors"] = numcodecs.Blosc(cname="zstd", clevel=1, shuffle=numcodecs.Blosc.SHUFFLE)
+        options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
+    else:
+        blosc = BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
+        options["compressors"] = [blosc, Crc32cCodec()]
+        options["dimension_names"] = ("c", "z", "y", "x")[-len(shape) :]
+        if sharded:
+            counts = [-(-n // c) for n, c in zip(shape[-2:], chunks[-2:], strict=True)]
+            options["shards"] = (*lead, SHARD_PLANES, chunks[-2] * counts[0], chunks[-1] * counts[1])
+    return group.create_array(name, **options)
+
+
+def _fill(coarse: zarr.Array[Any], finer: zarr.Array[Any], step: tuple[int, ...], *, nearest: bool) -> None:
+    """Each plane (sharded: run of planes) of the coarser level from those of the finer one."""
+    run = SHARD_PLANES if coarse.shards is not None else 1
+    for start in range(0, coarse.shape[-3], run):
+        stop = min(start + run, coarse.shape[-3])
+        source = np.asarray(finer[..., start * step[0] : stop * step[0], :, :])
+        if nearest:
+            values = source[..., :: step[0], :: step[1], :: step[2]]
+        else:
+            values = source
+            for axis, factor in zip((-3, -2, -1), step, strict=True):
+                values = _halved(values, axis) if factor == 2 else values
+            values = _as_dtype(values, coarse.dtype)
+        coarse[..., start:stop, :, :] = values
+
+
+def _halved(values: np.ndarray, axis: int) -> np.ndarray:
+    """Means of pairs along an axis, float64; an odd last value stays as it is."""
+    values = np.moveaxis(values.astype(np.float64, copy=False), axis, 0)
+    if len(values) % 2:
+        values = np.concatenate([values, values[-1:]])
+    return np.moveaxis((values[::2] + values[1::2]) / 2, 0, axis)
+
+
+def _as_dtype(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    return np.rint(values).astype(dtype) if dtype.kind in "iu" else values.astype(dtype)

@@ -1,0 +1,166 @@
+"""Open and create volumes: the format is recognised by content first, then by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+
+from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.volumes.formats import TIFF_SUFFIXES, detect_format, refuse_options
+from gpu_tomoclass.volumes.volume import Volume, VolumeWriter, VoxelSize
+
+
+def open_volume(
+    path: str | PathLike[str],
+    *,
+    axes: str | None = None,
+    series: int | None = None,
+    channel: int | None = None,
+    allow_missing_planes: bool = False,
+) -> Volume:
+    """Open a volume of any format that can be read; only headers are read.
+
+    Parameters
+    ----------
+    path : str or path
+        A TIFF file, a folder of single-plane TIFF files, an MRC file, a Zarr store or a path inside one, or
+        ``file.h5::/path/to/dataset``. The content decides, then the suffix.
+    axes : str, optional
+        What the stored axes are, slowest first, where the file is wrong or does not say: ``"xyz"`` says that the first
+        stored axis is x and the last z.
+    series : int, optional
+        Which image of a TIFF with several, from 0.
+    channel : int, optional
+        Which channel (or colour, or time point) of an image with four axes, from 0; TIFF and Zarr.
+    allow_missing_planes : bool
+        Fill planes that cannot be read with zeros and list them in ``missing_planes``, instead of refusing the volume.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file, or an option was set that the format does not know.
+    DataError
+        If the file cannot be read, is damaged, or does not say which of several images is meant.
+    """
+    volume = _open(path, axes=axes, series=series, channel=channel, allow_missing_planes=allow_missing_planes)
+    volume.reading = {
+        "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
+    }  # fmt: skip
+    return volume
+
+
+def _open(
+    path: str | PathLike[str],
+    *,
+    axes: str | None,
+    series: int | None,
+    channel: int | None,
+    allow_missing_planes: bool,
+) -> Volume:
+    kind = detect_format(path)
+    if kind == "tiff":
+        from gpu_tomoclass.volumes.tiff.reader import open_tiff
+
+        return open_tiff(path, axes=axes, series=series, channel=channel, allow_missing_planes=allow_missing_planes)
+    if kind == "folder":
+        from gpu_tomoclass.volumes.folder import open_folder
+
+        refuse_options(path, format="a folder of TIFF planes", options={"series": series})
+        return open_folder(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes)
+    if kind == "zarr":
+        from gpu_tomoclass.volumes.ome_zarr.reader import open_zarr
+
+        refuse_options(path, format="Zarr", options={"series": series})
+        return open_zarr(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes)
+    refuse_options(path, format=kind.upper(), options={"series": series, "channel": channel})
+    if kind == "mrc":
+        from gpu_tomoclass.volumes.mrc.mrc import open_mrc
+
+        return open_mrc(path, axes=axes, allow_missing_planes=allow_missing_planes)
+    from gpu_tomoclass.volumes.hdf5 import open_hdf5
+
+    return open_hdf5(path, axes=axes, allow_missing_planes=allow_missing_planes)
+
+
+def create_volume(
+    path: str | PathLike[str],
+    *,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any] | type[Any] | str,
+    voxel_size: VoxelSize | None = None,
+    classes: Sequence[LabelClass] = (),
+    channels: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> VolumeWriter:
+    """Start a new volume; the suffix of ``path`` chooses the format.
+
+    ``.tif`` and ``.tiff`` are ImageJ TIFF (``.ome.tif``, ``.btf`` and anything too large or of a type that ImageJ does
+    not know are OME-TIFF), ``.mrc``, ``.rec`` and ``.map`` MRC, ``.zarr`` and ``.ome.zarr`` OME-Zarr.
+
+    Parameters
+    ----------
+    path : str or path
+        A missing parent folder is created.
+    shape : tuple of int
+        (nz, ny, nx).
+    dtype : numpy.dtype
+    voxel_size : tuple of float, optional
+        (z, y, x) in nm.
+    classes : sequence of LabelClass
+        For uint8 label volumes: names and colours, shown by viewers where the format can say it.
+    channels : sequence of str
+        Names; planes are then (n_channels, ny, nx).
+    metadata : mapping, optional
+        Kept with the volume; must be JSON.
+    overwrite : bool
+        Whether an existing file may be replaced, once the new one is complete.
+    **options
+        Of the format: ``ome_version="0.4"`` or ``"0.5"`` for Zarr.
+
+    Raises
+    ------
+    UsageError
+        If the suffix, an option or the kind of data is not one of the format.
+    DataError
+        If the file exists and ``overwrite`` is not set.
+    ResourceError
+        If the disk is full or the folder cannot be written to.
+    """
+    common: dict[str, Any] = {
+        "shape": tuple(int(n) for n in shape),
+        "dtype": np.dtype(dtype),
+        "voxel_size": voxel_size,
+        "classes": tuple(classes),
+        "channels": tuple(channels),
+        "metadata": dict(metadata or {}),
+        "overwrite": overwrite,
+    }
+    if len(common["shape"]) != 3 or min(common["shape"]) < 1:
+        raise UsageError(f"shape {shape} is not three positive numbers (z, y, x)", where=path)
+    if classes and (common["dtype"] != np.uint8 or channels):
+        raise UsageError("classes belong to uint8 label volumes without channels", where=path)
+    suffix = os.path.splitext(fspath(path).rstrip("/\\"))[1].lower()
+    if suffix == ".zarr":
+        from gpu_tomoclass.volumes.ome_zarr.writer import ZarrWriter
+
+        return ZarrWriter(path, **common, **options)
+    if suffix in TIFF_SUFFIXES:
+        from gpu_tomoclass.volumes.tiff.writer import TiffWriter
+
+        refuse_options(path, format="TIFF", options=options)
+        return TiffWriter(path, **common)
+    if suffix in (".mrc", ".rec", ".map"):
+        from gpu_tomoclass.volumes.mrc.mrc import MrcWriter
+
+        refuse_options(path, format="MRC", options=options)
+        return MrcWriter(path, **common)
+    raise UsageError(
+        f"the suffix {suffix!r} names no format that can be written", where=path, do="use .ome.zarr, .tif or .mrc"
+    )

@@ -1,0 +1,200 @@
+"""A job file: what is done, what is skipped, what fails, and that a failure does not stop the others."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from gpu_tomoclass.annotations.annotation import Annotation
+from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass.classification.batch import load_job, run_job
+from gpu_tomoclass.cli import cli
+from gpu_tomoclass.device import NumpyDevice
+from gpu_tomoclass.errors import StoppedError, UsageError
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.model.model import save_model
+from gpu_tomoclass.training.train_model import train
+from gpu_tomoclass.volumes.conversion import convert
+from gpu_tomoclass.volumes.opening import create_volume, open_volume
+
+SHAPE = (3, 20, 18)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Three volumes and a model."""
+    folder = tmp_path_factory.mktemp("job")
+    random = np.random.default_rng(1)
+    for name in ("a.tif", "b.mrc", "c.ome.zarr"):
+        array = random.integers(0, 200, SHAPE).astype(np.uint16)
+        array[:, 5:15, 5:12] += 300
+        with create_volume(folder / name, shape=SHAPE, dtype=array.dtype) as writer:
+            for z, plane in enumerate(array):
+                writer.write_plane(z, plane)
+    z, y, x = (a.ravel() for a in np.meshgrid([1], np.arange(20), np.arange(18), indexing="ij"))
+    inside = (y >= 5) & (y < 15) & (x >= 5) & (x < 12)
+    for seed, name in enumerate(("m.tcm", "other.tcm")):
+        annotation = Annotation.from_voxels(z, y, x, 1 + inside, shape=SHAPE, classes=default_classes(["out", "in"]))
+        with open_volume(folder / "a.tif") as volume:
+            bank = FeatureBank.create(["gaussian_blur"], sigma_max=2)
+            model = train(volume, annotation, bank=bank, n_trees=5, device=NumpyDevice(), seed=seed).model
+        save_model(model, folder / name)
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """The same, to be changed."""
+    import shutil
+
+    shutil.copytree(made, tmp_path / "job")
+    return tmp_path / "job"
+
+
+def job(folder, text):
+    path = folder / "job.toml"
+    path.write_text(text)
+    return path
+
+
+def run(items, **options):
+    return run_job(items, open_device=lambda name, gpu, workers: NumpyDevice(threads=1), **options)
+
+
+CLASSIFY = """
+model = "m.tcm"
+output = "labels"
+format = ".tif"
+
+[[volumes]]
+path = "*.tif"
+
+[[volumes]]
+path = "b.mrc"
+model = "other.tcm"
+name = "{stem}_special"
+format = ".mrc"
+
+[[volumes]]
+path = "c.ome.zarr"
+probabilities = "uint8"
+format = ".ome.zarr"
+"""
+
+
+def test_classifies_all_and_skips_them_the_second_time(folder):
+    items = load_job(job(folder, CLASSIFY))
+    said = []
+    first = run(items, say=said.append)
+    assert [o.status for o in first] == ["done"] * 3
+    assert sorted(p.name for p in (folder / "labels").iterdir()) == [
+        "a_labels.tif", "b_special.mrc", "c_labels.ome.zarr", "c_labels_probabilities.ome.zarr"
+    ]  # fmt: skip
+    with open_volume(folder / "labels" / "a_labels.tif") as labels:
+        assert set(np.unique(labels.plane(1))) == {1, 2}
+    assert "1 of 3: classify" in said[0]
+    stamp = (folder / "labels" / "a_labels.tif").stat().st_mtime_ns
+    second = run(items)
+    assert [o.status for o in second] == ["skipped"] * 3
+    assert (folder / "labels" / "a_labels.tif").stat().st_mtime_ns == stamp
+
+
+def test_a_failure_does_not_stop_the_others(folder):
+    (folder / "b.mrc").write_bytes((folder / "b.mrc").read_bytes()[:-100])
+    summary = folder / "summary.json"
+    done = CliRunner().invoke(cli, ["batch", str(job(folder, CLASSIFY)), "--json", str(summary)])
+    assert done.exit_code == 3, done.output
+    assert "2 done, 0 skipped, 1 failed" in done.output
+    outcomes = json.loads(summary.read_text())
+    assert [o["status"] for o in outcomes] == ["done", "failed", "done"]
+    assert "bytes" in outcomes[1]["message"]
+    assert outcomes[1]["exit_code"] == 3
+    assert sum(outcomes[0]["counts"].values()) == np.prod(SHAPE)
+
+
+def test_an_output_of_another_model_is_not_taken_for_done(folder):
+    run(load_job(job(folder, CLASSIFY)))
+    changed = load_job(job(folder, CLASSIFY.replace('"m.tcm"', '"other.tcm"', 1)))
+    outcomes = run(changed)
+    assert [o.status for o in outcomes] == ["failed", "skipped", "failed"]
+    assert "was made from another model" in outcomes[0].message
+    again = load_job(job(folder, "overwrite = true\n" + CLASSIFY.replace('"m.tcm"', '"other.tcm"', 1)))
+    assert [o.status for o in run(again)] == ["done"] * 3
+
+
+def test_conversions_between_all_formats(folder):
+    text = "\n".join(
+        f'[[volumes]]\ntask = "convert"\npath = "{source}"\noutput = "converted"\nformat = "{suffix}"\n'
+        for source, suffix in (("a.tif", ".ome.zarr"), ("b.mrc", ".tif"), ("c.ome.zarr", ".mrc"))
+    )
+    items = load_job(job(folder, text))
+    assert [o.status for o in run(items)] == ["done"] * 3
+    for item in items:
+        with open_volume(item.source) as source, open_volume(item.output) as target:
+            for z in range(SHAPE[0]):
+                np.testing.assert_array_equal(source.plane(z), target.plane(z))
+    assert [o.status for o in run(items)] == ["skipped"] * 3
+    # Another volume under the output's name is not "converted before".
+    with create_volume(folder / "converted" / "b.tif", shape=(1, 2, 2), dtype=np.uint8, overwrite=True) as writer:
+        writer.write_plane(0, np.zeros((2, 2), np.uint8))
+    assert [o.status for o in run(items)] == ["skipped", "failed", "skipped"]
+
+
+def test_stopping_leaves_the_volume_resumable(folder):
+    items = load_job(job(folder, CLASSIFY))
+    done = []
+
+    def progress(n, total):
+        done.append(n)
+
+    with pytest.raises(StoppedError):
+        run(items, progress=progress, should_stop=lambda: len(done) > 5)
+    assert [o.status for o in run(items)] in (["skipped", "done", "done"], ["skipped", "skipped", "done"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = [", "is not TOML"),
+        ('model = "m.tcm"', r"has no \[\[volumes\]\]"),
+        ('volumes = "a"', r"has no \[\[volumes\]\]"),
+        ('[[volumes]]\nmodel = "m.tcm"', "volumes entry 1: has no path"),
+        ('[[volumes]]\npath = "a.tif"', "has no model"),
+        ('modle = "m.tcm"\n[[volumes]]\npath = "a.tif"', "unknown setting 'modle'; known are task, model"),
+        ('workers = "2"\n[[volumes]]\npath = "a.tif"', "workers = '2' is not of the type int"),
+        ('overwrite = 1\n[[volumes]]\npath = "a.tif"', "overwrite = 1 is not of the type bool"),
+        ('task = "melt"\n[[volumes]]\npath = "a.tif"', "task 'melt' is unknown; choose classify or convert"),
+        ('device = "gpu"\n[[volumes]]\npath = "a.tif"', "device 'gpu' is unknown"),
+        ('model = "m.tcm"\n[[volumes]]\npath = "*.h5"', r"nothing matches '\*.h5'"),
+        (
+            'model = "m.tcm"\nname = "x"\n[[volumes]]\npath = "*.tif"\n[[volumes]]\npath = "b.mrc"',
+            "would both be written",
+        ),
+        ('task = "convert"\nformat = ".tif"\n[[volumes]]\npath = "a.tif"', "would be its own output"),
+        ('model = "m.tcm"\nname = "{nmae}"\n[[volumes]]\npath = "a.tif"', "only {stem} is known"),
+    ],
+)
+def test_job_files_that_make_no_sense(folder, text, said):
+    with pytest.raises(UsageError, match=said):
+        load_job(job(folder, text))
+    assert CliRunner().invoke(cli, ["batch", str(folder / "nothing.toml")]).exception is not None
+
+
+def test_dry_run(folder):
+    done = CliRunner().invoke(cli, ["batch", str(job(folder, CLASSIFY)), "--dry-run"])
+    assert done.exit_code == 0
+    assert done.output.count("classify") == 3
+    assert not (folder / "labels").exists()
+
+
+@pytest.mark.parametrize(("source", "target"), [("a.tif", "x.ome.zarr"), ("c.ome.zarr", "x.tif"), ("b.mrc", "x.zarr")])
+def test_convert_command(folder, source, target):
+    options = ["--ome-version", "0.5", "--sharded"] if target == "x.zarr" else []
+    done = CliRunner().invoke(cli, ["convert", str(folder / source), str(folder / target), *options])
+    assert done.exit_code == 0, done.output
+    with open_volume(folder / source) as before, open_volume(folder / target) as after:
+        assert (before.shape, before.dtype, before.voxel_size) == (after.shape, after.dtype, after.voxel_size)
+        np.testing.assert_array_equal(before.plane(2), after.plane(2))
+    with open_volume(folder / source) as volume, pytest.raises(UsageError, match="is the input"):
+        convert(volume, folder / source, overwrite=True)

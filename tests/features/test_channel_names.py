@@ -1,0 +1,100 @@
+"""A bank from the channel names that Trainable Weka Segmentation stores in its files."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from golden_sets import GoldenSet
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpu_tomoclass.errors import ModelError
+from gpu_tomoclass.features.bank import FAMILIES, FeatureBank
+
+ALL = FeatureBank.create("all")
+
+
+def names_in_arff(golden: dict[str, GoldenSet]) -> list[str]:
+    text = golden["small8"].arff_path.read_text()
+    return [(a or b) for a, b in re.findall(r"^@attribute (?:'([^']+)'|(\S+)) numeric", text, flags=re.MULTILINE)]
+
+
+def test_names_of_a_real_arff_file(golden: dict[str, GoldenSet]) -> None:
+    names = names_in_arff(golden)
+    assert len(names) == 272
+    bank, order = FeatureBank.from_channels(names)
+    assert bank == ALL
+    np.testing.assert_array_equal(order, np.arange(272))
+
+
+def test_single_threaded_order_has_gabor_after_kuwahara() -> None:
+    gabor = [name for name in ALL.channels if name.startswith("Gabor")]
+    others = [name for name in ALL.channels if not name.startswith("Gabor")]
+    last = others.index("Kuwahara_19_ 10_2") + 1
+    names = others[:last] + gabor + others[last:]
+    bank, order = FeatureBank.from_channels(names)
+    assert bank == ALL
+    assert [names[i] for i in order] == list(ALL.channels)
+    assert names != list(ALL.channels)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    families=st.lists(st.sampled_from(list(FAMILIES)), min_size=1, max_size=6, unique=True),
+    sigma_min=st.sampled_from([0.5, 0.7, 1.0, 1.3, 1.5, 2.0, 3.0]),
+    doublings=st.integers(1, 4),
+    patch=st.sampled_from([3, 11, 19, 25]),
+    thickness=st.sampled_from([1, 2]),
+    random=st.randoms(use_true_random=False),
+)
+def test_any_bank_is_found_again_from_its_names(families, sigma_min, doublings, patch, thickness, random) -> None:  # type: ignore[no-untyped-def]
+    bank = FeatureBank.create(
+        families,
+        sigma_min=sigma_min,
+        sigma_max=sigma_min * 2**doublings,
+        membrane_patch=patch,
+        membrane_thickness=thickness,
+    )
+    names = list(bank.channels)
+    random.shuffle(names)
+    again, order = FeatureBank.from_channels(names)
+    assert {block.key for block in again.blocks} == {block.key for block in bank.blocks}
+    assert [names[i] for i in order] == list(again.channels)
+
+
+def test_only_the_plane_itself() -> None:
+    bank, order = FeatureBank.from_channels(["original"])
+    assert bank.channels == ("original",)
+    assert order.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["original", "Gaussian_blur_1.0", "Hue"], "'Hue': unknown"),
+        (["original", "Gaussian_Blur_1.0"], "Gaussian_Blur_1.0"),
+        (["original", "Hessian_middle_1.0_true"], "Hessian_middle_1.0_true"),  # 3-D
+        (["original", "Mean_1.0", "Mean_1.0"], "'Mean_1.0': twice"),
+        (["Mean_1.0"], "'original': missing"),
+        (["original", "Hessian_1.0"], "Hessian_Trace_1.0"),
+        (["original", "Derivatives_2_2_1.0"], "Derivatives_3_3_1.0"),
+        (["original", *(f"Kuwahara_{p}_ 10_{i}" for p in (19, 21) for i in range(3))], "membrane patch: 19, 21"),
+        (["original", "Kuwahara_20_ 10_0", "Kuwahara_20_ 10_1", "Kuwahara_20_ 10_2"], "odd number"),
+        (["original", "Median_" + "9" * 400], "Median_9"),
+        (["original", "Median_-1.0"], "Median_-1.0"),
+        (["original", "Entropy_0_32"], "Entropy_0_32|entropy"),
+        ([f"Gaussian_{i}" for i in range(9)], "and 4 more"),
+    ],
+)
+def test_names_that_are_not_a_bank_are_named(names: list[str], named: str) -> None:
+    with pytest.raises(ModelError, match=named):
+        FeatureBank.from_channels(names)
+
+
+def test_contradicting_thickness() -> None:
+    bank = FeatureBank.create(["membrane_projections", "anisotropic_diffusion"], sigma_max=1.0)
+    names = [name.replace("0.9_1.0", "0.9_2.0") for name in bank.channels]
+    with pytest.raises(ModelError, match="membrane thickness: 1, 2"):
+        FeatureBank.from_channels(names)

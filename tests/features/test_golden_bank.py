@@ -1,0 +1,46 @@
+"""Every channel of every family equals what Trainable Weka Segmentation itself computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from golden_sets import GOLDEN_NAMES, GoldenSet
+
+from gpu_tomoclass.features.bank import FAMILIES, FeatureBank
+
+# TWS computes Gabor by single-precision FFT: its own error is up to 1e-5 of a channel's standard deviation.
+GABOR_TOLERANCE = 1e-5
+
+BANK = FeatureBank.create("all")
+
+
+@pytest.fixture(scope="module")
+def computed(golden: dict[str, GoldenSet]) -> dict[str, np.ndarray]:
+    return {name: BANK.compute(golden[name].image) for name in GOLDEN_NAMES}
+
+
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_channel_names_and_order(golden: dict[str, GoldenSet], name: str) -> None:
+    assert golden[name].channels == BANK.channels
+
+
+@pytest.mark.parametrize("family", ["original", *FAMILIES])
+@pytest.mark.parametrize("name", GOLDEN_NAMES)
+def test_family_equals_tws(
+    golden: dict[str, GoldenSet], computed: dict[str, np.ndarray], name: str, family: str
+) -> None:
+    rows = [i for block in BANK.blocks if block.family == family for i in range(block.start, block.stop)]
+    assert rows
+    ours, theirs = computed[name][rows], golden[name].features[rows]
+    if family == "gabor":
+        error = np.abs(ours.astype(np.float64) - theirs).max(axis=(1, 2)) / theirs.std(axis=(1, 2), dtype=np.float64)
+        assert error.max() <= GABOR_TOLERANCE
+    else:
+        np.testing.assert_array_equal(ours, theirs)  # every pixel, in every bit but the sign of 0
+
+
+def test_golden_sets_could_fail(golden: dict[str, GoldenSet]) -> None:
+    """No golden channel is constant (such a one would agree with nearly anything), apart from the known ones."""
+    for name in GOLDEN_NAMES:
+        flat = [c for c, values in zip(BANK.channels, golden[name].features, strict=True) if np.ptp(values) == 0]
+        assert flat == []

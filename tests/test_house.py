@@ -1,0 +1,103 @@
+"""The rooms of the package: who may import whom, and only through the door (``docs/architecture.md``)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "gpu_tomoclass"
+GROUND = {"errors", "classes", "types", "outputs"}
+USES = {  # a room and those it may import, beside the ground floor
+    "device": set(),
+    "volumes": set(),
+    "annotations": {"volumes"},
+    "labels": {"device", "volumes"},
+    "features": {"device", "volumes"},
+    "forest": {"device"},
+    "model": {"features", "forest", "volumes"},
+    "training": {"annotations", "device", "features", "forest", "labels", "model", "volumes"},
+    "classification": {"device", "features", "forest", "labels", "model", "volumes"},
+    "baseline": {"device", "features", "volumes"},
+}
+EVERYTHING = {*USES, "studies", "doctor"}
+USES |= {"studies": set(USES), "doctor": set(USES), "cli": EVERYTHING, "__main__": {"cli"}}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted names within the package, such as ``volumes.mrc.header``; doors are ``volumes``."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines and dotted names (within the package) of what a module imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                assert not alias.name.startswith("gpu_tomoclass"), f"{path}:{node.lineno}: say from .. import .."
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            base, _, rest = (node.module or "").partition(".")
+            if base == "gpu_tomoclass":
+                for alias in node.names:
+                    inner = f"{rest}.{alias.name}" if rest else alias.name
+                    yield node.lineno, inner if inner in MODULES else rest
+
+
+def room(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_every_room_is_known() -> None:
+    assert {room(name) for name in MODULES} - {""} == {*USES, *GROUND}
+
+
+def test_few_modules_at_the_top() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name])
+def test_a_module_imports_only_what_its_room_may(name: str) -> None:
+    here = room(name)
+    allowed = {"errors"} if here in GROUND else {*GROUND, *USES[here]}
+    for line, imported in imports(MODULES[name]):
+        where = f"{MODULES[name].relative_to(PACKAGE)}:{line}"
+        other = room(imported)
+        if other in ("", here):  # "": the version
+            continue
+        assert other in allowed, f"{where}: {here} may not use {other}"
+        assert imported == other, f"{where}: import from gpu_tomoclass.{other}, not from {imported} inside it"
+
+
+def test_no_circles() -> None:
+    """No module imports itself through others, at once or later; doors stand for nothing, since they are lazy."""
+    uses = {name: {other for _, other in imports(path) if other in MODULES} for name, path in MODULES.items()}
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            for other in uses[waiting.pop()] - seen:
+                seen.add(other)
+                waiting.append(other)
+        return seen
+
+    assert [name for name in uses if name and name in reached(name)] == []
+
+
+@pytest.mark.parametrize("name", sorted({room(name) for name in MODULES} & {*USES} - {"doctor", "cli", "__main__"}))
+def test_a_door_opens(name: str) -> None:
+    """Every name of a door's list can be had, and is what its module holds."""
+    door = __import__(f"gpu_tomoclass.{name}", fromlist=["_"])
+    for exported in door.__all__:
+        value = getattr(door, exported)
+        assert not hasattr(value, "__path__"), f"{exported} is a module that hides a name"

@@ -1,0 +1,157 @@
+"""Outputs appear complete or not at all."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpu_tomoclass import outputs
+from gpu_tomoclass.errors import DataError, ResourceError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+@pytest.mark.parametrize("name", ["a.tif", "with space.tif", "-dash.tif", "größe 体.tif", "x" * 240 + ".tif"])
+def test_file_appears_only_on_commit(tmp_path, name):
+    target = tmp_path / "new" / "folder" / name
+    temporary = outputs.prepare_target(target)
+    assert temporary.parent == target.parent
+    assert temporary.name.startswith(".")
+    temporary.write_bytes(b"data")
+    assert not target.exists()
+    outputs.commit(temporary, target)
+    assert target.read_bytes() == b"data"
+    assert names(target.parent) == [name]
+
+
+def test_new_file_has_ordinary_permissions(tmp_path):
+    (tmp_path / "plain").write_bytes(b"")
+    outputs.commit(outputs.prepare_target(tmp_path / "out"), tmp_path / "out")
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_existing_file_is_kept_until_commit_and_needs_overwrite(tmp_path):
+    target = tmp_path / "out.tif"
+    target.write_bytes(b"old")
+    with pytest.raises(DataError, match="exists already; choose another name or use --overwrite"):
+        outputs.prepare_target(target)
+    temporary = outputs.prepare_target(target, overwrite=True)
+    temporary.write_bytes(b"new")
+    assert target.read_bytes() == b"old"
+    outputs.discard(temporary)
+    assert (target.read_bytes(), names(tmp_path)) == (b"old", ["out.tif"])
+    temporary = outputs.prepare_target(target, overwrite=True)
+    temporary.write_bytes(b"new")
+    outputs.commit(temporary, target)
+    assert (target.read_bytes(), names(tmp_path)) == (b"new", ["out.tif"])
+
+
+def test_folder_replaces_a_store_but_not_a_directory_of_other_files(tmp_path):
+    target = tmp_path / "out.zarr"
+    target.mkdir()
+    (target / "thesis.docx").write_bytes(b"precious")
+    with pytest.raises(DataError, match="folder of other files"):
+        outputs.prepare_target(target, overwrite=True, folder=True)
+    (target / "zarr.json").write_text("{}")
+    temporary = outputs.prepare_target(target, overwrite=True, folder=True)
+    (temporary / "c").mkdir()
+    (temporary / "c" / "0").write_bytes(b"chunk")
+    assert names(target) == ["thesis.docx", "zarr.json"]
+    outputs.commit(temporary, target)
+    assert (names(target), names(tmp_path)) == (["c"], ["out.zarr"])
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_everything_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch, folder):
+    """A power failure after the renaming must not leave an empty file with the final name."""
+    events = []
+    sync, names_of = os.fsync, {}
+    real_open = os.open
+
+    def open_and_remember(path, *args, **kwargs):
+        descriptor = real_open(path, *args, **kwargs)
+        names_of[descriptor] = Path(path).name
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_and_remember)
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(names_of[fd]) or sync(fd))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: events.append("rename") or replace(a, b))
+    temporary = outputs.prepare_target(tmp_path / "out", folder=folder)
+    (temporary / "c" if folder else temporary).write_bytes(b"data")
+    outputs.commit(temporary, tmp_path / "out")
+    inside = ["c", temporary.name] if folder else [temporary.name]
+    assert events == [*inside, "rename", tmp_path.name]
+
+
+def test_failed_folder_commit_leaves_the_old_store(tmp_path, monkeypatch):
+    target = tmp_path / "out.zarr"
+    target.mkdir()
+    (target / "zarr.json").write_text("{}")
+    temporary = outputs.prepare_target(target, overwrite=True, folder=True)
+    rename = os.rename
+
+    def fail_on_new(source, destination):
+        if Path(source) == temporary:
+            raise OSError(5, "Input/output error")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", fail_on_new)
+    with pytest.raises(ResourceError, match="Input/output error"):
+        outputs.commit(temporary, target)
+    assert (names(target), names(tmp_path)) == (["zarr.json"], ["out.zarr"])
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_other_kinds_of_thing_are_never_replaced(tmp_path, folder):
+    target = tmp_path / "thing"
+    os.mkfifo(target)
+    with pytest.raises(DataError, match="not replaced"):
+        outputs.prepare_target(target, overwrite=True, folder=folder)
+    target.unlink()
+    target.write_bytes(b"") if folder else target.mkdir()
+    with pytest.raises(DataError, match="is a file" if folder else "is a folder"):
+        outputs.prepare_target(target, overwrite=True, folder=folder)
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ResourceError, match="cannot be written"):
+        outputs.prepare_target(tmp_path / "file" / "out.tif")
+
+
+def test_full_disk_names_needed_and_free_bytes(tmp_path):
+    with (
+        pytest.raises(ResourceError, match=r"disk is full; the output needs 12\.3 GB and .* are free; free some space"),
+        outputs.writing(tmp_path / "out.tif", needed_bytes=12_300_000_000),
+    ):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(ResourceError, match=r"needs 1\.0 EB, and .* are free"):
+        outputs.check_space(tmp_path / "not" / "there" / "out.tif", 10**18)
+    outputs.check_space(tmp_path / "out.tif", 1)
+
+
+def test_file_of_a_killed_process_is_removed_and_of_a_living_one_kept(tmp_path):
+    target = tmp_path / "out.tif"
+    code = "import os, sys; from gpu_tomoclass.outputs import prepare_target as p; p(sys.argv[1]); os._exit(1)"
+    subprocess.run([sys.executable, "-c", code, target], check=False)
+    assert len(names(tmp_path)) == 1
+    mine = outputs.prepare_target(target)
+    assert names(tmp_path) == [mine.name]
+    second = outputs.prepare_target(target)
+    assert names(tmp_path) == sorted([mine.name, second.name])
+    other_host = tmp_path / f".out.tif.{socket.gethostname()}x-1-00000000.partial"
+    other_host.write_bytes(b"")
+    outputs.prepare_target(target)
+    assert other_host.exists()
+
+
+@pytest.mark.parametrize(("n", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 KB"), (2**51, "2.3 PB")])
+def test_size_text(n, text):
+    assert outputs.size_text(n) == text
