@@ -5,7 +5,7 @@
 Milliseconds per plane of every feature family, of the forest and of the labels by CUDA events on the stream of the
 launches, for a slab that is on the GPU; of the copies from and to pinned memory; of reading and writing a TIFF. Then a
 whole volume of ``--planes`` planes is classified from file to file. Everything runs once before it is timed. Results
-are printed, and beside them, where the GPU is one of those, what ``benchmarks/roofline.py`` predicted.
+are printed, and beside them, where the GPU is one of those, what ``benchmarks/roofline`` predicted.
 ``--device native`` runs the same on this CPU, by its clock.
 """
 

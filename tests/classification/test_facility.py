@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "facility.md").read_text(encoding="utf-8")
 SCRIPTS = {text.splitlines()[1].split("sbatch ")[1].split()[-3 if "array.sh" in text else 0]: text
            for text in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)}  # fmt: skip
-RECIPE = (ROOT / "docs" / "gpu_tomoclass.def").read_text(encoding="utf-8")
+RECIPE = (ROOT / "packaging" / "gpu_tomoclass.def").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^%(\w+)\n(.*?)(?=^%|\Z)", RECIPE, re.DOTALL | re.MULTILINE))
 
 

@@ -13,18 +13,19 @@ import pytest
 from cases_forest import Size, random_forest
 from ptx_parse import parse_ptx
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
 VOLUME = (5, 60, 90)
 
 
 @pytest.fixture
 def roofline(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script as a module, with a small forest that takes no training."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    module = importlib.import_module("roofline")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.syspath_prepend(ROOT)
+    module = importlib.import_module("benchmarks.roofline.__main__")
     size = Size(n_trees=2, n_nodes=9, n_features=252, n_classes=2, n_pixels=1)
     forest = random_forest(np.random.default_rng(1), size)
-    for user in ("roofline_counts", "roofline_floors"):
+    for user in ("benchmarks.roofline.counts", "benchmarks.roofline.floors"):
         monkeypatch.setattr(importlib.import_module(user), "standard_forest", lambda: forest)
     return module
 
@@ -51,7 +52,7 @@ def roofline(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_classes(roofline: Any, op: str, mods: tuple[str, ...], types: tuple[str, ...], expected: dict) -> None:
-    instructions = importlib.import_module("roofline_instructions")
+    instructions = importlib.import_module("benchmarks.roofline.instructions")
     assert instructions.instruction_classes(op, mods, types) == expected
 
 
@@ -70,13 +71,13 @@ def test_classes(roofline: Any, op: str, mods: tuple[str, ...], types: tuple[str
 def test_joined_pairs(roofline: Any, code: str, integers: int) -> None:
     registers = ".reg .b32 %r<9>; .reg .b64 %rd<9>; .reg .f32 %f<9>;"
     kernel = parse_ptx(f".visible .entry k(.param .u64 k_0) {{ {registers} {code} ret; }}")["k"]
-    classes = importlib.import_module("roofline_instructions").machine_classes(kernel)
+    classes = importlib.import_module("benchmarks.roofline.instructions").machine_classes(kernel)
     assert sum(parts.get("integer", 0) for parts in classes) == integers
 
 
 def test_work_that_problems_ask_for(roofline: Any) -> None:
     """Two of the rules, by hand."""
-    floors = importlib.import_module("roofline_floors")
+    floors = importlib.import_module("benchmarks.roofline.floors")
     launches = {launch.kernel: launch for launch in roofline.plan_of("kuwahara", (1, 40, 64))}
     # Five of ten lines of about 19 pixels; every pixel of a line is one candidate of 16 bytes in three criteria.
     work = floors.RULES["kuwahara_calmest"].work(launches["kuwahara_calmest"])
@@ -102,7 +103,7 @@ def test_what_is_above_the_floor(roofline: Any) -> None:
 
 def test_every_class_has_a_rate_or_only_issues(roofline: Any) -> None:
     known = {*roofline.GPUS[0].per_clock, "access", "control"}
-    for parts in importlib.import_module("roofline_instructions").EXPANDED.values():
+    for parts in importlib.import_module("benchmarks.roofline.instructions").EXPANDED.values():
         assert parts.keys() <= known
     for gpu in roofline.GPUS:
         assert gpu.per_clock.keys() == roofline.GPUS[0].per_clock.keys()

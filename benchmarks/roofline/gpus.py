@@ -1,4 +1,4 @@
-"""The GPUs of ``roofline.py``: data sheet numbers, and what is assumed about every one of them."""
+"""The GPUs of ``benchmarks/roofline``: data sheet numbers, and what is assumed about every one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of the README, from the files of the demo: python docs/make_overview_picture.py demo"""
+"""The picture of the README, from the files of the demo: python tools/make_overview_picture.py demo"""
 
 import sys
 from pathlib import Path
@@ -33,4 +33,4 @@ for axis, (title, image) in zip(figure.subplots(1, 4), panels, strict=True):
 figure.get_layout_engine().set(h_pad=0.12)
 patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*c.colour), label=c.name) for c in classes]
 figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False)
-figure.savefig(Path(__file__).parent / "images" / "overview.png", dpi=90, metadata={"Software": None})
+figure.savefig(Path(__file__).parents[1] / "docs" / "images" / "overview.png", dpi=90, metadata={"Software": None})

@@ -1,6 +1,6 @@
 """Predicted times of every kernel on GPUs that nobody has measured yet, from what is compiled, counted and launched.
 
-    python benchmarks/roofline.py [--families a,b] [--volume 850,400,400]
+    python benchmarks/roofline [--families a,b] [--volume 850,400,400]
 
 Launches: the families' own code on a device that only notes them, slab by slab as the classifier would choose slabs.
 Work: the PTX of the same launches on two small planes, instruction by instruction, extended by the number of pixels.
@@ -8,8 +8,8 @@ Registers and shared memory: NVRTC for each architecture. Time of a launch: the 
 instructions by class, its shared memory and its longest chain of dependent steps need. Everything here is a prediction;
 no GPU has run anything. Writes benchmarks/results/roofline.md and .json.
 
-The GPUs are in ``roofline_gpus.py``, PTX to machine instructions in ``roofline_instructions.py``, the counting in
-``roofline_counts.py``, what a kernel must do at least in ``roofline_floors.py``, the text in ``roofline_report.py``.
+The GPUs are in ``gpus.py``, PTX to machine instructions in ``instructions.py``, the counting in ``counts.py``, what a
+kernel must do at least in ``floors.py``, the text in ``report.py``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests" / "kernels"))  # NVRTC, the interpreter of PTX and the table of limits
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [
+    str(ROOT),
+    str(ROOT / "benchmarks"),
+    str(ROOT / "tests" / "kernels"),
+]  # there: NVRTC, interpreter, limits
 import budget  # noqa: E402
 import nvrtc  # noqa: E402
-from roofline_counts import Launch, Row, extended, plan_of, slab_planes  # noqa: E402
-from roofline_floors import necessary_seconds  # noqa: E402
-from roofline_gpus import (  # noqa: E402
+
+from benchmarks.roofline.counts import Launch, Row, extended, plan_of, slab_planes  # noqa: E402
+from benchmarks.roofline.floors import necessary_seconds  # noqa: E402
+from benchmarks.roofline.gpus import (  # noqa: E402
     ASSUMPTIONS,
     DRAM_EFFICIENCY,
     GAP_SECONDS,
@@ -40,16 +45,15 @@ from roofline_gpus import (  # noqa: E402
     ISSUE_PER_CLOCK,
     Gpu,
 )
-from roofline_instructions import USEFUL  # noqa: E402
-from roofline_report import GOAL_RATIO, above_the_floor, markdown  # noqa: E402
-
+from benchmarks.roofline.instructions import USEFUL  # noqa: E402
+from benchmarks.roofline.report import GOAL_RATIO, above_the_floor, markdown  # noqa: E402
 from gpu_tomoclass import __version__  # noqa: E402
 from gpu_tomoclass.device.cuda import OPTIONS  # noqa: E402
 from gpu_tomoclass.device.sources import kernel_source  # noqa: E402
 from gpu_tomoclass.features.bank import FeatureBank  # noqa: E402
 from gpu_tomoclass.features.engine import accelerated_family  # noqa: E402
 
-RESULTS = HERE / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 @dataclass
@@ -211,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
         extended(part)
         print(f"{part}: {len(extended(part))} launches counted", flush=True)
     stored = {
-        "what": "predicted by benchmarks/roofline.py; nothing was measured on a GPU",
+        "what": "predicted by benchmarks/roofline; nothing was measured on a GPU",
         "gpu_tomoclass": __version__,
         "nvrtc": nvrtc.version(),
         "volume": (z, y, x),

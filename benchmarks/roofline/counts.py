@@ -13,10 +13,10 @@ import simulated_cupy
 from bench_forest import training_rows
 from bench_native import sample_plane
 from ptx_machine import Machine
-from roofline_gpus import Gpu
-from roofline_instructions import machine_classes
 from sklearn.ensemble import RandomForestClassifier
 
+from benchmarks.roofline.gpus import Gpu
+from benchmarks.roofline.instructions import machine_classes
 from gpu_tomoclass.classification.on_device import MAX_SLAB, MEMORY_SHARE
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.device.base import Array

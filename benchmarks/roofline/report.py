@@ -1,12 +1,12 @@
-"""The tables of ``roofline.py`` as text."""
+"""The tables of ``benchmarks/roofline`` as text."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from roofline_floors import RULES
-from roofline_gpus import ASSUMPTIONS
-from roofline_instructions import EXPANDED
+from benchmarks.roofline.floors import RULES
+from benchmarks.roofline.gpus import ASSUMPTIONS
+from benchmarks.roofline.instructions import EXPANDED
 
 GOAL_RATIO = 3.0  # of a kernel to its floor
 SMALL_SHARE = 0.001  # of all kernels' time: what takes less is not worth an algorithm
@@ -27,7 +27,7 @@ def markdown(stored: dict[str, Any]) -> str:
         "# Predicted times on GPUs",
         "",
         f"Predicted, not measured: {z} planes of {y} x {x}, {stored['n_channels']} channels, 200 trees."
-        f" Made by `benchmarks/roofline.py` with NVRTC {stored['nvrtc']}; gpu_tomoclass {stored['gpu_tomoclass']}.",
+        f" Made by `benchmarks/roofline` with NVRTC {stored['nvrtc']}; gpu_tomoclass {stored['gpu_tomoclass']}.",
         "",
         "The floor of a kernel is what its launches' arrays need at full bandwidth, or their floating-point arithmetic"
         " and conversions at the full rate, or the comparisons, integers and accesses to caches that its problem asks"

@@ -1,6 +1,6 @@
 """Make the pictures of docs/features: a simulated tomogram plane and three channels of each family beside it.
 
-    python docs/make_feature_pictures.py [family ...]
+    python tools/make_feature_pictures.py [family ...]
 
 The plane is a phantom of 160 x 160 pixels - bright particles, dark pores, a vesicle with a thin membrane, lamellae -
 that is projected at tilts of -60 to 60 degrees in steps of 3, with noise, and reconstructed; at 0 degrees the beam is
@@ -23,7 +23,7 @@ from skimage.transform import iradon, radon
 
 from gpu_tomoclass.features.bank import FeatureBank
 
-FOLDER = Path(__file__).parent / "features"
+FOLDER = Path(__file__).parents[1] / "docs" / "features"
 SIDE, SHOWN = 160, 128  # pixels of the phantom and of its middle part in the pictures
 OVERSAMPLING = 4
 ZOOM, GAP, CAPTION = 2, 10, 24  # screen pixels per pixel, between panels, above panels

@@ -1,6 +1,6 @@
 """Work that a problem asks for beside arithmetic and bytes of arrays: comparisons, integers, accesses to caches.
 
-``roofline.py`` calls the floor of a kernel what its arrays need at full bandwidth, or its floating-point arithmetic, or
+``benchmarks/roofline`` calls the floor of a kernel what its arrays need at full bandwidth, or its arithmetic, or
 what stands here, whichever is most. Here stands what any program of this kind must do, counted from the problem (pixels
 of a disk, nodes on the way down a tree), never from the code.
 """
@@ -13,8 +13,8 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from roofline_counts import Launch, small_features, standard_forest
 
+from benchmarks.roofline.counts import Launch, small_features, standard_forest
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.reference.kuwahara import line_offsets
 from gpu_tomoclass.features.reference.membrane import membrane_kernels

@@ -1,0 +1,1 @@
+"""Predicted times on GPUs; run ``python benchmarks/roofline``."""
