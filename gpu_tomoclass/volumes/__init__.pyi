@@ -1,14 +1,17 @@
+from .array import ArrayVolume, is_array, on_host
 from .conversion import convert, describe_volume, reslice, substack
 from .formats import TIFF_SUFFIXES, detect_format
 from .ome_zarr.array import Node, ZarrArray, read_node
 from .ome_zarr.store import ZarrStore
-from .opening import create_volume, open_volume
+from .opening import VolumeLike, create_volume, open_volume
 from .volume import Volume, VolumeWriter, VoxelSize, ranges_text, refuse_input
 
 __all__ = [
     "TIFF_SUFFIXES",
+    "ArrayVolume",
     "Node",
     "Volume",
+    "VolumeLike",
     "VolumeWriter",
     "VoxelSize",
     "ZarrArray",
@@ -17,6 +20,8 @@ __all__ = [
     "create_volume",
     "describe_volume",
     "detect_format",
+    "is_array",
+    "on_host",
     "open_volume",
     "ranges_text",
     "read_node",

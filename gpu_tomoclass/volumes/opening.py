@@ -11,25 +11,34 @@ import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.volumes.array import ArrayVolume, Planes
 from gpu_tomoclass.volumes.formats import TIFF_SUFFIXES, detect_format, refuse_options
-from gpu_tomoclass.volumes.volume import Volume, VolumeWriter, VoxelSize
+from gpu_tomoclass.volumes.volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, voxel_text
+
+VolumeLike = str | PathLike[str] | Volume | Planes
 
 
 def open_volume(
-    path: str | PathLike[str],
+    source: VolumeLike,
     *,
+    voxel_size: float | Sequence[float] | None = None,
     axes: str | None = None,
     series: int | None = None,
     channel: int | None = None,
     allow_missing_planes: bool = False,
 ) -> Volume:
-    """Open a volume of any format that can be read; only headers are read.
+    """Open a volume of any format that can be read, of which only headers are read; or make a volume of an array.
 
     Parameters
     ----------
-    path : str or path
+    source : str, path, array or Volume
         A TIFF file, a folder of single-plane TIFF files, an MRC file, a Zarr store or a path inside one, or
-        ``file.h5::/path/to/dataset``. The content decides, then the suffix.
+        ``file.h5::/path/to/dataset``: the content decides, then the suffix. Or an array (nz, ny, nx) of NumPy, CuPy,
+        Zarr, Dask, h5py, see :class:`~gpu_tomoclass.volumes.array.ArrayVolume`. A volume that is open comes back as it
+        is.
+    voxel_size : float or sequence of float, optional
+        Edge of a voxel, or its three edges (z, y, x), in nm; counts instead of what the file says, and is recorded in
+        ``metadata["voxel_size_given"]`` and in the provenance of all that is made of the volume.
     axes : str, optional
         What the stored axes are, slowest first, where the file is wrong or does not say: ``"xyz"`` says that the first
         stored axis is x and the last z.
@@ -47,10 +56,23 @@ def open_volume(
     DataError
         If the file cannot be read, is damaged, or does not say which of several images is meant.
     """
-    volume = _open(path, axes=axes, series=series, channel=channel, allow_missing_planes=allow_missing_planes)
-    volume.reading = {
-        "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
-    }  # fmt: skip
+    edges = None if voxel_size is None else checked_voxel_size(voxel_size)
+    options: dict[str, Any] = {"axes": axes, "series": series, "channel": channel}
+    if isinstance(source, (str, PathLike)):
+        volume = _open(source, **options, allow_missing_planes=allow_missing_planes)
+        volume.reading = {"voxel_size": edges, **options, "allow_missing_planes": allow_missing_planes}
+    elif isinstance(source, Volume):
+        refuse_options(source.path, format="a volume that is open", options={"voxel_size": edges, **options})
+        return source
+    else:
+        volume = ArrayVolume(source, allow_missing_planes=allow_missing_planes)
+        refuse_options(volume.path, format="an array", options=options)
+    if edges is not None:
+        said = volume.voxel_size
+        if said is not None and not np.allclose(said, edges, rtol=1e-6, atol=0):
+            volume.notes.append(f"the voxel size is {voxel_text(edges)} as given, the file says {voxel_text(said)}")
+        volume.metadata["voxel_size_given"] = {"nm": list(edges), "file_nm": None if said is None else list(said)}
+        volume.voxel_size = edges
     return volume
 
 

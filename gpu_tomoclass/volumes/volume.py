@@ -1,4 +1,4 @@
-"""A volume: a 3-D image on disk, axes z, y, x, read plane by plane.
+"""A volume: a 3-D image on disk or in memory, axes z, y, x, read plane by plane.
 
 This room does no arithmetic: a plane comes out exactly as stored (native byte order, C-contiguous), or an error names
 file and plane. Inputs are opened read-only. Opening reads headers only, so a 100 GB volume opens at once.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import abc
 import contextlib
 import errno
+import math
+import operator
 import os
 import threading
 import time
@@ -30,8 +32,15 @@ _TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ECON
 _RETRY_PAUSES = (0.1, 0.5, 2.0)  # seconds
 
 
+class NoSuchPlaneError(UsageError, IndexError):
+    """There is no plane of this number."""
+
+
 class Volume(abc.ABC):
     """A readable volume.
+
+    ``volume[z]`` is a plane (ny, nx), ``volume[a:b]`` planes (b - a, ny, nx), ``volume[a:b, 100:200, 50:80]`` a part of
+    them, ``numpy.asarray(volume)`` all of it; ``for plane in volume`` goes through the planes.
 
     Attributes
     ----------
@@ -117,7 +126,7 @@ class Volume(abc.ABC):
             If the plane cannot be read as the header declares it.
         """
         if not 0 <= z < self.shape[0]:
-            raise UsageError(f"there is no plane {z}, only 0 to {self.shape[0] - 1}", where=self.path)
+            raise NoSuchPlaneError(f"there is no plane {z}, only 0 to {self.shape[0] - 1}", where=self.path)
         return self._guarded(z, lambda: self._read_plane(z), shape=self.shape[1:])
 
     def rows(self, z: int, start: int, stop: int) -> np.ndarray:
@@ -128,6 +137,59 @@ class Volume(abc.ABC):
         """(z, plane) for z in range(start, stop, step)."""
         for z in range(start, self.shape[0] if stop is None else stop, step):
             yield z, self.plane(z)
+
+    @property
+    def ndim(self) -> int:
+        """Always 3."""
+        return 3
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (plane for _, plane in self.planes())
+
+    def __getitem__(self, key: int | slice | tuple[int | slice, ...]) -> np.ndarray:
+        """Planes, or a part of them, as an array of ``dtype``; only the planes asked for are read.
+
+        Raises
+        ------
+        UsageError
+            If there is no such plane, or the index is more than numbers and slices; it is an IndexError too.
+        DataError
+            If a plane cannot be read.
+        """
+        index = key if isinstance(key, tuple) else (key,)
+        if len(index) > 3 or not all(isinstance(part, slice) or hasattr(part, "__index__") for part in index):
+            raise NoSuchPlaneError(
+                f"{key!r} is no index of numbers and slices (z, y, x)",
+                where=self.path,
+                do="index numpy.asarray(volume)",
+            )
+        planes, inside = index[0], index[1:]
+        if not isinstance(planes, slice):
+            z = operator.index(planes)
+            return self.plane(z + self.shape[0] if -self.shape[0] <= z < 0 else z)[inside]
+        numbers = range(self.shape[0])[planes]
+        like = np.broadcast_to(np.empty((), self.dtype), self.shape[1:])[inside]
+        part = np.empty((len(numbers), *like.shape), self.dtype)
+        for i, z in enumerate(numbers):
+            part[i] = self.plane(z)[inside]
+        return part
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("planes are read from a file: an array of them is always a copy")
+        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def __repr__(self) -> str:
+        facts = [f"{' x '.join(map(str, self.shape))} (z, y, x) {self.dtype.name}"]
+        facts.append("voxel size unknown" if self.voxel_size is None else f"voxel {voxel_text(self.voxel_size)}")
+        if self.classes:
+            facts.append("classes " + ", ".join(f"{c.value} {c.name}" for c in self.classes))
+        if self.format != self.path:
+            facts.append(self.format)
+        return f"<Volume {self.path}: {', '.join(facts)}>"
 
     def files(self) -> list[str]:
         """The files whose size and time tell whether the volume has changed."""
@@ -152,9 +214,10 @@ class Volume(abc.ABC):
 
         Name (without folder), size in bytes and newest modification time of its files at opening, shape, dtype, and
         the CRC-32 of the first, middle and last plane (little-endian, so the same on every machine). Three planes
-        are read.
+        are read. A voxel size that the user gave is in it too.
         """
         nz = self.shape[0]
+        given = self.metadata.get("voxel_size_given")
         little = self.dtype.newbyteorder("<")
         return {
             "name": os.path.basename(self.path.rstrip("/\\")),
@@ -163,6 +226,7 @@ class Volume(abc.ABC):
             "shape": list(self.shape),
             "dtype": self.dtype.name,
             "crc32": [zlib.crc32(self.plane(z).astype(little, copy=False).tobytes()) for z in (0, nz // 2, nz - 1)],
+            **({} if given is None else {"voxel_size_given": given}),
         }
 
     def _guarded(self, z: int, read: Callable[[], np.ndarray], *, shape: tuple[int, ...]) -> np.ndarray:
@@ -249,6 +313,29 @@ class VolumeWriter(abc.ABC):
             self.finish()
         else:
             self.discard()
+
+
+def checked_voxel_size(size: float | Sequence[float]) -> VoxelSize:
+    """(z, y, x) in nm, of one number or of three.
+
+    Raises
+    ------
+    UsageError
+        Unless they are finite and positive.
+    """
+    try:
+        numbers = tuple(float(n) for n in (size if isinstance(size, Iterable) else (size,) * 3))
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not all(math.isfinite(n) and n > 0 for n in numbers):
+        raise UsageError(f"the voxel size {size!r} is not one or three (z, y, x) positive numbers of nm")
+    return numbers[0], numbers[1], numbers[2]
+
+
+def voxel_text(size: VoxelSize) -> str:
+    """``"0.55 nm"``, or ``"1.1 x 0.55 x 0.55 nm"`` where they differ."""
+    numbers = [f"{n:g}" for n in size]
+    return f"{numbers[0] if len(set(numbers)) == 1 else ' x '.join(numbers)} nm"
 
 
 def refuse_input(volume: Volume, path: str | PathLike[str]) -> None:

@@ -15,20 +15,9 @@ from gpu_tomoclass.annotations.annotation import Annotation, load_annotation, lo
 from gpu_tomoclass.annotations.label_images import SubStack, read_label_image
 from gpu_tomoclass.classes import PALETTE, LabelClass
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
-from gpu_tomoclass.volumes.volume import Volume
+from gpu_tomoclass.volumes import ArrayVolume
 
 SHAPE = (12, 9, 11)
-
-
-class ArrayVolume(Volume):
-    """A volume in memory that counts the planes it hands out."""
-
-    def __init__(self, array: np.ndarray, **fields) -> None:
-        super().__init__("labels", shape=array.shape, dtype=array.dtype, format="array", **fields)
-        self.array, self.alive, self.most = array, 0, 0
-
-    def _read_plane(self, z: int) -> np.ndarray:
-        return self.array[z]
 
 
 def sparse(shape=SHAPE, seed=1, classes=3) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_volume import ArrayVolume
+from memory_volume import CountedVolume
 
 import gpu_tomoclass.baseline.denoise
 from gpu_tomoclass.baseline import NadParameters, nad_planes, nad_volume, write_nad
@@ -67,7 +67,7 @@ def test_the_result_does_not_depend_on_the_slabs(tmp_path_factory, name, slab, n
     image = sample((nz, 12, 15))
     parameters = NadParameters(**{**vars(PARAMETERS), "noise_area": (3, 4, nz // 2), "contrast": contrast})
     done = write_nad(
-        ArrayVolume(image), folder / "n.tif", parameters=parameters, device=DEVICES[name], slab_planes=slab
+        CountedVolume(image), folder / "n.tif", parameters=parameters, device=DEVICES[name], slab_planes=slab
     )
     assert done.in_files
     assert done.slab_planes == min(slab, nz)
@@ -88,7 +88,7 @@ def test_memory_decides_and_changes_nothing(tmp_path, monkeypatch, name):
     for limit in (10**9, 625_000 if name == "native" else 3_100_000, 312_000 if name == "native" else 1_250_000):
         monkeypatch.setattr(gpu_tomoclass.baseline.denoise, "available_bytes", lambda limit=limit: limit)
         done = write_nad(
-            ArrayVolume(image), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES[name], overwrite=True
+            CountedVolume(image), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES[name], overwrite=True
         )
         found.add((done.slab_planes == 60, done.in_files))
         np.testing.assert_array_equal(read(tmp_path / "n.tif"), expected)
@@ -96,7 +96,7 @@ def test_memory_decides_and_changes_nothing(tmp_path, monkeypatch, name):
 
 
 def test_too_little_memory_is_refused_before_the_work(tmp_path, monkeypatch):
-    volume = ArrayVolume(sample())
+    volume = CountedVolume(sample())
     monkeypatch.setattr(gpu_tomoclass.baseline.denoise, "available_bytes", lambda: 20_000)
     for dimensions, area in ((3, (3, 4, 5)), (2, (3, 4))):
         parameters = NadParameters(dimensions=dimensions, noise_area=area)
@@ -112,16 +112,16 @@ def test_the_memory_of_the_device_decides(tmp_path):
     device = OwnMemory(threads=1)
     for free, limit, in_files in ((10**9, None, False), (312_000, None, True), (10**9, 250_000, True)):
         device.free = free
-        done = write_nad(ArrayVolume(image), tmp_path / "n.tif", parameters=PARAMETERS, device=device,
+        done = write_nad(CountedVolume(image), tmp_path / "n.tif", parameters=PARAMETERS, device=device,
                          memory_limit=limit, overwrite=True)  # fmt: skip
         assert done.in_files == in_files
         np.testing.assert_array_equal(read(tmp_path / "n.tif"), expected)
     device.free = 400_000  # of which four fifths are used, by 44 bytes per pixel
     planes = NadParameters(noise_area=(3, 4), iterations=1)
-    done = write_nad(ArrayVolume(image), tmp_path / "n.tif", parameters=planes, device=device, overwrite=True)
+    done = write_nad(CountedVolume(image), tmp_path / "n.tif", parameters=planes, device=device, overwrite=True)
     assert done.slab_planes == 32
     device.free = 100_000
-    done = write_nad(ArrayVolume(image), tmp_path / "m.tif", parameters=planes, device=device)
+    done = write_nad(CountedVolume(image), tmp_path / "m.tif", parameters=planes, device=device)
     assert done.slab_planes == 80_000 // (44 * 12 * 15)
     np.testing.assert_array_equal(read(tmp_path / "m.tif"), read(tmp_path / "n.tif"))
 
@@ -130,17 +130,19 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     program = f"from gpu_tomoclass.outputs import temporary_name; temporary_name({str(tmp_path / 'n.tif')!r}).mkdir()"
     subprocess.run([sys.executable, "-c", program], check=True)
     assert len(list(tmp_path.iterdir())) == 1
-    write_nad(ArrayVolume(sample()), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES["numpy"], slab_planes=9)
+    write_nad(
+        CountedVolume(sample()), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES["numpy"], slab_planes=9
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["n.tif"]
 
 
 def test_a_limit_counts_what_the_process_has_already(tmp_path):
     with pytest.raises(ResourceError, match="raise --memory-limit"):
-        write_nad(ArrayVolume(sample()), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES["numpy"],
+        write_nad(CountedVolume(sample()), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES["numpy"],
                   memory_limit=1000)  # fmt: skip
 
 
-class DeepVolume(ArrayVolume):
+class DeepVolume(CountedVolume):
     """So many planes of noise that exist only while they are read."""
 
     def __init__(self, nz, ny, nx):
@@ -171,7 +173,8 @@ def test_planes_each_for_itself(tmp_path):
     image = sample((7, 12, 15), dtype=np.int16)
     parameters = NadParameters(noise_area=(3, 4), iterations=2)
     seen: list[tuple[int, int]] = []
-    done = write_nad(ArrayVolume(image, voxel_size=(1.0, 2.0, 3.0), metadata={"of": "a test"}), tmp_path / "n.ome.zarr",
+    source = CountedVolume(image, voxel_size=(1.0, 2.0, 3.0), metadata={"of": "a test"})
+    done = write_nad(source, tmp_path / "n.ome.zarr",
                      parameters=parameters, device=DEVICES["numpy"], slab_planes=3,
                      progress=lambda *p: seen.append(p))  # fmt: skip
     assert not done.in_files
@@ -187,7 +190,7 @@ def test_planes_each_for_itself(tmp_path):
 
 def test_progress_counts_every_step(tmp_path):
     seen: list[tuple[int, int]] = []
-    write_nad(ArrayVolume(sample()), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES["numpy"],
+    write_nad(CountedVolume(sample()), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES["numpy"],
               slab_planes=5, progress=lambda *p: seen.append(p))  # fmt: skip
     assert [total for _, total in seen] == [17 * 5] * len(seen)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -197,8 +200,8 @@ def test_progress_counts_every_step(tmp_path):
 def test_the_type_of_the_input(tmp_path):
     image = sample(dtype=np.uint8)  # wraps around: steps of all sizes
     options = {"parameters": PARAMETERS, "device": DEVICES["numpy"]}
-    write_nad(ArrayVolume(image), tmp_path / "f.tif", **options)
-    write_nad(ArrayVolume(image), tmp_path / "i.tif", dtype="input", **options)
+    write_nad(CountedVolume(image), tmp_path / "f.tif", **options)
+    write_nad(CountedVolume(image), tmp_path / "i.tif", dtype="input", **options)
     exact, rounded = read(tmp_path / "f.tif"), read(tmp_path / "i.tif")
     assert (exact.dtype, rounded.dtype) == (np.float32, np.uint8)
     np.testing.assert_array_equal(rounded, np.rint(exact).clip(0, 255))
@@ -223,9 +226,9 @@ def test_non_finite_voxels(tmp_path):
     image[3, 4, 5] = np.nan
     options = {"parameters": PARAMETERS, "device": DEVICES["numpy"]}
     with pytest.raises(DataError, match="1 voxels are NaN or infinite"):
-        write_nad(ArrayVolume(image), tmp_path / "n.tif", **options)
+        write_nad(CountedVolume(image), tmp_path / "n.tif", **options)
     assert list(tmp_path.iterdir()) == []
-    done = write_nad(ArrayVolume(image), tmp_path / "n.tif", nan="fill", **options)
+    done = write_nad(CountedVolume(image), tmp_path / "n.tif", nan="fill", **options)
     assert done.notes == ("plane 3: 1 non-finite voxels took the value of their nearest neighbour",)
     assert np.isfinite(read(tmp_path / "n.tif")).all()
 
@@ -238,7 +241,7 @@ def test_nothing_is_left_when_it_ends_early(tmp_path, stop):
             raise stop
 
     with pytest.raises(stop):
-        write_nad(ArrayVolume(sample()), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES["numpy"],
+        write_nad(CountedVolume(sample()), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES["numpy"],
                   slab_planes=5, progress=progress)  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 
@@ -248,7 +251,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     # found out before the work
     monkeypatch.setattr("gpu_tomoclass.outputs.free_bytes", lambda target: 30_000)  # enough for the output
     with pytest.raises(ResourceError, match=r"needs 49\.0 KB, and 30\.0 KB are free"):
-        write_nad(ArrayVolume(sample()), tmp_path / "n.tif", **options)
+        write_nad(CountedVolume(sample()), tmp_path / "n.tif", **options)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
 
@@ -257,7 +260,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(gpu_tomoclass.baseline.denoise._PlaneFile, "__setitem__", full)
     with pytest.raises(ResourceError, match=r"the disk is full; the output needs 49\.0 KB"):
-        write_nad(ArrayVolume(sample()), tmp_path / "n.tif", **options)
+        write_nad(CountedVolume(sample()), tmp_path / "n.tif", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -272,7 +275,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     ],
 )
 def test_refused_options(tmp_path, options, error, message):
-    volume = ArrayVolume(sample())
+    volume = CountedVolume(sample())
     with pytest.raises(error, match=message):
         write_nad(volume, tmp_path / "n.tif", **{"parameters": PARAMETERS, "device": DEVICES["numpy"], **options})
     assert volume.planes_read == []
@@ -280,7 +283,7 @@ def test_refused_options(tmp_path, options, error, message):
 
 
 def test_the_input_is_never_replaced(tmp_path):
-    write_nad(ArrayVolume(sample()), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES["numpy"])
+    write_nad(CountedVolume(sample()), tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES["numpy"])
     before = (tmp_path / "n.tif").read_bytes()
     with open_volume(tmp_path / "n.tif") as volume, pytest.raises(UsageError, match="is the input"):
         write_nad(volume, tmp_path / "n.tif", parameters=PARAMETERS, device=DEVICES["numpy"], overwrite=True)

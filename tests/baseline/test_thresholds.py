@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from memory_volume import ArrayVolume
+from memory_volume import CountedVolume
 from skimage.filters import threshold_multiotsu, threshold_otsu
 
 from gpu_tomoclass.baseline import otsu_thresholds, threshold_labels, volume_histogram, write_otsu
@@ -66,7 +66,7 @@ def test_the_histogram_of_a_volume_is_that_of_its_voxels(dtype):
     image = (mixture() - 100).clip(-128, 127)
     image = (image * 200 if np.dtype(dtype).itemsize > 1 else image).astype(np.int64)
     image = (image - image.min() if np.dtype(dtype).kind == "u" else image).astype(dtype)
-    found = volume_histogram(ArrayVolume(image))
+    found = volume_histogram(CountedVolume(image))
     assert found.counts.sum() == image.size
     assert len(found.counts) <= 256
     assert found.edges[0] <= image.min()
@@ -114,7 +114,7 @@ def test_refused_levels_and_voxels():
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_write_otsu(tmp_path, dtype):
     image = mixture().clip(0, 255).astype(dtype)
-    volume = ArrayVolume(image, voxel_size=(2.0, 1.0, 1.0), metadata={"from": "a test"})
+    volume = CountedVolume(image, voxel_size=(2.0, 1.0, 1.0), metadata={"from": "a test"})
     seen: list[tuple[int, int]] = []
     result = write_otsu(
         volume, tmp_path / "l.tif", levels=4, names=("a", "b", "c", "d"), progress=lambda *p: seen.append(p)
@@ -134,7 +134,7 @@ def test_write_otsu(tmp_path, dtype):
 
 
 def test_write_otsu_with_given_thresholds_reads_once(tmp_path):
-    volume = ArrayVolume(mixture())
+    volume = CountedVolume(mixture())
     result = write_otsu(volume, tmp_path / "l.ome.zarr", thresholds=(65.0, 120.0))
     assert volume.planes_read == [0, 1, 2, 3]
     assert result.thresholds == (65.0, 120.0)
@@ -152,9 +152,9 @@ def test_write_otsu_leaves_nothing_behind_when_it_fails(tmp_path):
         ({"names": ("a", "b")}, UsageError, "2 names for 3 classes"),
     ):
         with pytest.raises(error, match=message):
-            write_otsu(ArrayVolume(image), tmp_path / "l.tif", **options)
+            write_otsu(CountedVolume(image), tmp_path / "l.tif", **options)
         assert list(tmp_path.iterdir()) == []
-    volume = ArrayVolume(image)
+    volume = CountedVolume(image)
     with pytest.raises(UsageError, match="names no format"):
         write_otsu(volume, tmp_path / "l.png")
     assert volume.planes_read == []

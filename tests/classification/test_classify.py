@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from memory_volume import CountedVolume
 from sklearn.ensemble import RandomForestClassifier
 
 from gpu_tomoclass.annotations.annotation import Annotation
@@ -18,20 +19,6 @@ from gpu_tomoclass.model.model import Model
 from gpu_tomoclass.outputs import product_name
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
-from gpu_tomoclass.volumes.volume import Volume
-
-
-class ArrayVolume(Volume):
-    def __init__(self, array, **options):
-        super().__init__("memory", shape=array.shape, dtype=array.dtype, format="array", **options)
-        self.array = array
-        self.reads = []
-
-    def _read_plane(self, z):
-        self.reads.append(z)
-        if z in getattr(self, "broken", ()):
-            raise DataError(f"plane {z} is damaged", where=self.path)
-        return self.array[z]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +26,7 @@ def volume():
     rng = np.random.default_rng(3)
     array = rng.integers(0, 400, (9, 32, 28)).astype(np.uint16)
     array[:, 8:24, 6:22] += 300
-    return ArrayVolume(array)
+    return CountedVolume(array)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +40,10 @@ def annotation(volume):
 
 @pytest.fixture(scope="module")
 def model(volume, annotation):
-    volume.reads.clear()
+    volume.planes_read.clear()
     bank = FeatureBank.create(["gaussian_blur", "sobel_filter", "mean", "neighbors"], sigma_max=4)
     result = train(volume, annotation, bank=bank, n_trees=30, engine="sklearn")
-    assert set(volume.reads) <= {0, 2, 4, 6, 8}  # marked planes, and three for the fingerprint
+    assert set(volume.planes_read) <= {0, 2, 4, 6, 8}  # marked planes, and three for the fingerprint
     return result.model
 
 
@@ -115,7 +102,7 @@ def test_only_used_channels_are_computed(volume, model):
 
 
 def test_a_damaged_plane_leaves_no_output(volume, model, tmp_path):
-    broken = ArrayVolume(volume.array)
+    broken = CountedVolume(volume.array)
     broken.broken = (1, 5)
     with pytest.raises(DataError, match="plane 1 is damaged"):
         classify(broken, model, output=tmp_path / "x.tif", device=NumpyDevice(threads=2), planes=(1, 4))
@@ -127,7 +114,7 @@ def test_a_damaged_plane_leaves_no_output(volume, model, tmp_path):
 
 
 def test_missing_planes_are_unlabelled_and_listed(volume, model, tmp_path):
-    broken = ArrayVolume(volume.array, allow_missing_planes=True)
+    broken = CountedVolume(volume.array, allow_missing_planes=True)
     broken.broken = (5,)
     result = classify(broken, model, output=tmp_path / "x.tif", device=NumpyDevice(threads=2))
     with open_volume(tmp_path / "x.tif") as labels:
@@ -139,10 +126,10 @@ def test_missing_planes_are_unlabelled_and_listed(volume, model, tmp_path):
 
 def test_models_that_do_not_fit_are_refused(volume, model, annotation, tmp_path):
     with pytest.raises(ModelError, match=r"uint16.*uint8"):
-        classify(ArrayVolume((volume.array // 4).astype(np.uint8)), model, output=tmp_path / "x.tif")
-    sized = ArrayVolume(volume.array, voxel_size=(1.0, 1.0, 1.0))
+        classify(CountedVolume((volume.array // 4).astype(np.uint8)), model, output=tmp_path / "x.tif")
+    sized = CountedVolume(volume.array, voxel_size=(1.0, 1.0, 1.0))
     trained = train(sized, annotation, bank=FeatureBank.create(["gaussian_blur"]), n_trees=5).model
-    other = ArrayVolume(volume.array, voxel_size=(1.0, 2.0, 2.0))
+    other = CountedVolume(volume.array, voxel_size=(1.0, 2.0, 2.0))
     with pytest.raises(ModelError, match=r"2 x 2 nm.*1 x 1 nm.*--force"):
         classify(other, trained, output=tmp_path / "x.tif")
     assert any("2 x 2 nm" in n for n in classify(other, trained, output=tmp_path / "x.tif", force=True).notes)
@@ -178,7 +165,7 @@ def test_names_of_products():
 
 
 def test_swapped_axes_and_too_large_scales_are_noted(volume, model, annotation, tmp_path):
-    turned = ArrayVolume(np.ascontiguousarray(volume.array.transpose(1, 0, 2)[:, :, :]))
+    turned = CountedVolume(np.ascontiguousarray(volume.array.transpose(1, 0, 2)[:, :, :]))
     assert sorted(turned.shape) == sorted(volume.shape)
     result = classify(turned, model, output=tmp_path / "x.tif", planes=(0, 1))
     assert any("--axes" in note for note in result.notes)

@@ -33,8 +33,8 @@ from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.device import cuda as cuda_module
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, UsageError
 from gpu_tomoclass.model.model import load_model, save_model
+from gpu_tomoclass.volumes import ArrayVolume
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
-from gpu_tomoclass.volumes.volume import Volume
 
 ROOT = Path(gpu_tomoclass.__file__).parents[1]
 DASK = [sys.executable, "-P", "-c", "from dask.__main__ import main; main()"]
@@ -244,12 +244,8 @@ def test_files_that_a_worker_does_not_see(sample_path, sample_model, tmp_path, c
 
 
 def test_a_volume_in_memory(sample_model, tmp_path, cluster):
-    class ArrayVolume(Volume):
-        def _read_plane(self, z):
-            return np.zeros(self.shape[1:], self.dtype)
-
-    volume = ArrayVolume("memory", shape=(2, 24, 21), dtype=np.dtype("u2"), format="array", voxel_size=(1.0, 1.0, 1.0))
-    with pytest.raises(UsageError, match="memory: is not in a file that workers could open"):
+    volume = ArrayVolume(np.zeros((2, 24, 21), np.uint16), voxel_size=(1.0, 1.0, 1.0))
+    with pytest.raises(UsageError, match="numpy array: is not in a file that workers could open"):
         classify(volume, sample_model, output=tmp_path / "labels.tif", cluster=cluster)
     with pytest.raises(UsageError, match="a device and a cluster contradict each other"):
         classify(volume, sample_model, output=tmp_path / "labels.tif", cluster=cluster, device=NumpyDevice())

@@ -2,35 +2,22 @@
 
 import numpy as np
 import pytest
+from memory_volume import CountedVolume
 
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.features.prepare import prepare_plane
-from gpu_tomoclass.volumes.volume import Volume
-
-
-class ArrayVolume(Volume):
-    """A volume in memory that counts its reads."""
-
-    def __init__(self, array):
-        super().__init__("array", shape=array.shape, dtype=array.dtype, format="array")
-        self.array = array
-        self.reads = []
-
-    def _read_plane(self, z):
-        self.reads.append(z)
-        return self.array[z]
 
 
 def volume(dtype, *, shape=(3, 8, 9), seed=0):
-    return ArrayVolume((np.random.default_rng(seed).normal(100, 20, shape)).astype(dtype))
+    return CountedVolume((np.random.default_rng(seed).normal(100, 20, shape)).astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint32])
 def test_integers_enter_as_they_are(dtype):
     source = volume(dtype)
     scale = IntensityScale.for_volume(source)
-    assert source.reads == []  # deciding costs no plane
+    assert source.planes_read == []  # deciding costs no plane
     image = prepare_plane(source, 1, scale=scale).image
     assert image.dtype == np.float32
     np.testing.assert_array_equal(image, source.array[1].astype(np.float32))
@@ -38,7 +25,7 @@ def test_integers_enter_as_they_are(dtype):
 
 def test_signed_16_bit_is_shifted_as_imagej_does():
     # the value that Fiji was seen to use: voxel 5634 of a signed file is 38402 in the channel `original`
-    source = ArrayVolume(np.full((1, 2, 2), 5634, np.int16))
+    source = CountedVolume(np.full((1, 2, 2), 5634, np.int16))
     source.array[0, 0, 0] = -32768
     image = prepare_plane(source, 0, scale=IntensityScale.for_volume(source)).image
     assert image[1, 1] == 38402
@@ -49,9 +36,9 @@ def test_float_scale_is_robust_and_repeatable():
     rng = np.random.default_rng(1)
     array = rng.normal(0.002, 0.0005, (40, 32, 32)).astype(np.float32)
     array[3, 4, 5] = 1e6  # one hot voxel
-    source = ArrayVolume(array)
+    source = CountedVolume(array)
     scale = IntensityScale.for_volume(source)
-    assert len(source.reads) == 16
+    assert len(source.planes_read) == 16
     image = prepare_plane(source, 0, scale=scale).image
     # 99 % of the values lie in 10..90 % of the 16-bit range: the scale follows the values, not the outlier
     inside = (image > 6553) & (image < 58982)
@@ -72,7 +59,7 @@ def test_mode_none_changes_nothing():
 
 
 def test_constant_float_volume_is_finite_and_noted():
-    source = ArrayVolume(np.full((2, 4, 4), 0.25, np.float32))
+    source = CountedVolume(np.full((2, 4, 4), 0.25, np.float32))
     plane = prepare_plane(source, 0, scale=IntensityScale.for_volume(source))
     assert np.ptp(plane.image) == 0
     assert any("constant" in note for note in plane.notes)
@@ -97,13 +84,13 @@ def test_fill_takes_the_nearest_value():
     assert plane.filled.sum() == 1
     assert plane.filled[2, 3]
     with pytest.raises(DataError, match="no finite voxel"):
-        prepare_plane(ArrayVolume(np.full((1, 3, 3), np.nan, np.float32)), 0, scale=IntensityScale(), nan="fill")
+        prepare_plane(CountedVolume(np.full((1, 3, 3), np.nan, np.float32)), 0, scale=IntensityScale(), nan="fill")
 
 
 def test_precision_and_overflow_are_told():
-    big = ArrayVolume(np.array([[[2**24 + 1, 0], [1, 2]]], np.int32))
+    big = CountedVolume(np.array([[[2**24 + 1, 0], [1, 2]]], np.int32))
     assert any("2^24" in note for note in prepare_plane(big, 0, scale=IntensityScale()).notes)
-    huge = ArrayVolume(np.array([[[1e300, 0], [1, 2]]], np.float64))
+    huge = CountedVolume(np.array([[[1e300, 0], [1, 2]]], np.float64))
     with pytest.raises(DataError, match="beyond float32"):
         prepare_plane(huge, 0, scale=IntensityScale())
 

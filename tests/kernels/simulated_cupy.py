@@ -66,7 +66,13 @@ class SimulatedArray(np.ndarray):
         pinned = self.cupy.memory.as_pinned(values)
         self.cupy.copy(np.array(values) if pinned is None else pinned, self.values)
 
-    def get(self, *, out: np.ndarray, blocking: bool = True) -> np.ndarray:
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.ctypes.data, False), "version": 3}
+
+    def get(self, *, out: np.ndarray | None = None, blocking: bool = True) -> np.ndarray:
+        if out is None:
+            return self.cupy.asnumpy(self)
         self.cupy.record("ndarray.get", self, out=out, blocking=blocking)
         if isinstance(out, SimulatedArray) or out.dtype != self.dtype or out.shape != self.shape:
             raise TypeError(f"get to {type(out).__name__} {out.dtype} {out.shape}")

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from memory_volume import ArrayVolume
+from memory_volume import CountedVolume
 
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import ModelError, UsageError
@@ -125,8 +125,8 @@ def test_halo_of_classes_that_do_not_meet_and_impossible_ones():
 
 
 def test_volumes_are_read_plane_by_plane_once_and_give_one_dictionary():
-    truth = ArrayVolume(random_labels((4, 20, 24), 0), classes=CLASSES, voxel_size=(2.0, 2.0, 2.0))
-    labels = ArrayVolume(random_labels((4, 20, 24), 1))
+    truth = CountedVolume(random_labels((4, 20, 24), 0), classes=CLASSES, voxel_size=(2.0, 2.0, 2.0))
+    labels = CountedVolume(random_labels((4, 20, 24), 1))
     steps = []
     found = evaluate_volumes(labels, truth, halo=(3, 1), progress=lambda *step: steps.append(step))
     assert labels.planes_read == truth.planes_read == [0, 1, 2, 3]
@@ -149,23 +149,23 @@ def test_volumes_are_read_plane_by_plane_once_and_give_one_dictionary():
 
 def test_mapping_and_ignored_values_reach_borders_and_halo():
     truth = random_labels((2, 20, 24), 0)
-    plain = evaluate_volumes(ArrayVolume(random_labels((2, 20, 24), 1)), ArrayVolume(truth), halo=(3, 1)).to_dict()
+    plain = evaluate_volumes(CountedVolume(random_labels((2, 20, 24), 1)), CountedVolume(truth), halo=(3, 1)).to_dict()
     moved = evaluate_volumes(
-        ArrayVolume(random_labels((2, 20, 24), 1)), ArrayVolume(truth + np.uint8(10)), halo=(3, 1),
+        CountedVolume(random_labels((2, 20, 24), 1)), CountedVolume(truth + np.uint8(10)), halo=(3, 1),
         mapping={11: 1, 12: 2, 13: 3},
     ).to_dict()  # fmt: skip
     assert moved == plain
     less = evaluate_volumes(
-        ArrayVolume(random_labels((2, 20, 24), 1)), ArrayVolume(truth), halo=(3, 1), ignore=(1,), classes=(2, 3)
+        CountedVolume(random_labels((2, 20, 24), 1)), CountedVolume(truth), halo=(3, 1), ignore=(1,), classes=(2, 3)
     ).to_dict()
     assert less["halo"]["pixels"] < plain["halo"]["pixels"]
     with pytest.raises(ModelError, match="same region"):
-        evaluate_volumes(ArrayVolume(truth[:1]), ArrayVolume(truth))
+        evaluate_volumes(CountedVolume(truth[:1]), CountedVolume(truth))
 
 
 def test_the_page_holds_every_number_and_three_planes():
-    truth = ArrayVolume(random_labels((8, 20, 24), 0), classes=CLASSES, voxel_size=(2.0, 2.0, 2.0))
-    labels = ArrayVolume(random_labels((8, 20, 24), 1))
+    truth = CountedVolume(random_labels((8, 20, 24), 0), classes=CLASSES, voxel_size=(2.0, 2.0, 2.0))
+    labels = CountedVolume(random_labels((8, 20, 24), 1))
     found = evaluate_volumes(labels, truth, halo=(3, 1), ignore=(2,), classes=CLASSES)
     page = evaluation_report(found, labels, truth, ignore=(2,)).html()
     text = re.sub(r"<[^>]+>", " ", page)
@@ -175,8 +175,8 @@ def test_the_page_holds_every_number_and_three_planes():
     assert [f"plane {z}: truth" in text for z in range(8)] == [z in (2, 4, 6) for z in range(8)]
     assert page.count("<img") == 9
     assert "ignored in white" in text
-    plain = evaluate_volumes(labels, ArrayVolume(truth.array), boundaries=False)
-    page = evaluation_report(plain, labels, ArrayVolume(truth.array)).html()
+    plain = evaluate_volumes(labels, CountedVolume(truth.array), boundaries=False)
+    page = evaluation_report(plain, labels, CountedVolume(truth.array)).html()
     assert "Borders" not in page
     assert "Halo" not in page
     assert "class 3" in page

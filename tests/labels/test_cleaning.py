@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
-from memory_volume import ArrayVolume
 from scipy import ndimage
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.labels.cleaning import clean
+from gpu_tomoclass.volumes import ArrayVolume
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
 CLASSES = (LabelClass(1, "rubber", (1, 2, 3)), LabelClass(2, "silica", (40, 50, 60)))

@@ -4,25 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from memory_volume import CountedVolume
 from sklearn import metrics
 
 from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.labels.evaluate import Confusion, compare_volumes
-from gpu_tomoclass.volumes.volume import Volume
-
-
-class Planes(Volume):
-    """A volume in memory."""
-
-    def __init__(self, array, *, path="memory", classes=()):
-        super().__init__(path, shape=array.shape, dtype=array.dtype, format="array", classes=classes)
-        self.array = array
-        self.read = []
-
-    def _read_plane(self, z):
-        self.read.append(z)
-        return self.array[z]
 
 
 @pytest.fixture
@@ -182,12 +169,12 @@ def test_refused_planes_leave_the_counts_alone():
 
 
 def test_volumes_are_read_plane_by_plane(pair):
-    truth, labels = map(Planes, pair)
+    truth, labels = map(CountedVolume, pair)
     expected = Confusion()
     expected.update(*pair)
     result = compare_volumes(labels, truth)
     np.testing.assert_array_equal(result.matrix, expected.matrix)
-    assert truth.read == labels.read == [0, 1, 2, 3]
+    assert truth.planes_read == labels.planes_read == [0, 1, 2, 3]
 
 
 def test_volumes_some_planes_ignored_values_and_another_numbering(pair):
@@ -195,7 +182,7 @@ def test_volumes_some_planes_ignored_values_and_another_numbering(pair):
     stored = truth.copy()
     stored[truth == 5] = 0  # this truth calls class 5 "0"
     stored[truth == 255] = 9  # and has 9 where it does not know
-    result = compare_volumes(Planes(labels), Planes(stored), planes=[1, 3], ignore=[9], mapping={0: 5})
+    result = compare_volumes(CountedVolume(labels), CountedVolume(stored), planes=[1, 3], ignore=[9], mapping={0: 5})
     known = truth[[1, 3]] != 255
     expected = Confusion()
     expected.update(truth[[1, 3]][known], labels[[1, 3]][known])
@@ -204,18 +191,20 @@ def test_volumes_some_planes_ignored_values_and_another_numbering(pair):
 
 def test_names_come_from_the_labels_first(pair):
     truth, labels = pair
-    ours = Planes(labels, classes=[LabelClass(1, "rubber", (0, 0, 0))])
-    theirs = Planes(truth, classes=[LabelClass(1, "other", (0, 0, 0)), LabelClass(5, "silica", (0, 0, 0))])
+    ours = CountedVolume(labels, classes=[LabelClass(1, "rubber", (0, 0, 0))])
+    theirs = CountedVolume(truth, classes=[LabelClass(1, "other", (0, 0, 0)), LabelClass(5, "silica", (0, 0, 0))])
     assert compare_volumes(ours, theirs).names == ("rubber", "class 2", "silica", "class 255")
 
 
 def test_volumes_that_do_not_fit(pair):
     truth, labels = pair
     with pytest.raises(ModelError, match=r"labels.tif: is \(4, 41, 30\).*truth.tif is \(4, 30, 41\)"):
-        compare_volumes(Planes(labels.transpose(0, 2, 1), path="labels.tif"), Planes(truth, path="truth.tif"))
+        compare_volumes(
+            CountedVolume(labels.transpose(0, 2, 1), name="labels.tif"), CountedVolume(truth, name="truth.tif")
+        )
     grey = labels.astype(np.uint16)
     grey[2, 3, 4] = 1000
     with pytest.raises(DataError, match=r"grey.tif: plane 2"):
-        compare_volumes(Planes(grey, path="grey.tif"), Planes(truth))
+        compare_volumes(CountedVolume(grey, name="grey.tif"), CountedVolume(truth))
     with pytest.raises(UsageError, match="mapping"):
-        compare_volumes(Planes(labels), Planes(truth), mapping={0: 300})
+        compare_volumes(CountedVolume(labels), CountedVolume(truth), mapping={0: 300})

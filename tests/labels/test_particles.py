@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from memory_volume import ArrayVolume
+from memory_volume import CountedVolume
 from scipy import ndimage
 
 import gpu_tomoclass.labels.objects
@@ -49,13 +49,13 @@ def scipy_objects(mask: np.ndarray) -> list[tuple[int, tuple[float, ...], bool]]
 @pytest.mark.parametrize("value", [0, 1, 2])
 def test_objects_are_those_of_scipy_whatever_the_slabs(slab_planes, value):
     labels = blobs()
-    found = measure_particles(ArrayVolume(labels), value=value, slab_planes=slab_planes)
+    found = measure_particles(CountedVolume(labels), value=value, slab_planes=slab_planes)
     expected = scipy_objects(labels == value)
     assert len(found) == len(expected) > 3
     assert found.voxels.tolist() == [voxels for voxels, _, _ in expected]
     np.testing.assert_allclose(found.centre, [centre for _, centre, _ in expected], atol=1e-9)
     assert found.touches_border.tolist() == [border for _, _, border in expected]
-    whole = measure_particles(ArrayVolume(labels), value=value, slab_planes=23)
+    whole = measure_particles(CountedVolume(labels), value=value, slab_planes=23)
     # float32 sums of a voxel's surface come in another order at most
     np.testing.assert_allclose(found.surface, whole.surface, rtol=1e-6)
 
@@ -66,10 +66,10 @@ def test_every_step_across_two_slabs_joins():
         for dx in (-1, 0, 1):
             labels = np.zeros((2, 3, 3), np.uint8)
             labels[0, 1, 1] = labels[1, 1 + dy, 1 + dx] = 5
-            assert measure_particles(ArrayVolume(labels), value=5, slab_planes=1).voxels.tolist() == [2]
+            assert measure_particles(CountedVolume(labels), value=5, slab_planes=1).voxels.tolist() == [2]
     labels = np.zeros((3, 5, 5), np.uint8)
     labels[0, 0, 0] = labels[1, 2, 2] = labels[2, 4, 4] = 5
-    assert measure_particles(ArrayVolume(labels), value=5, slab_planes=1).voxels.tolist() == [1, 1, 1]
+    assert measure_particles(CountedVolume(labels), value=5, slab_planes=1).voxels.tolist() == [1, 1, 1]
 
 
 def test_branches_that_join_in_a_later_slab_are_one_object():
@@ -77,23 +77,23 @@ def test_branches_that_join_in_a_later_slab_are_one_object():
     labels = np.zeros((9, 4, 21), np.uint8)
     labels[:8, 1, ::2] = 3
     labels[8, 1] = 3
-    assert measure_particles(ArrayVolume(labels), value=3, slab_planes=2).voxels.tolist() == [8 * 11 + 21]
+    assert measure_particles(CountedVolume(labels), value=3, slab_planes=2).voxels.tolist() == [8 * 11 + 21]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
 def test_labels_of_any_type_with_values_up_to_255(dtype):
     labels = np.zeros((4, 5, 6), dtype)
     labels[1, 2, 2:4] = 255
-    assert measure_particles(ArrayVolume(labels), value=255).voxels.tolist() == [2]
+    assert measure_particles(CountedVolume(labels), value=255).voxels.tolist() == [2]
     with pytest.raises(DataError, match="0 to 255"):
-        measure_particles(ArrayVolume(labels + np.float32(0.5)), value=1)
+        measure_particles(CountedVolume(labels + np.float32(0.5)), value=1)
 
 
 @pytest.mark.parametrize(("radius", "tolerance"), [(3, 0.04), (5, 0.03), (8, 0.01), (15, 0.005), (25, 0.003)])
 @pytest.mark.parametrize("shift", [(0, 0, 0), (0.5, 0.5, 0.5), (0.2, -0.4, 0.1)])
 def test_balls_have_their_volume_diameter_and_surface(radius, tolerance, shift):
     """The documented accuracy, against the ball of equal volume (faces of voxels would count 50 % too much)."""
-    labels = ArrayVolume(ball(radius, shift=shift), voxel_size=(2.0, 2.0, 2.0))
+    labels = CountedVolume(ball(radius, shift=shift), voxel_size=(2.0, 2.0, 2.0))
     found = measure_particles(labels, value=1, slab_planes=6)
     assert found.unit == "nm"
     assert found.volume[0] == 8 * labels.array.sum()
@@ -107,7 +107,7 @@ def test_balls_have_their_volume_diameter_and_surface(radius, tolerance, shift):
 
 def test_a_ball_of_flat_voxels():
     size = (2.0, 1.0, 0.5)
-    found = measure_particles(ArrayVolume(ball(20, voxel_size=size), voxel_size=size), value=1, slab_planes=3)
+    found = measure_particles(CountedVolume(ball(20, voxel_size=size), voxel_size=size), value=1, slab_planes=3)
     assert found.surface[0] == pytest.approx(4 * np.pi * 400, rel=0.02)
     assert found.volume[0] == pytest.approx(4 / 3 * np.pi * 8000, rel=0.01)
     middle = (np.array(ball(20, voxel_size=size).shape) - 1) / 2 * size
@@ -117,10 +117,10 @@ def test_a_ball_of_flat_voxels():
 def test_flat_faces_count_as_documented_and_the_border_of_the_volume_is_no_surface():
     labels = np.zeros((10, 80, 80), np.uint8)
     labels[:5] = 1  # one face of 80 x 80 inside; the others lie on the border
-    surface = measure_particles(ArrayVolume(labels), value=1, slab_planes=4).surface[0]
+    surface = measure_particles(CountedVolume(labels), value=1, slab_planes=4).surface[0]
     # 0.927, less a row or two in 80 that slanted lines miss at the sides
     assert 0.905 < surface / 80**2 < 0.925
-    assert measure_particles(ArrayVolume(np.ones((4, 5, 6), np.uint8)), value=1).surface.tolist() == [0]
+    assert measure_particles(CountedVolume(np.ones((4, 5, 6), np.uint8)), value=1).surface.tolist() == [0]
 
 
 def test_surface_weights_give_every_direction_its_area_on_average():
@@ -141,15 +141,15 @@ def test_surface_weights_give_every_direction_its_area_on_average():
 def test_nearest_neighbours_in_nm():
     labels = np.zeros((5, 30, 30), np.uint8)
     labels[2, 5, 5] = labels[2, 5, 9] = labels[4, 25, 25] = 1
-    found = measure_particles(ArrayVolume(labels, voxel_size=(3.0, 2.0, 1.0)), value=1)
+    found = measure_particles(CountedVolume(labels, voxel_size=(3.0, 2.0, 1.0)), value=1)
     far = np.sqrt((2 * 3) ** 2 + (20 * 2) ** 2 + 16**2)
     np.testing.assert_allclose(found.neighbour, [4, 4, far])
     labels[4] = labels[2, 5, 9] = 0
-    assert np.isnan(measure_particles(ArrayVolume(labels), value=1).neighbour).all()
+    assert np.isnan(measure_particles(CountedVolume(labels), value=1).neighbour).all()
 
 
 def test_a_class_without_voxels_has_no_particles(tmp_path):
-    found = measure_particles(ArrayVolume(np.zeros((3, 4, 5), np.uint8)), value=1)
+    found = measure_particles(CountedVolume(np.zeros((3, 4, 5), np.uint8)), value=1)
     assert len(found) == 0
     save_particles(found, tmp_path / "none.csv")
     assert len((tmp_path / "none.csv").read_text().splitlines()) == 1
@@ -160,7 +160,7 @@ def test_a_class_without_voxels_has_no_particles(tmp_path):
 def test_memory_is_that_of_a_slab_and_is_asked_for_first(monkeypatch):
     planes = np.ones((2, 200, 150), np.uint8)
 
-    class Deep(ArrayVolume):
+    class Deep(CountedVolume):
         """The same plane again and again."""
 
         def _read_plane(self, z):
@@ -184,20 +184,20 @@ def test_memory_is_that_of_a_slab_and_is_asked_for_first(monkeypatch):
 
 def test_progress_ends_at_all_planes():
     seen = []
-    measure_particles(ArrayVolume(blobs()), value=1, slab_planes=10, progress=lambda *p: seen.append(p))
+    measure_particles(CountedVolume(blobs()), value=1, slab_planes=10, progress=lambda *p: seen.append(p))
     assert seen == [(0, 23), (10, 23), (20, 23), (23, 23)]
 
 
 @pytest.mark.parametrize("classes", [(), (256,), (-1,)])
 def test_impossible_requests_are_refused(classes):
     with pytest.raises(UsageError, match="label values"):
-        ObjectFinder(ArrayVolume(blobs()), classes=classes)
+        ObjectFinder(CountedVolume(blobs()), classes=classes)
     with pytest.raises(UsageError, match="slabs of 0"):
-        ObjectFinder(ArrayVolume(blobs()), classes=(1,), slab_planes=0)
+        ObjectFinder(CountedVolume(blobs()), classes=(1,), slab_planes=0)
 
 
 def test_csv_says_what_was_measured(tmp_path):
-    found = measure_particles(ArrayVolume(blobs(), voxel_size=(2.0, 2.0, 2.0)), value=2)
+    found = measure_particles(CountedVolume(blobs(), voxel_size=(2.0, 2.0, 2.0)), value=2)
     save_particles(found, tmp_path / "p.csv")
     with open(tmp_path / "p.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -216,5 +216,5 @@ def test_csv_says_what_was_measured(tmp_path):
     with pytest.raises(DataError, match="exists already"):
         save_particles(found, tmp_path / "p.csv")
     header = ["particle", "voxels", "volume_voxel3"]
-    save_particles(measure_particles(ArrayVolume(blobs()), value=2), tmp_path / "p.csv", overwrite=True)
+    save_particles(measure_particles(CountedVolume(blobs()), value=2), tmp_path / "p.csv", overwrite=True)
     assert (tmp_path / "p.csv").read_text().splitlines()[0].split(",")[:3] == header

@@ -6,7 +6,6 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from memory_volume import ArrayVolume
 from scipy import ndimage
 
 import gpu_tomoclass.studies.simulation.pillar
@@ -18,6 +17,7 @@ from gpu_tomoclass.studies.simulation.files import simulated_names, write_phanto
 from gpu_tomoclass.studies.simulation.phantom import PHANTOM_CLASSES, phantom_labels, phantom_planes, simulate_phantom
 from gpu_tomoclass.studies.simulation.pillar import SAMPLE_CLASSES, PillarRecipe, make_pillar, simulate_sample
 from gpu_tomoclass.studies.simulation.tilt_series import tilt_angles
+from gpu_tomoclass.volumes import ArrayVolume
 from gpu_tomoclass.volumes.opening import open_volume
 
 SMALL = {"shape": (6, 72, 64), "diameter": 75.0, "voxel": 1.25}

@@ -1,4 +1,4 @@
-"""A label volume that is an array, for tests of what reads volumes."""
+"""An array as a volume that tells which planes were read, and whose planes may be damaged."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from gpu_tomoclass.volumes.volume import Volume
+from gpu_tomoclass.errors import DataError
+from gpu_tomoclass.volumes import ArrayVolume
 
 
-class ArrayVolume(Volume):
-    """Planes of ``array`` (nz, ny, nx); keyword arguments as of Volume."""
+class CountedVolume(ArrayVolume):
+    """Planes of ``array`` (nz, ny, nx); keyword arguments as of ArrayVolume. Planes in ``broken`` cannot be read."""
 
     def __init__(self, array: np.ndarray, **options: Any) -> None:
-        super().__init__("array", shape=array.shape, dtype=array.dtype, format="array", **options)
-        self.array = array
+        super().__init__(array, **options)
         self.planes_read: list[int] = []
+        self.broken: set[int] = set()
 
     def _read_plane(self, z: int) -> np.ndarray:
         self.planes_read.append(z)
-        return self.array[z]
+        if z in self.broken:
+            raise DataError(f"plane {z} is damaged", where=self.path)
+        return super()._read_plane(z)

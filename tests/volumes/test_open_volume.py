@@ -12,26 +12,27 @@ import pytest
 import tifffile
 
 from gpu_tomoclass.errors import DataError, UsageError
+from gpu_tomoclass.volumes import ArrayVolume
 from gpu_tomoclass.volumes import volume as volume_module
 from gpu_tomoclass.volumes.formats import detect_format
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 from gpu_tomoclass.volumes.tiff import reader as tiff
-from gpu_tomoclass.volumes.volume import Volume, ranges_text
+from gpu_tomoclass.volumes.volume import ranges_text
 
 VOXELS = np.random.default_rng(0).integers(0, 9, (5, 3, 4)).astype(np.uint8)
 
 
-class Memory(Volume):
+class Memory(ArrayVolume):
     """A volume whose reads fail as told: ``failures`` maps a plane to the errors of its next attempts."""
 
     def __init__(self, voxels=VOXELS, *, failures=None, **options):
-        super().__init__("memory", shape=voxels.shape, dtype=voxels.dtype, format="memory", **options)
-        self.voxels, self.failures, self.reopened = voxels, failures or {}, 0
+        super().__init__(voxels, name="memory", **options)
+        self.failures, self.reopened = failures or {}, 0
 
     def _read_plane(self, z):
         if self.failures.get(z):
             raise self.failures[z].pop(0)
-        return self.voxels[z]
+        return super()._read_plane(z)
 
     def _reopen(self):
         self.reopened += 1
@@ -62,7 +63,7 @@ def test_planes_and_rows():
 @pytest.mark.parametrize("wrong", [np.zeros((4, 3), np.uint8), np.zeros((3, 4), np.int8)])
 def test_a_plane_that_is_not_as_declared(wrong):
     volume = Memory()
-    volume.voxels = [wrong] * 5
+    volume.array = [wrong] * 5
     with pytest.raises(DataError, match=r"plane 1 is u?int8 \(\d, \d\), not uint8 \(3, 4\) as declared"):
         volume.plane(1)
 
