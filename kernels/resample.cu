@@ -1,7 +1,8 @@
 // Lines made shorter by a factor, and back: what ImageJ does before and after a large Gaussian blur.
 // Python: gpu_tomoclass/features/accelerated/blur.py
 //
-//   reduce:  result[j] = sum over i < factor, part < 3 of w[i + part factor] v[c(j) + i + (part - 1) factor]
+//   reduce:  result[j] = s[0] + s[1] + s[2]
+//            s[part] = sum over i < factor of w[i + part factor] v[c(j) + i + (part - 1) factor]
 //            c(j) = (j - 3) factor - factor / 2; samples beyond the ends equal the end sample
 //   enlarge: result[j] = sum over part < 4 of w[phase + part factor] v[p / factor - 2 + part]
 //            p = j + 4 factor - 1, phase = factor - 1 - p mod factor
@@ -25,13 +26,13 @@ reduce(const float* __restrict__ image, const float* __restrict__ weights, float
             const float* plane = image + (size_t)blockIdx.z * from_ny * from_pitch;
             const float* line = along_x ? plane + (size_t)y * from_pitch : plane + x;
             const int step = along_x ? 1 : from_pitch, first = ((along_x ? x : y) - 4) * factor - factor / 2;
-            float sum = 0.0f;
+            float sums[3] = {0.0f, 0.0f, 0.0f};
             for (int i = 0; i < factor; ++i)
                 UNROLL for (int part = 0; part < 3; ++part) {
                     const int at = min(max(first + i + part * factor, 0), length - 1);
-                    sum += weights[i + part * factor] * line[(size_t)at * step];
+                    sums[part] += weights[i + part * factor] * line[(size_t)at * step];
                 }
-            result[((size_t)blockIdx.z * ny + y) * pitch + x] = sum;
+            result[((size_t)blockIdx.z * ny + y) * pitch + x] = sums[0] + sums[1] + sums[2];
         }
     }
 }

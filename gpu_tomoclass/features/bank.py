@@ -31,8 +31,11 @@ from gpu_tomoclass.features.reference.source import FeatureSource
 
 __all__ = ["DEFINITION_VERSION", "FAMILIES", "FEATURE_SETS", "Family", "FeatureBank", "FeatureBlock"]
 
-DEFINITION_VERSION = 1
-"""Goes up whenever the values of any channel change; models carry it."""
+DEFINITION_VERSION = 2
+"""Goes up whenever the values of any channel change; :attr:`FeatureBank.definition_version` says for which banks.
+
+2: blurs of sigma above 21.25 add in the order of ImageJ 1.54; the last bits differ.
+"""
 
 PATCH_LIMITS = (3, 255)
 SOURCE_BYTES = 4 + 2  # per pixel: the plane as float32 and as bytes, by its own and by the display range
@@ -79,6 +82,11 @@ class FeatureBlock:
     def reach(self) -> int:
         """Largest distance in pixels over which the filter itself looks."""
         return _row(self.family).reach(**dict(self.parameters))
+
+    @property
+    def definition_version(self) -> int:
+        """The definition version that last changed the values."""
+        return _row(self.family).changed_in(**dict(self.parameters))
 
     @property
     def radius(self) -> int | None:
@@ -315,10 +323,15 @@ class FeatureBank:
                 timings[block.family] = timings.get(block.family, 0.0) + time.perf_counter() - began
         return out
 
+    @property
+    def definition_version(self) -> int:
+        """The definition version that last changed the values of any channel; banks that it left alone stay valid."""
+        return max(block.definition_version for block in self.blocks)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready description; :meth:`from_dict` reads it back."""
         return {
-            "definition_version": DEFINITION_VERSION,
+            "definition_version": self.definition_version,
             "families": {
                 name: [float(number(s)) for s in sigmas]
                 for name, sigmas in zip(self.families, self.sigmas, strict=True)
@@ -334,7 +347,8 @@ class FeatureBank:
         Raises
         ------
         ModelError
-            If a field is missing, unknown or impossible, or the definition is a newer one.
+            If a field is missing, unknown or impossible, if the definition is a newer one, or if the values of a
+            channel have changed since.
         """
         where = "feature bank"
         expected = {"definition_version", "families", "membrane_thickness", "membrane_patch"}
@@ -362,7 +376,7 @@ class FeatureBank:
                 raise ModelError(f"families: {name} needs a list of sigmas, not {sigmas!r:.60}", where=where)
         names = tuple(name for name in FAMILIES if name in families)
         try:
-            return cls(
+            bank = cls(
                 names,
                 tuple(tuple(single(s) for s in families[name]) for name in names),
                 membrane_thickness=data["membrane_thickness"],
@@ -370,6 +384,15 @@ class FeatureBank:
             )
         except UsageError as error:
             raise ModelError(error.what, where=where) from error
+        changed = [name for block in bank.blocks if block.definition_version > version for name in block.channels]
+        if changed:
+            more = f" and {len(changed) - 1} more channels have" if changed[1:] else " has"
+            raise ModelError(
+                f"{changed[0]}{more} other values now (definition_version {version}, here {bank.definition_version})",
+                where=where,
+                do="classify with the version of gpu_tomoclass that made it, or train or import again",
+            )
+        return bank
 
     @classmethod
     def from_channels(cls, names: Sequence[str]) -> tuple[FeatureBank, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.features.reference.blur import kernel_radius
+from gpu_tomoclass.features.reference.blur import STD_PER_SIGMA, is_reduced, kernel_radius
 from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES, ORDERS, derivative_reach
 from gpu_tomoclass.features.reference.disk import disk_half_widths
 
@@ -63,6 +63,8 @@ class Family:
     kernel : str or None
         ``"module:function"`` in :mod:`gpu_tomoclass.features.accelerated` that computes the same through kernels:
         (source, requests) -> None.
+    changed_in : callable
+        The same as for ``labels`` -> :data:`~gpu_tomoclass.features.DEFINITION_VERSION` that last changed the values.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Family:
     scratch: int
     reference: str
     kernel: str | None = None
+    changed_in: Callable[..., int] = lambda **parameters: 1
 
     @property
     def per_sigma(self) -> bool:
@@ -184,12 +187,17 @@ GABOR_BANKS = (
     *((1.0, gamma, phase, 2.0) for phase in (0, 2) for gamma in (1.0, 0.5, 0.25)),
     *((s, gamma, phase, f) for phase in (0, 2) for s in (2.0, 4.0) for gamma in (1.0, 2.0) for f in (2.0, 3.0)),
 )
+_REDUCED_IN = 2  # definition version since which blurs on reduced lines add as ImageJ 1.54 does
 _STRETCHED = "the plane is stretched to 8 bits by its own minimum and maximum"
 
 
 def _one(weka_name: str) -> Callable[..., list[str]]:
     """Labels of a family with one channel per sigma or radius."""
     return lambda **parameters: [f"{weka_name}_{number(next(iter(parameters.values())))}"]
+
+
+def _blur_changed_in(sigma: float, **parameters: Any) -> int:
+    return _REDUCED_IN if is_reduced(STD_PER_SIGMA * sigma) else 1
 
 
 def _rank(name: str, *, scratch: int) -> Family:
@@ -295,6 +303,7 @@ _ROWS = (
         scratch=24,
         reference="edges:gaussian_blur",
         kernel="edges:gaussian_blur",
+        changed_in=_blur_changed_in,
     ),
     Family(
         name="sobel_filter",
@@ -305,6 +314,7 @@ _ROWS = (
         scratch=24,
         reference="edges:sobel_filter",
         kernel="edges:sobel_filter",
+        changed_in=_blur_changed_in,
     ),
     Family(
         name="hessian",
@@ -315,6 +325,7 @@ _ROWS = (
         scratch=64,
         reference="edges:hessian",
         kernel="edges:hessian",
+        changed_in=_blur_changed_in,
     ),
     Family(
         name="difference_of_gaussians",
@@ -325,6 +336,7 @@ _ROWS = (
         scratch=24,
         reference="edges:difference_of_gaussians",
         kernel="edges:difference_of_gaussians",
+        changed_in=_blur_changed_in,
     ),
     _rank("variance", scratch=36),
     _rank("mean", scratch=24),

@@ -181,7 +181,7 @@ def _header(model: Model) -> dict[str, Any]:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "made_by": __version__,
-        "definition_version": DEFINITION_VERSION,
+        "definition_version": model.bank.definition_version,
         "created": model.created,
         "bank": model.bank.to_dict(),
         "classes": [c.to_dict() for c in model.classes],
@@ -306,12 +306,6 @@ def _check_versions(header: Mapping[str, Any]) -> None:
             raise ModelError(
                 f"made by {made_by} ({name} {value}), this is {__version__} ({name} {ours})", do="upgrade gpu_tomoclass"
             )
-    if header["definition_version"] < DEFINITION_VERSION:
-        raise ModelError(
-            f"made by {made_by} (definition_version {header['definition_version']}), this is {__version__} "
-            f"(definition_version {DEFINITION_VERSION}): features have other values now",
-            do=f"classify with gpu_tomoclass {made_by}, or train again",
-        )
 
 
 def _checked_training(training: dict[str, Any]) -> dict[str, Any]:

@@ -292,6 +292,26 @@ def test_description_round_trip_through_json(bank: FeatureBank) -> None:
     assert [block.key for block in again.blocks] == [block.key for block in bank.blocks]
 
 
+@pytest.mark.parametrize(("sigma", "version"), [(16.0, 1), (21.25, 1), (21.3, 2), (64.0, 2)])
+@pytest.mark.parametrize("family", ["gaussian_blur", "sobel_filter", "hessian", "difference_of_gaussians"])
+def test_blurs_on_reduced_lines_changed_in_version_2(family: str, sigma: float, version: int) -> None:
+    bank = FeatureBank.create([family], sigmas={family: [1.0, sigma]})
+    assert bank.definition_version == bank.to_dict()["definition_version"] == version
+    older = {**bank.to_dict(), "definition_version": 1}
+    if version == 1:
+        assert FeatureBank.from_dict(older) == bank
+    else:
+        with pytest.raises(ModelError, match="other values now") as caught:
+            FeatureBank.from_dict(older)
+        assert "train or import again" in str(caught.value)
+
+
+def test_other_families_did_not_change() -> None:
+    others = [name for name in FAMILIES if name not in ("gaussian_blur", "sobel_filter", "hessian")]
+    others.remove("difference_of_gaussians")
+    assert FeatureBank.create(others, sigma_min=64, sigma_max=64).definition_version == 1
+
+
 def damaged(**changes: object) -> dict[str, object]:
     return {**FeatureBank.create(["hessian", "gabor"]).to_dict(), **changes}
 

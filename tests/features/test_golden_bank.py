@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from golden_sets import GOLDEN_NAMES, GoldenSet
+from golden_sets import GOLDEN_NAMES, OTHER_SETTINGS, GoldenSet
 
 from gpu_tomoclass.features.bank import FAMILIES, FeatureBank
 
@@ -37,6 +37,18 @@ def test_family_equals_tws(
         assert error.max() <= GABOR_TOLERANCE
     else:
         np.testing.assert_array_equal(ours, theirs)  # every pixel, in every bit but the sign of 0
+
+
+@pytest.mark.parametrize("name", OTHER_SETTINGS)
+def test_blurs_on_reduced_lines_equal_tws(name: str) -> None:
+    """Standard deviations above 8.5 pixels: lines reduced by 3 and by 6."""
+    golden = GoldenSet(name)
+    bank = FeatureBank.create(
+        ["gaussian_blur", "sobel_filter", "hessian", "difference_of_gaussians"], sigma_min=32, sigma_max=64
+    )
+    computed = dict(zip(bank.channels, bank.compute(golden.image), strict=True))
+    for channel, theirs in golden.channels_of("large_sigma").items():
+        np.testing.assert_array_equal(computed[channel], theirs, err_msg=channel)
 
 
 def test_golden_sets_could_fail(golden: dict[str, GoldenSet]) -> None:

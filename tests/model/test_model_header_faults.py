@@ -214,12 +214,14 @@ except ModelError as error:
     assert "claims" in done.stdout
 
 
-def test_older_definitions_are_refused(members, tmp_path, monkeypatch):
+def test_older_definitions_are_refused_where_values_changed(members, tmp_path):
     """Row 36: features of another definition have other values, so the forest would see what it never learned."""
-    path = packed(members, tmp_path / "m.tcm")
-    monkeypatch.setattr(model_module, "DEFINITION_VERSION", 2)
-    with pytest.raises(ModelError, match=r"definition_version 1.*train again"):
-        load_model(path)
+    assert load_model(packed(members, tmp_path / "m.tcm")).bank.definition_version == 1
+    header = json.loads(members["model.json"])
+    header["bank"]["families"] = {"gaussian_blur": [32.0]}
+    changed = packed(members | {"model.json": json.dumps(header).encode()}, tmp_path / "n.tcm")
+    with pytest.raises(ModelError, match=r"Gaussian_blur_32.0 has other values now \(definition_version 1.*train"):
+        load_model(changed)
 
 
 def test_the_hash_is_of_the_model_not_of_its_writer(members, tmp_path, monkeypatch):

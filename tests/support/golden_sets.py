@@ -11,6 +11,8 @@ import tifffile
 
 GOLDEN_FOLDER = Path(__file__).parents[1] / "data" / "golden"
 GOLDEN_NAMES = ("small8", "small16", "small32")
+OTHER_SETTINGS = ("blobs16", "blobs32f")
+"""Images without the 272 default channels; see :meth:`GoldenSet.channels_of`."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ class GoldenSet:
     def features_of(self, *names: str) -> np.ndarray:
         """Channels by name: (len(names), ny, nx) float32."""
         return self.features[[self.channels.index(name) for name in names]]
+
+    def channels_of(self, settings: str) -> dict[str, np.ndarray]:
+        """Channels, (ny, nx) float32 by name, that TWS made with other settings: ``NAME_settings.npz``."""
+        with np.load(GOLDEN_FOLDER / f"{self.name}_{settings}.npz") as file:
+            return {str(name): values for name, values in zip(file["labels"], file["features"], strict=True)}
 
     @cached_property
     def result(self) -> dict[str, np.ndarray]:
