@@ -4,7 +4,9 @@
 //
 // c_k: pixels of level k in the disk, n: those below `bins`. T comes from a table of 64-bit integers, c log2(c) 2^f rounded,
 // so sums do not depend on their order, and a disk with one level has exactly 0. The four `bins` share one histogram, and
-// for each of them one integer has both sums, that of T(c_k) above that of c_k, in COUNT_BITS: one addition for both.
+// for each of them one integer has both sums, that of T(c_k) above that of c_k, in count_bits: one addition for both.
+// Sums of doubles, as the reference adds them, are off by up to 2 10^-13, ours by a few 10^-13: where that could round to
+// another float32, once in some 10^5 values, the terms are added again as the reference does, level by level.
 //
 // A thread slides the disk along a line and keeps its histogram: a pixel that enters level k adds T(c + 1) - T(c), one that
 // leaves subtracts it. On a GPU lanes are neighbouring columns and disks slide down: loads of levels are whole lines, and
@@ -13,7 +15,7 @@
 // Per pixel: 2 (2 r + 1) levels of 2 bytes from L1, for each an update of the histogram, a value of the table and 4
 // additions; 16 bytes written; per line once all pixels of the disk.
 //
-// Compile-time: LANES (block), COUNT (type of a count), COUNT_BITS, ONE_THREAD on a CPU.
+// Compile-time: LANES (block), COUNT (type of a count), ONE_THREAD on a CPU.
 #ifndef UNROLL  // on a GPU; cuda_on_cpu.h has its own
 #define UNROLL _Pragma("unroll")
 #endif
@@ -48,13 +50,26 @@ __device__ __forceinline__ void leave(COUNT counts[257][LANES], int lane, int le
     add(sums, level, -steps[count]);
 }
 
+// The sum in the reference's order and precision.
+__device__ double level_by_level(const COUNT counts[257][LANES], int lane, int bins, int n) {
+    double bits = 0.0;
+    for (int level = 0; level < bins; ++level) {
+        const int count = counts[level][lane];
+        if (count == 0) continue;
+        const double p = (double)count / n;
+        bits -= p * log(p) / 0.69314718055994530942;
+    }
+    return bits;
+}
+
 // levels: with a margin of more than half the disk, 256 outside of the plane; widths: half-lengths of the disk's rows;
 // edges: per row where the pixel that leaves lies and the one that enters, from a disk's first row; table[c]: T(c) 2^f;
-// steps[c]: (table[c + 1] - table[c]) 2^COUNT_BITS + 1; factors[n]: 2^-f / n, 0 for n = 0; line: pixels per thread.
+// steps[c]: (table[c + 1] - table[c]) 2^count_bits + 1; scales[n]: 2^-f / n, 0 for n = 0, and by how much
+// the sum and the reference's can be off; line: pixels per thread.
 extern "C" __global__ void __launch_bounds__(LANES)
 entropy(const unsigned short* __restrict__ levels, const int* __restrict__ widths, const int2* __restrict__ edges,
-        const long long* __restrict__ table, const long long* __restrict__ steps, const double* __restrict__ factors,
-        float* __restrict__ result, int n_rows, int line, int margin, int ny, int nx) {
+        const long long* __restrict__ table, const long long* __restrict__ steps, const double2* __restrict__ scales,
+        float* __restrict__ result, int count_bits, int n_rows, int line, int margin, int ny, int nx) {
     __shared__ COUNT counts[257][LANES];
     const int lane = threadIdx.x, pitch = nx + 2 * margin;
 #ifdef ONE_THREAD
@@ -76,8 +91,12 @@ entropy(const unsigned short* __restrict__ levels, const int* __restrict__ width
             enter(counts, lane, first_row[j * across + i * along], steps, sums);
     for (int step = 0;; ++step) {
         UNROLL for (int b = 0; b < 4; ++b) {
-            const int n = (int)(SUM(b) & ((1 << COUNT_BITS) - 1));
-            to[b * channel] = (float)((double)(table[n] - (SUM(b) >> COUNT_BITS)) * factors[n]);
+            const int n = (int)(SUM(b) & ((1 << count_bits) - 1));
+            const long long times_n = table[n] - (SUM(b) >> count_bits);
+            const double bits = (double)times_n * scales[n].x, error = scales[n].y;
+            float rounded = (float)(bits - error);
+            if (rounded != (float)(bits + error) && times_n != 0) rounded = level_by_level(counts, lane, 32 << b, n);
+            to[b * channel] = times_n == 0 ? 0.0f : rounded;
         }
         to += to_next;
         if (step == n_steps - 1) return;

@@ -60,3 +60,50 @@ def test_only_the_darkest_levels_count():
 
 def test_constant_plane_is_zero():
     assert not entropy(FeatureSource(np.full((6, 9), 7, np.uint8)), radius=4).any()
+
+
+def test_a_sum_between_two_floats_rounds_as_javas():
+    """The exact entropy, 4.3443167209625235, is below the middle of two float32; a double's sum, level by level, above.
+
+    Java's (Math.log, TWS's order of steps) gives 4.344317.
+    """
+    counts = [
+        11,
+        8,
+        37,
+        11,
+        4,
+        4,
+        7,
+        5,
+        4,
+        2,
+        1,
+        4,
+        7,
+        1,
+        1,
+        3,
+        1,
+        5,
+        7,
+        38,
+        4,
+        11,
+        2,
+        1,
+        5,
+        7,
+        2,
+        2,
+        2,
+        11,
+        2,
+        2,
+        2,
+        11,
+    ]
+    y, x = np.mgrid[-8:9, -8:9]
+    plane = np.full(x.shape, 255.0)
+    plane[x * x + y * y <= 8.5**2] = np.repeat(np.arange(len(counts)), counts)
+    assert entropy(FeatureSource(plane), radius=8)[3, 8, 8] == np.float32(4.344317)

@@ -17,10 +17,11 @@ PAD_BLOCK = {True: (32, 8), False: (256, 1)}  # by whether the plan is for a GPU
 LANES = 32  # columns of a block on a GPU
 LINE = 128  # rows that a GPU thread slides over, at most; its first disk costs as much as 13 of them, for radius 16
 CPU_LINE = 1024  # columns of a CPU task
+DOUBLE_ERROR = 2.5e-13  # of more than 256 terms of p log2(p) added in double: 256 (2^-51 + 0.8 2^-52)
 
 
 def entropy(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
-    """Equal to :func:`gpu_tomoclass.features.reference.entropy.entropy`; see ``tolerances.py``."""
+    """Equal to :func:`gpu_tomoclass.features.reference.entropy.entropy` in every bit."""
     nz, ny, nx = source.shape
     on_gpu = source.device.wants_gpu_plan
     constant = source.workspace.constant
@@ -52,8 +53,9 @@ def entropy(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
                 ),
                 "table": constant(("entropy table", n), partial(count_table, n, bits)),
                 "steps": constant(("entropy steps", n), partial(count_steps, n, bits)),
-                "factors": constant(("entropy factors", n), partial(inverse_counts, n, bits)),
+                "scales": constant(("entropy scales", n), partial(inverse_counts, n, bits)),
                 "result": request.out,
+                "count_bits": n.bit_length(),
                 "n_rows": 2 * radius + 1,
                 "line": line,
                 "margin": margin,
@@ -63,7 +65,6 @@ def entropy(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
             defines={
                 "LANES": lanes,
                 "COUNT": "unsigned short" if n < 2**16 else "unsigned",
-                "COUNT_BITS": count_bits(n),
                 **({} if on_gpu else {"ONE_THREAD": 1}),
             },
         )
@@ -82,14 +83,9 @@ def row_edges(radius: int, *, along: int, across: int) -> npt.NDArray[np.int32]:
     return np.stack([rows - along * widths, rows + along * (widths + 1)], axis=1).astype(np.int32)
 
 
-def count_bits(n: int) -> int:
-    """Binary digits for numbers up to n: 16 wherever they suffice, so that the kernel is compiled once."""
-    return max(16, n.bit_length())
-
-
 def fraction_bits(n: int) -> int:
     """How many binary digits behind the point leave ``n log2(n)`` below 2^62 with ``n`` in the same number."""
-    return 62 - max(1, math.ceil(n * math.log2(n))).bit_length() - count_bits(n)
+    return 62 - max(1, math.ceil(n * math.log2(n))).bit_length() - n.bit_length()
 
 
 def count_table(n: int, bits: int) -> npt.NDArray[np.int64]:
@@ -103,12 +99,19 @@ def count_table(n: int, bits: int) -> npt.NDArray[np.int64]:
 
 def count_steps(n: int, bits: int) -> npt.NDArray[np.int64]:
     """From each entry of :func:`count_table` to the next, above a 1 for the count itself: n numbers."""
-    return np.diff(count_table(n, bits)) * 2 ** count_bits(n) + 1
+    return np.diff(count_table(n, bits)) * 2 ** n.bit_length() + 1
 
 
 def inverse_counts(n: int, bits: int) -> npt.NDArray[np.float64]:
-    """``2^-bits / c`` for c = 1 .. n, and 0 for c = 0."""
-    return np.concatenate([[0.0], np.ldexp(1.0 / np.arange(1, n + 1), -bits)])
+    """For c = 0 .. n, ``2^-bits / c`` (0 for c = 0), and what an entropy of c pixels can be off by: (n + 1, 2).
+
+    The sum of :func:`count_table`, by half a unit for each of the at most 256 levels and for c; the reference's, by
+    :data:`DOUBLE_ERROR`.
+    """
+    count = np.arange(n + 1)
+    factors = np.zeros(n + 1)
+    factors[1:] = np.ldexp(1.0 / count[1:], -bits)
+    return np.stack([factors, DOUBLE_ERROR + 0.5 * (np.minimum(count, 256) + 1) * factors], axis=1)
 
 
 def _padded_levels(source: DeviceSource, margin: int) -> Array:
