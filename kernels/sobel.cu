@@ -3,6 +3,7 @@
 //   R(v) = differences of rows [1 2 1; 0 0 0; -1 -2 -1], C(v) = of columns [1 0 -1; 2 0 -2; 1 0 -1]
 //   gradient: sqrt(R(v)^2 + C(v)^2)
 //   hessian:  A = R(R(v)), B = C(R(v)), D = C(C(v)); the eight channels are in the code
+//             eigenvalues (A + D +- sqrt(q)) / 2, q = (A - D)^2 + 4 B^2; LEGACY: sqrt(2 q), as in TWS before 3.2.25
 //
 // Each R and C is summed in double in the order of the kernel's entries and rounded to float32; outside of the plane
 // the edge pixel counts, at each of the two steps, as ImageJ's Convolver has it. The precision of every later step is
@@ -13,7 +14,10 @@
 // (gradient) or 32 (hessian) written, coalesced; 10 or 25 additions in double, and for the hessian 3 roots, a quotient
 // and 13 fma in double. ONE_THREAD (a CPU): a block's only thread goes along the rows of the tile, in vectors.
 //
-// Compile-time: TX, TY (pixels, and threads, of a block).
+// Compile-time: TX, TY (pixels, and threads, of a block), LEGACY (1: the older eigenvalues).
+#ifndef LEGACY
+#define LEGACY 0
+#endif
 #ifndef CUDA_INDEPENDENT  // on a CPU: says that the results of a loop do not overlap
 #define CUDA_INDEPENDENT
 #endif
@@ -136,7 +140,7 @@ hessian(const float* __restrict__ image, float* __restrict__ result, int ny, int
         const float columns = column_difference(of_columns + at);
         const float trace = rows + columns, difference = rows - columns, square = difference * difference;
         const float q = square + 4.0f * mixed * mixed;
-        const double root = sqrt((double)q);
+        const double root = sqrt(LEGACY ? 2.0 * q : (double)q);
         // Here TWS sums in double precision, but the square of A - D is a float32.
         const double angle = half_acos(difference / sqrt(4.0 * mixed * mixed + square));
         const float known = angle == angle ? (float)angle : 0.0f;  // 0/0 on flat ground, quotients of 1 + rounding

@@ -1,7 +1,9 @@
 from .annotation import Annotation, load_annotation, load_annotations, merge_annotations, merge_classes
-from .arff import TrainingTable, check_arff_target, load_arff, save_arff
+from .arff import OLD_RELATION, TWS_RELATION, TrainingTable, check_arff_target, load_arff, save_arff
 
 __all__ = [
+    "OLD_RELATION",
+    "TWS_RELATION",
     "Annotation",
     "TrainingTable",
     "check_arff_target",

@@ -20,6 +20,7 @@ from gpu_tomoclass.outputs import check_overwrite, commit, discard, prepare_targ
 
 # What TWS 4 writes and checks for when it loads rows.
 TWS_RELATION = "TWS-2D-v4.0.0-grayscale"
+OLD_RELATION = "segment"  # by which TWS's window knows classifiers of its version 3.2.24 and before
 
 _ROWS_AT_ONCE = 4096
 _FEW_ROWS = 5
@@ -50,6 +51,8 @@ class TrainingTable:
     relation : str
         The name that the file gives itself: TWS and its version, 2D or 3D.
     notes : list of str
+    path : str
+        Of the file, for messages.
     """
 
     values: np.ndarray
@@ -58,6 +61,7 @@ class TrainingTable:
     class_names: tuple[str, ...]
     relation: str = TWS_RELATION
     notes: list[str] = field(default_factory=list)
+    path: str = ""
 
 
 def match_channels(table: TrainingTable, channels: Sequence[str]) -> np.ndarray:
@@ -127,7 +131,7 @@ def _read(file: BinaryIO, path: str) -> TrainingTable:
     if not labels:
         raise DataError(f"has no rows after @data (line {data_line})", where=path)
     label = np.concatenate(labels)
-    table = TrainingTable(np.concatenate(values), label, channels, class_names, relation)
+    table = TrainingTable(np.concatenate(values), label, channels, class_names, relation, path=path)
     _add_notes(table, path)
     return table
 

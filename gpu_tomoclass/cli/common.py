@@ -99,9 +99,19 @@ def volume_options(command: F) -> F:
     return command
 
 
+hessian_option = click.option(
+    "--hessian",
+    type=click.Choice(["auto", "current", "legacy"]),
+    default="auto",
+    show_default=True,
+    help="Formula of the Hessian's eigenvalues: of TWS since 3.2.25, or before; auto: as what Fiji saved says.",
+)
+
+
 def bank_options(command: F) -> F:
     """Which features."""
     for option in (
+        hessian_option,
         click.option("--membrane-patch", type=int, default=19, show_default=True, help="Membrane and Kuwahara patch."),
         click.option("--membrane-thickness", type=int, default=1, show_default=True, help="Membrane thickness."),
         click.option(
@@ -128,6 +138,7 @@ def make_bank(
     sigmas: Iterable[tuple[str, tuple[float, ...]]],
     membrane_thickness: int,
     membrane_patch: int,
+    hessian: str = "auto",
 ) -> FeatureBank:
     """The bank that the options of :func:`bank_options` ask for."""
     from gpu_tomoclass.features import FEATURE_SETS, FeatureBank
@@ -140,6 +151,7 @@ def make_bank(
         sigmas=dict(sigmas),
         membrane_thickness=membrane_thickness,
         membrane_patch=membrane_patch,
+        hessian="current" if hessian == "auto" else hessian,
     )
 
 

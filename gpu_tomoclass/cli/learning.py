@@ -78,7 +78,9 @@ def train(
         from gpu_tomoclass.annotations import load_arff
         from gpu_tomoclass.training import train_from_table
 
-        result = train_from_table(load_arff(table_path), workers=workers, **forest_settings(options))
+        result = train_from_table(
+            load_arff(table_path), hessian=options["hessian"], workers=workers, **forest_settings(options)
+        )
     else:
         if volume is None or not annotations:
             raise UsageError("train needs a volume and at least one annotation", do="see gpu-tomoclass train --help")

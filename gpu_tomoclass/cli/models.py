@@ -6,7 +6,7 @@ import json
 
 import click
 
-from gpu_tomoclass.cli.common import description_rows, overwrite_option, quiet_option, show_notes, table
+from gpu_tomoclass.cli.common import description_rows, hessian_option, overwrite_option, quiet_option, show_notes, table
 
 
 @click.group()
@@ -18,9 +18,10 @@ def model() -> None:
 @click.argument("classifier", metavar="CLASSIFIER.model")
 @click.option("-o", "--output", required=True, metavar="MODEL.tcm", help="The model file.")
 @click.option("--signed-16-bit", is_flag=True, help="Fiji's image was signed 16 bit, to which ImageJ adds 32768.")
+@hessian_option
 @overwrite_option
 @quiet_option
-def import_(classifier: str, output: str, signed_16_bit: bool, overwrite: bool, quiet: bool) -> None:
+def import_(classifier: str, output: str, signed_16_bit: bool, hessian: str, overwrite: bool, quiet: bool) -> None:
     """Make a model of a classifier that Fiji's Trainable Weka Segmentation saved.
 
     It gives the classes and probabilities that Fiji gives. The file is read as data; nothing in it is executed.
@@ -28,7 +29,7 @@ def import_(classifier: str, output: str, signed_16_bit: bool, overwrite: bool, 
     from gpu_tomoclass.model import check_model_target, import_fiji_model, save_model
 
     check_model_target(output, overwrite=overwrite)
-    imported = import_fiji_model(classifier, signed_16_bit=signed_16_bit)
+    imported = import_fiji_model(classifier, signed_16_bit=signed_16_bit, hessian=hessian)
     save_model(imported, output, overwrite=overwrite)
     show_notes(imported.training["notes"], quiet=quiet)
     forest = imported.forest

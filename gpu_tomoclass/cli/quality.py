@@ -185,6 +185,8 @@ def feature_arguments(families: tuple[str, ...], asked: Mapping[str, Any]) -> st
     for name in ("sigma_min", "sigma_max", "membrane_thickness", "membrane_patch"):
         if asked[name] != defaults[name]:
             words.append(f"--{name.replace('_', '-')} {asked[name]:g}")
+    if asked.get("hessian") == "legacy" and "hessian" in families:
+        words.append("--hessian legacy")
     for family, sigmas in asked["sigmas"]:
         if family in families:
             words.append(f"--sigmas {family}={','.join(f'{s:g}' for s in sigmas)}")

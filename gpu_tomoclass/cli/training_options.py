@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 READING = ("axes", "series", "channel", "allow_missing_planes")
 ANNOTATION = ("every", "start", "skip_bad_rois")
-BANK = ("features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch")
+BANK = ("features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch", "hessian")
 FOREST = ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", "balance", "seed")
 
 

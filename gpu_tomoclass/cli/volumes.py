@@ -103,6 +103,7 @@ def features(
     sigmas: Any,
     membrane_thickness: int,
     membrane_patch: int,
+    hessian: str,
     intensity: str,
     nan: str,
     device_name: str,
@@ -113,7 +114,7 @@ def features(
     **reading: Any,
 ) -> None:
     """Compute the features of one plane and write them as named channels."""
-    bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch)
+    bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch, hessian)
     from gpu_tomoclass.features import write_features
     from gpu_tomoclass.volumes import open_volume
 

@@ -34,10 +34,11 @@ __all__ = ["DEFINITION_VERSION", "FAMILIES", "FEATURE_SETS", "Family", "FeatureB
 DEFINITION_VERSION = 2
 """Goes up whenever the values of any channel change; :attr:`FeatureBank.definition_version` says for which banks.
 
-2: blurs of sigma above 21.25 add in the order of ImageJ 1.54; the last bits differ.
+2: blurs of sigma above 21.25 add in the order of ImageJ 1.54; the last bits differ. The legacy Hessian is new.
 """
 
 PATCH_LIMITS = (3, 255)
+HESSIANS = ("current", "legacy")
 SOURCE_BYTES = 4 + 2  # per pixel: the plane as float32 and as bytes, by its own and by the display range
 
 
@@ -115,6 +116,9 @@ class FeatureBank:
     membrane_thickness, membrane_patch : int
         TWS's membrane settings in pixels: used by Membrane_projections; the thickness also by Anisotropic_diffusion (as
         its edge threshold), the patch size also by Kuwahara.
+    hessian : {"current", "legacy"}
+        The formula of the Hessian's eigenvalues: that of TWS since 3.2.25, or the one before. The names of the channels
+        are the same. ``"current"`` if the bank has no Hessian.
 
     Raises
     ------
@@ -126,6 +130,7 @@ class FeatureBank:
     sigmas: tuple[tuple[float, ...], ...]
     membrane_thickness: int = 1
     membrane_patch: int = 19
+    hessian: str = "current"
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.families if name not in FAMILIES]
@@ -143,6 +148,10 @@ class FeatureBank:
             raise UsageError(f"the membrane patch must be an odd number from {low} to {high}, not {patch}")
         if not (isinstance(thickness, int) and 1 <= thickness < patch):
             raise UsageError(f"the membrane thickness must be 1 to {patch - 1} for a patch of {patch}, not {thickness}")
+        if self.hessian not in HESSIANS:
+            raise UsageError(f"the Hessian's formula must be one of {', '.join(HESSIANS)}, not {self.hessian!r:.40}")
+        if "hessian" not in self.families:
+            object.__setattr__(self, "hessian", HESSIANS[0])
 
     @classmethod
     def create(
@@ -154,6 +163,7 @@ class FeatureBank:
         sigmas: Mapping[str, Sequence[float]] | None = None,
         membrane_thickness: int = 1,
         membrane_patch: int = 19,
+        hessian: str = "current",
     ) -> FeatureBank:
         """A bank with sigmas sigma_min, 2 sigma_min, 4 sigma_min ... up to sigma_max, as TWS makes them.
 
@@ -166,7 +176,7 @@ class FeatureBank:
             that need whole pixels cut the fraction off, and leave out what is less than 1.
         sigmas : mapping of str to sequence of float, optional
             Explicit sigmas for some families, instead of that range. 0 where the family has it.
-        membrane_thickness, membrane_patch : int
+        membrane_thickness, membrane_patch, hessian
             See the class.
 
         Raises
@@ -195,6 +205,7 @@ class FeatureBank:
             tuple((ranges | lists)[name] for name in families),
             membrane_thickness=membrane_thickness,
             membrane_patch=membrane_patch,
+            hessian=hessian,
         )
 
     def sigmas_of(self, family: str) -> tuple[float, ...]:
@@ -214,7 +225,8 @@ class FeatureBank:
         start = 0
         for row, sigma in order:
             smaller = tuple(s for s in self.sigmas_of(row.name) if s < sigma) if row.per_sigma else ()
-            parameters = row.parameters(Request(sigma, smaller, self.membrane_thickness, self.membrane_patch))
+            legacy = self.hessian == "legacy"
+            parameters = row.parameters(Request(sigma, smaller, self.membrane_thickness, self.membrane_patch, legacy))
             channels = tuple(row.labels(**parameters))
             if channels:  # the smallest sigma has no difference of Gaussians
                 stop = start + len(channels)
@@ -338,6 +350,7 @@ class FeatureBank:
             },
             "membrane_thickness": self.membrane_thickness,
             "membrane_patch": self.membrane_patch,
+            **({} if self.hessian == HESSIANS[0] else {"hessian": self.hessian}),
         }
 
     @classmethod
@@ -352,7 +365,7 @@ class FeatureBank:
         """
         where = "feature bank"
         expected = {"definition_version", "families", "membrane_thickness", "membrane_patch"}
-        if not isinstance(data, Mapping) or set(data) != expected:
+        if not isinstance(data, Mapping) or set(data) - {"hessian"} != expected:
             found = ", ".join(map(str, data)) if isinstance(data, Mapping) else repr(data)
             raise ModelError(f"expected the fields {', '.join(sorted(expected))}, found {found:.200}", where=where)
         for field in sorted(expected - {"families"}):
@@ -381,6 +394,7 @@ class FeatureBank:
                 tuple(tuple(single(s) for s in families[name]) for name in names),
                 membrane_thickness=data["membrane_thickness"],
                 membrane_patch=data["membrane_patch"],
+                hessian=data.get("hessian", HESSIANS[0]),
             )
         except UsageError as error:
             raise ModelError(error.what, where=where) from error
@@ -395,7 +409,7 @@ class FeatureBank:
         return bank
 
     @classmethod
-    def from_channels(cls, names: Sequence[str]) -> tuple[FeatureBank, np.ndarray]:
+    def from_channels(cls, names: Sequence[str], *, hessian: str = "current") -> tuple[FeatureBank, np.ndarray]:
         """The bank that a list of TWS channel names (of an ARFF file or a ``.model``) implies.
 
         Parameters
@@ -403,6 +417,8 @@ class FeatureBank:
         names : sequence of str
             TWS's names without the class attribute, in any order; TWS itself has two, Gabor coming before
             Anisotropic_diffusion or after Kuwahara.
+        hessian : {"current", "legacy"}
+            See the class; the names do not tell.
 
         Returns
         -------
@@ -419,7 +435,7 @@ class FeatureBank:
         where = "channel names"
         names = list(names)
         try:
-            bank = cls(**implied_settings(names))
+            bank = cls(**implied_settings(names), hessian=hessian)
         except UsageError as error:
             raise ModelError(error.what, where=where) from error
         problems = {

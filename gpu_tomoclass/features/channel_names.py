@@ -13,9 +13,80 @@ from typing import Any
 from gpu_tomoclass.errors import ModelError
 from gpu_tomoclass.features.families import FAMILIES, SIGMA_LIMITS, Family, Request, single
 
+# Families that only one kind of TWS's features has; the rest of a name is numbers.
+ONLY_3D = re.compile(
+    r"Edges_|Difference_of_Gaussian_|Hessian_(largest|middle|smallest)_|Structure_middle_|Derivatives_\d+_\d+_\d+_"
+)
+ONLY_RGB = ("Hue", "Saturation", "Brightness")
+# In which TWS writes what both kinds have, within one sigma.
+ORDER_2D = ("Gaussian_blur", "Variance", "Mean", "Minimum", "Maximum", "Median", "Laplacian")
+ORDER_3D = ("Gaussian_blur", "Laplacian", "Minimum", "Maximum", "Mean", "Median", "Variance")
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 PATCH = re.compile(r"Kuwahara_(\d{1,6})_ |Membrane_projections_\d_(\d{1,6})_")
 THICKNESS = re.compile(r"Membrane_projections_\d_\d+_(\d{1,6})$|Anisotropic_diffusion_.*_(\d{1,6})\.0$")
+
+
+def image_kind(relation: str, names: Sequence[str]) -> str:
+    """What kind of features a classifier or training rows of TWS are of.
+
+    Parameters
+    ----------
+    relation : str
+        The name of the training data, such as ``TWS-2D-v4.0.0-grayscale``; ``segment`` or anything else says nothing.
+    names : sequence of str
+        The channels, in the order of the file.
+
+    Returns
+    -------
+    str
+        ``"2D"`` or ``"3D"``, of grey images; ``"RGB"``, of colour images; ``""`` where neither the relation nor the
+        names nor, for families of one name in 2-D and 3-D, their order tell.
+    """
+    said = re.match(r"TWS-(2D|3D)-.*", relation)
+    if (said and "RGB" in relation) or any(name in ONLY_RGB for name in names):
+        return "RGB"
+    if (said and said[1] == "3D") or any(ONLY_3D.match(name) for name in names):
+        return "3D"
+    by_sigma: dict[str, list[str]] = {}
+    for name in names:
+        if name != "original":
+            family, _, sigma = name.rpartition("_")
+            by_sigma.setdefault(sigma, []).append(family)
+    if said or not all(set(families) <= set(ORDER_2D) for families in by_sigma.values()):
+        return "2D"
+    fits = [
+        kind
+        for kind, order in (("2D", ORDER_2D), ("3D", ORDER_3D))
+        if all(sorted(families, key=order.index) == families for families in by_sigma.values())
+    ]
+    return fits[0] if len(fits) == 1 else ""
+
+
+def check_grey_planes(relation: str, names: Sequence[str]) -> list[str]:
+    """Refuse what :func:`image_kind` finds to be 3-D or colour.
+
+    Returns
+    -------
+    list of str
+        A note for the user where nothing tells.
+
+    Raises
+    ------
+    ModelError
+        If the features are of volumes or of colour images.
+    """
+    kind = image_kind(relation, names)
+    if kind in ("3D", "RGB"):
+        what = "3-D features" if kind == "3D" else "features of colour images"
+        telling = [name for name in names if ONLY_3D.match(name) or name in ONLY_RGB] or names[-1:]
+        raise ModelError(
+            f"{what} (relation {relation[:60]!r}, {telling[0][:60]!r}); only 2-D features of grey images are known",
+            where="channel names",
+            do="train in Fiji on single planes, or train here from the volume and its strokes",
+        )
+    if kind == "":
+        return [f"neither the relation, {relation[:60]!r}, nor the channels tell 2-D from 3-D features; taken as 2-D"]
+    return []
 
 
 def implied_settings(names: Sequence[str]) -> dict[str, Any]:

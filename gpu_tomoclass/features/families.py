@@ -25,12 +25,13 @@ MAX_SIGMAS = 64  # of a family; differences of Gaussians grow with its square
 
 
 class Request(NamedTuple):
-    """What a bank asks of a family: one sigma (0 where the family has none) and the membrane settings."""
+    """What a bank asks of a family: one sigma (0 where the family has none), membrane settings, Hessian formula."""
 
     sigma: float
     smaller: tuple[float, ...]
     thickness: int
     patch: int
+    legacy_hessian: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +188,7 @@ GABOR_BANKS = (
     *((1.0, gamma, phase, 2.0) for phase in (0, 2) for gamma in (1.0, 0.5, 0.25)),
     *((s, gamma, phase, f) for phase in (0, 2) for s in (2.0, 4.0) for gamma in (1.0, 2.0) for f in (2.0, 3.0)),
 )
-_REDUCED_IN = 2  # definition version since which blurs on reduced lines add as ImageJ 1.54 does
+_REDUCED_IN = 2  # definition version since which blurs on reduced lines add as ImageJ 1.54 does; had no legacy Hessian
 _STRETCHED = "the plane is stretched to 8 bits by its own minimum and maximum"
 
 
@@ -320,12 +321,13 @@ _ROWS = (
         name="hessian",
         weka_name="Hessian",
         sigmas="zero",
-        labels=lambda sigma: [f"{channel}_{number(sigma)}" for channel in HESSIAN_CHANNELS],
-        reach=lambda sigma: kernel_radius(sigma) + 2,
+        parameters=lambda r: {"sigma": r.sigma, **({"legacy": True} if r.legacy_hessian else {})},
+        labels=lambda sigma, legacy=False: [f"{channel}_{number(sigma)}" for channel in HESSIAN_CHANNELS],
+        reach=lambda sigma, legacy=False: kernel_radius(sigma) + 2,
         scratch=64,
         reference="edges:hessian",
         kernel="edges:hessian",
-        changed_in=_blur_changed_in,
+        changed_in=lambda sigma, legacy=False: _REDUCED_IN if legacy else _blur_changed_in(sigma),
     ),
     Family(
         name="difference_of_gaussians",

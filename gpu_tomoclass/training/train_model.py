@@ -15,11 +15,17 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.annotations import Annotation, TrainingTable
+from gpu_tomoclass.annotations import OLD_RELATION, TWS_RELATION, Annotation, TrainingTable
 from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.device import Device, choose_device, worker_count
-from gpu_tomoclass.errors import DataError
-from gpu_tomoclass.features import FeatureBank, FeatureCache, IntensityScale
+from gpu_tomoclass.errors import DataError, ModelError
+from gpu_tomoclass.features import (
+    FeatureBank,
+    FeatureCache,
+    IntensityScale,
+    check_grey_planes,
+    formula_of_table,
+)
 from gpu_tomoclass.forest import grow_forest
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.training.drift import channel_quantiles, mean_margin
@@ -139,7 +145,9 @@ def train(
     )
 
 
-def train_from_table(table: TrainingTable, *, workers: int | None = None, **forest_options: Any) -> TrainingResult:
+def train_from_table(
+    table: TrainingTable, *, hessian: str = "auto", workers: int | None = None, **forest_options: Any
+) -> TrainingResult:
     """Train a model from training rows that Fiji saved (ARFF).
 
     The bank (sigmas, membrane settings) is read from the channel names; values enter as Fiji computed them, so the
@@ -147,14 +155,28 @@ def train_from_table(table: TrainingTable, *, workers: int | None = None, **fore
     forest is grown
     on the channels in the table's order, so that the ``weka`` engine grows the trees that Fiji grows from this file.
 
+    Parameters
+    ----------
+    table : TrainingTable
+    hessian : {"auto", "current", "legacy"}
+        The formula of the Hessian's eigenvalues, see :class:`~gpu_tomoclass.features.FeatureBank`; ``"auto"``: the one
+        that the rows follow.
+    workers, **forest_options
+        See :func:`train`.
+
     Raises
     ------
     ModelError
-        If a channel is not one of ours; it is named.
+        If a channel is not one of ours (it is named), or the rows are of volumes or colour images.
     DataError
         If fewer than two classes have rows.
     """
-    bank, order = FeatureBank.from_channels(table.channels)
+    try:
+        notes = check_grey_planes(table.relation, table.channels)
+        formula, more = formula_of_table(table.values, table.channels, hessian)
+        bank, order = FeatureBank.from_channels(table.channels, hessian=formula)
+    except ModelError as error:
+        raise ModelError(error.what, where=table.path or error.where, do=error.do) from error
     return _finish(
         table.values,
         table.label,
@@ -165,7 +187,7 @@ def train_from_table(table: TrainingTable, *, workers: int | None = None, **fore
         voxel_size=None,
         source={"table": table.relation},
         forest_options={"n_jobs": worker_count(workers), **forest_options},
-        notes=list(table.notes),
+        notes=[*table.notes, *notes, *more],
     )
 
 
@@ -235,6 +257,7 @@ def _finish(
             (1 + np.searchsorted([c.value for c in used], labels)).astype(np.uint8),
             tuple(names.tolist()),
             tuple(c.name for c in used),
+            OLD_RELATION if bank.hessian == "legacy" else TWS_RELATION,
         ),
         seconds_per_plane=dict(seconds_per_plane or {}),
         cached_blocks=cached_blocks,

@@ -210,3 +210,30 @@ def test_a_table_in_the_order_of_stacks_grows_fijis_trees(golden, tmp_path):
     in_bank_order = train_weka(small.features[:, y, x].T, table.label, n_trees=20).forest
     assert in_bank_order.n_nodes != by_table.n_nodes or (in_bank_order.threshold != by_table.threshold).any()
     assert result.table.channels == channels
+
+
+def test_rows_of_volumes_are_refused_by_path(golden, call, tmp_path):
+    text = golden["small8"].arff_path.read_text().replace("TWS-2D-v4.0.0", "TWS-3D-v4.0.0", 1)
+    path = tmp_path / "volume.arff"
+    path.write_text(text)
+    code, _, err = call("train", "--from", path, "-o", tmp_path / "m.tcm")
+    assert code == 4
+    assert str(path) in err
+    assert "3-D features" in err
+    assert not (tmp_path / "m.tcm").exists()
+
+
+def test_formula_of_the_hessian_on_the_command_line(golden, call, tmp_path):
+    """Asked for, it overrides what the file says, and says so."""
+    classifier = golden["small8"].model_path
+    for formula, expected in (("legacy", "legacy"), ("current", None), ("auto", None)):
+        code, _, err = call(
+            "model", "import", classifier, "-o", tmp_path / "m.tcm", "--hessian", formula, "--overwrite"
+        )
+        assert code == 0, err
+        assert load_model(tmp_path / "m.tcm").bank.to_dict().get("hessian") == expected
+    rows = golden["small8"].arff_path
+    code, _, err = call("train", "--from", rows, "-o", tmp_path / "n.tcm", "--trees", 2, "--hessian", "legacy")
+    assert code == 0, err
+    assert load_model(tmp_path / "n.tcm").bank.hessian == "legacy"
+    assert "follow the current formula" in err

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gpu_tomoclass.errors import ModelError
 from gpu_tomoclass.features.bank import FAMILIES, FeatureBank
+from gpu_tomoclass.features.channel_names import check_grey_planes, image_kind
 
 ALL = FeatureBank.create("all")
 
@@ -98,3 +99,44 @@ def test_contradicting_thickness() -> None:
     names = [name.replace("0.9_1.0", "0.9_2.0") for name in bank.channels]
     with pytest.raises(ModelError, match="membrane thickness: 1, 2"):
         FeatureBank.from_channels(names)
+
+
+def of_3d(*families: str, sigmas: tuple[float, ...] = (1.0, 2.0)) -> list[str]:
+    return ["original", *(f"{family}_{sigma}" for sigma in sigmas for family in families)]
+
+
+@pytest.mark.parametrize(
+    ("relation", "names", "kind"),
+    [
+        ("TWS-2D-v4.0.0-grayscale", ["original", "Mean_1.0"], "2D"),
+        ("TWS-3D-v4.0.0-grayscale", ["original", "Mean_1.0"], "3D"),
+        ("TWS-2D-v4.0.0-RGB", ["original", "Mean_1.0"], "RGB"),
+        ("TWS-3D-v3.3.2-RGB", ["original", "Mean_1.0"], "RGB"),
+        ("segment", ["original", "Hue", "Saturation", "Brightness", "Mean_1.0"], "RGB"),
+        ("segment", list(ALL.channels), "2D"),
+        ("segment", ["original", "Structure_largest_1.0_1.0", "Structure_smallest_1.0_1.0"], "2D"),
+        ("segment", ["original", "Structure_largest_1.0_1.0", "Structure_middle_1.0_1.0"], "3D"),
+        ("segment", ["original", "Hessian_largest_1.0_true"], "3D"),
+        ("segment", ["original", "Edges_1.0"], "3D"),
+        ("segment", ["original", "Difference_of_Gaussian_1.0_2.0"], "3D"),
+        ("segment", ["original", "Derivatives_2_2_2_1.0"], "3D"),
+        ("segment", ["original", "Derivatives_2_2_1.0"], "2D"),
+        # What both have, in the order of FeatureStack and of FeatureStack3D.
+        ("segment", of_3d("Gaussian_blur", "Variance", "Mean", "Minimum", "Maximum", "Median", "Laplacian"), "2D"),
+        ("segment", of_3d("Gaussian_blur", "Laplacian", "Minimum", "Maximum", "Mean", "Median", "Variance"), "3D"),
+        ("segment-weka.filters.Resample", of_3d("Mean", "Variance", sigmas=(1.0, 2.0, 4.0, 8.0)), "3D"),
+        ("segment", of_3d("Variance", "Mean"), "2D"),
+        ("", of_3d("Maximum", "Mean"), "3D"),
+        ("segment", of_3d("Mean", "Median"), ""),
+        ("segment", of_3d("Gaussian_blur", "Minimum", "Maximum", "Median"), ""),
+        ("segment", ["original", "Variance_1.0", "Mean_1.0", "Mean_2.0", "Variance_2.0"], ""),
+        ("segment", ["original"], ""),
+    ],
+)
+def test_kind_of_features(relation: str, names: list[str], kind: str) -> None:
+    assert image_kind(relation, names) == kind
+    if kind in ("3D", "RGB"):
+        with pytest.raises(ModelError, match="3-D features" if kind == "3D" else "colour images"):
+            check_grey_planes(relation, names)
+    else:
+        assert bool(check_grey_planes(relation, names)) == (kind == "")

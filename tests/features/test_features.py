@@ -284,6 +284,7 @@ def test_constant_plane_is_finite_and_flat() -> None:
         FeatureBank.create("weka-default", sigma_min=0.3, sigma_max=5.0, membrane_patch=11, membrane_thickness=4),
         FeatureBank.create(["hessian", "entropy"], sigmas={"hessian": [0, 1.7], "entropy": [3, 9]}),
         FeatureBank.create("all", sigma_min=1.5),
+        FeatureBank.create("all", hessian="legacy"),
     ],
 )
 def test_description_round_trip_through_json(bank: FeatureBank) -> None:
@@ -304,6 +305,20 @@ def test_blurs_on_reduced_lines_changed_in_version_2(family: str, sigma: float, 
         with pytest.raises(ModelError, match="other values now") as caught:
             FeatureBank.from_dict(older)
         assert "train or import again" in str(caught.value)
+
+
+def test_the_legacy_hessian_is_another_bank() -> None:
+    legacy, current = (FeatureBank.create(["hessian"], hessian=formula) for formula in ("legacy", "current"))
+    assert legacy != current
+    assert legacy.channels == current.channels
+    assert {block.key for block in legacy.blocks[1:]}.isdisjoint(block.key for block in current.blocks)
+    assert legacy.definition_version == 2  # older programs must not take it for the current one
+    assert "hessian" not in current.to_dict()
+    assert FeatureBank.create(["mean"], hessian="legacy") == FeatureBank.create(["mean"])
+    with pytest.raises(UsageError, match="current, legacy"):
+        FeatureBank.create(["hessian"], hessian="old")
+    with pytest.raises(ModelError, match="current, legacy"):
+        FeatureBank.from_dict({**legacy.to_dict(), "hessian": ["old"]})
 
 
 def test_other_families_did_not_change() -> None:

@@ -51,6 +51,19 @@ def test_blurs_on_reduced_lines_equal_tws(name: str) -> None:
         np.testing.assert_array_equal(computed[channel], theirs, err_msg=channel)
 
 
+@pytest.mark.parametrize("name", OTHER_SETTINGS)
+def test_legacy_hessian_equals_tws(name: str) -> None:
+    """TWS 4 told to compute as before 3.2.25."""
+    golden = GoldenSet(name)
+    bank = FeatureBank.create(["hessian"], sigmas={"hessian": [0, 16]}, hessian="legacy")
+    computed = dict(zip(bank.channels, bank.compute(golden.image), strict=True))
+    for channel, theirs in golden.channels_of("old_hessian").items():
+        np.testing.assert_array_equal(computed[channel], theirs, err_msg=channel)
+    current = FeatureBank.create(["hessian"], sigmas={"hessian": [0, 16]}).compute(golden.image)
+    same = [(a == b).all() for a, b in zip(current, computed.values(), strict=True)]
+    assert same == [not name.startswith("Hessian_Eigenvalue") for name in bank.channels]
+
+
 def test_golden_sets_could_fail(golden: dict[str, GoldenSet]) -> None:
     """No golden channel is constant (such a one would agree with nearly anything), apart from the known ones."""
     for name in GOLDEN_NAMES:

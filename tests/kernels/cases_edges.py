@@ -11,6 +11,7 @@ from kernel_cases import Inputs
 SIGMAS = tuple({"sigma": s} for s in (1.0, 2.0, 4.0, 8.0, 16.0))
 WITH_ZERO = ({"sigma": 0.0}, *SIGMAS)
 FEW = ({"sigma": 0.0}, {"sigma": 2.0})
+LEGACY = tuple(p | {"legacy": True} for p in FEW)
 DIFFERENCES = tuple({"sigma": 2.0**k, "smaller": [2.0**i for i in range(k)]} for k in (1, 2, 3, 4))
 MANY = ({"sigma": 4.0, "smaller": [0.5 + 0.25 * i for i in range(9)]},)  # more than one launch takes
 ORIENTATION = 5  # channel of the Hessian
@@ -70,7 +71,11 @@ def opposite_ends(random: np.random.Generator, size: Planes) -> Inputs:
     return {"planes": planes, "parameters": size.parameters, "display_range": None}
 
 
-HESSIAN = family_case("hessian", sizes=(*EDGES_SMALL, *realistic(WITH_ZERO, *GOLDEN)), small_sizes=EDGES_SMALL)
+HESSIAN = family_case(
+    "hessian",
+    sizes=(*EDGES_SMALL, *realistic(WITH_ZERO, *GOLDEN), Planes(2, 56, 64, "small8", LEGACY)),
+    small_sizes=(*EDGES_SMALL, Planes(1, 9, 33, "noise", LEGACY)),
+)
 BLUR = family_case("gaussian_blur", sizes=(*BLUR_SMALL, *realistic(SIGMAS, *GOLDEN)), small_sizes=BLUR_SMALL)
 CASES = [
     BLUR,

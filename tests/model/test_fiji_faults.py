@@ -9,8 +9,9 @@ import pytest
 from gpu_tomoclass.errors import ModelError, UsageError
 from gpu_tomoclass.model.fiji import classifier as fiji
 from gpu_tomoclass.model.fiji import java_stream
-from gpu_tomoclass.model.fiji.classifier import FOREST_CLASS, load_fiji_model
+from gpu_tomoclass.model.fiji.classifier import FOREST_CLASS, import_fiji_model, load_fiji_model
 from gpu_tomoclass.model.fiji.java_stream import FIRST_HANDLE, MAGIC, JavaReader
+from gpu_tomoclass.model.model import load_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +21,10 @@ def good(golden):
 
 @pytest.fixture
 def load(tmp_path):
-    def load(data):
+    def load(data, **options):
         path = tmp_path / "classifier.model"
         path.write_bytes(data)
-        return load_fiji_model(path)
+        return load_fiji_model(path, **options)
 
     return load
 
@@ -141,9 +142,23 @@ def test_foreign_parts(load, good, old, new, said):
         load(swapped(good, old, new))
 
 
-def test_relation_of_old_versions_is_noted(load, good):
-    notes = load(swapped(good, b"TWS-2D-v4.0.0-grayscale", b"segment................")).notes
-    assert any("before 3.2.25" in note for note in notes)
+def test_classifiers_of_old_versions_have_the_legacy_hessian(load, good):
+    assert load(good).bank.hessian == "current"
+    old = swapped(good, b"TWS-2D-v4.0.0-grayscale", b"segment................")
+    found = load(old)
+    assert found.bank.hessian == "legacy"
+    assert any("as TWS before 3.2.25 did" in note for note in found.notes)
+    asked = load(old, hessian="current")
+    assert asked.bank.hessian == "current"
+    assert any("as TWS does since 3.2.25" in note for note in asked.notes)
+    assert load(good, hessian="legacy").bank.hessian == "legacy"
+
+
+def test_the_legacy_hessian_survives_the_model_file(load, good, tmp_path):
+    path = tmp_path / "old.model"
+    path.write_bytes(swapped(good, b"TWS-2D-v4.0.0-grayscale", b"segment................"))
+    save_model(import_fiji_model(path), tmp_path / "m.tcm")
+    assert load_model(tmp_path / "m.tcm").bank.hessian == "legacy"
 
 
 def test_headers_that_contradict_each_other(load, good):

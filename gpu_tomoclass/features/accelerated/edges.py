@@ -54,10 +54,11 @@ def sobel_filter(source: DeviceSource, requests: Sequence[BlockRequest]) -> None
 def hessian(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     """Equal to :func:`gpu_tomoclass.features.reference.edges.hessian`; the orientation up to its last bit."""
     for request in requests:
-        _launch(source, "hessian", source.gaussian(request.parameters["sigma"]), request.out)
+        defines = {"LEGACY": 1} if request.parameters.get("legacy") else {}
+        _launch(source, "hessian", source.gaussian(request.parameters["sigma"]), request.out, **defines)
 
 
-def _launch(source: DeviceSource, kernel: str, image: Array, out: Array) -> None:
+def _launch(source: DeviceSource, kernel: str, image: Array, out: Array, **defines: int) -> None:
     nz, ny, nx = source.shape
     on_gpu = source.device.wants_gpu_plan
     tx, ty = GPU_TILE if on_gpu else CPU_TILE
@@ -67,5 +68,5 @@ def _launch(source: DeviceSource, kernel: str, image: Array, out: Array) -> None
         grid=(-(-nx // tx), -(-ny // ty), nz),
         block=(tx, ty) if on_gpu else (1, 1),
         args={"image": image, "result": out, "ny": ny, "nx": nx},
-        defines={"TX": tx, "TY": ty, **({} if on_gpu else {"ONE_THREAD": 1})},
+        defines={"TX": tx, "TY": ty, **({} if on_gpu else {"ONE_THREAD": 1}), **defines},
     )

@@ -37,7 +37,7 @@ def sobel_filter(source: FeatureSource, *, sigma: float) -> np.ndarray:
     return np.sqrt(a * a + b * b)[np.newaxis]
 
 
-def hessian(source: FeatureSource, *, sigma: float) -> np.ndarray:
+def hessian(source: FeatureSource, *, sigma: float, legacy: bool = False) -> np.ndarray:
     """``Hessian`` of G(sigma), by applying Sobel filters twice; sigma 0: no blur.
 
     With second differences A (rows twice), B (mixed), D (columns twice) and q = (A - D)^2 + 4 B^2:
@@ -50,6 +50,9 @@ def hessian(source: FeatureSource, *, sigma: float) -> np.ndarray:
     5. orientation of the first eigenvector, +-acos((A - D) / sqrt(q)) / 2 rad with the sign of B; 0 where q = 0
     6. square eigenvalue difference (A + D)^2 q
     7. normalised eigenvalue difference q
+
+    ``legacy``: the eigenvalues of TWS before 3.2.25, (A + D) / 2 +- sqrt(q / 2), which are not those of the matrix; the
+    other channels are the same.
 
     Returns
     -------
@@ -66,7 +69,7 @@ def hessian(source: FeatureSource, *, sigma: float) -> np.ndarray:
     trace = np.add(rows, columns, out=result[1])
     result[2] = rows * columns - mixed * mixed
     q = difference * difference + np.float32(4) * mixed * mixed
-    root = np.sqrt(q.astype(np.float64))
+    root = np.sqrt(q.astype(np.float64) * (2.0 if legacy else 1.0))  # sqrt(q / 2) is sqrt(2 q) / 2 in every bit
     result[3] = (trace + root).astype(np.float32) / np.float32(2)
     result[4] = (trace - root).astype(np.float32) / np.float32(2)
     # Here TWS sums in double precision, but the square of A - D is a float32.

@@ -19,7 +19,7 @@ import numpy as np
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import ModelError, UsageError
-from gpu_tomoclass.features import FeatureBank, IntensityScale
+from gpu_tomoclass.features import FeatureBank, IntensityScale, check_grey_planes, formula_of_relation
 from gpu_tomoclass.forest import LEAF, Forest
 from gpu_tomoclass.model.fiji.java_stream import MAGIC, JavaObject, JavaReader
 from gpu_tomoclass.model.fiji.trees import TREE_CLASS, TreeShortcut, forest_of
@@ -93,7 +93,7 @@ class FijiModel:
     notes: tuple[str, ...] = ()
 
 
-def import_fiji_model(path: str | PathLike[str], *, signed_16_bit: bool = False) -> Model:
+def import_fiji_model(path: str | PathLike[str], *, signed_16_bit: bool = False, hessian: str = "auto") -> Model:
     """Make a model of a classifier that Fiji saved; it classifies as Fiji does.
 
     Parameters
@@ -102,13 +102,15 @@ def import_fiji_model(path: str | PathLike[str], *, signed_16_bit: bool = False)
         A ``.model`` file, gzipped or not.
     signed_16_bit : bool
         Whether Fiji's image was signed 16 bit. ImageJ adds 32768 to such voxels, so the model will do so too.
+    hessian : {"auto", "current", "legacy"}
+        See :func:`load_fiji_model`.
 
     Raises
     ------
     UsageError, ModelError
         See :func:`load_fiji_model`.
     """
-    fiji = load_fiji_model(path)
+    fiji = load_fiji_model(path, hessian=hessian)
     scale = IntensityScale(kind="signed-16-bit", offset=32768.0) if signed_16_bit else IntensityScale()
     return Model(
         forest=fiji.forest,
@@ -156,8 +158,15 @@ def describe_fiji_model(fiji: FijiModel) -> dict[str, Any]:
     }
 
 
-def load_fiji_model(path: str | PathLike[str]) -> FijiModel:
+def load_fiji_model(path: str | PathLike[str], *, hessian: str = "auto") -> FijiModel:
     """Read and check a ``.model`` file of TWS.
+
+    Parameters
+    ----------
+    path : str or path
+    hessian : {"auto", "current", "legacy"}
+        The formula of the Hessian's eigenvalues, see :class:`~gpu_tomoclass.features.FeatureBank`. ``"auto"``: legacy
+        where the relation begins with ``segment``, as TWS's window has it.
 
     Raises
     ------
@@ -168,7 +177,7 @@ def load_fiji_model(path: str | PathLike[str]) -> FijiModel:
         the feature bank does not have; they are named.
     """
     try:
-        return _interpret(_read_bytes(path))
+        return _interpret(_read_bytes(path), hessian=hessian)
     except ModelError as error:
         what = f"{error.where}: {error.what}" if error.where is not None else error.what
         raise ModelError(what, where=path, do=error.do) from error
@@ -226,7 +235,7 @@ class _ClassCheck:
             raise ModelError(f"holds an object of the class {name:.120}, which no FastRandomForest of Fiji holds")
 
 
-def _interpret(data: bytes) -> FijiModel:
+def _interpret(data: bytes, *, hessian: str) -> FijiModel:
     if data[: len(MAGIC)] != MAGIC:
         raise ModelError("is no classifier of Fiji: it does not begin like a Java object stream")
     reader = JavaReader(data, check_class=_ClassCheck(), shortcut=TreeShortcut())
@@ -242,8 +251,10 @@ def _interpret(data: bytes) -> FijiModel:
         if of_data[:2] != (names, class_names):
             raise ModelError("the classifier and the training header name other channels or classes")
         relation = of_data[2]
-    _check_relation(relation)
-    bank, order = FeatureBank.from_channels(names)
+    notes = check_grey_planes(relation, names)
+    formula, of_formula = formula_of_relation(relation, hessian)
+    bank, order = FeatureBank.from_channels(names, hessian=formula)
+    notes += [*_notes(bank), *(of_formula if "hessian" in bank.families else ())]
 
     bagging = _of_class(_field(forest, "m_bagger", JavaObject), BAGGING_CLASS, "the bagging")
     trees, n_trees = _field(bagging, "m_Classifiers", list), _field(bagging, "m_NumIterations", int)
@@ -270,7 +281,7 @@ def _interpret(data: bytes) -> FijiModel:
         max_features=_field(forest, "m_KValue", int),
         max_depth=_field(forest, "m_MaxDepth", int),
         oob_error=_field(bagging, "m_OutOfBagError", float),
-        notes=tuple(_notes(bank, relation)),
+        notes=tuple(notes),
     )
 
 
@@ -295,13 +306,7 @@ def _header(instances: JavaObject) -> tuple[tuple[str, ...], tuple[str, ...], st
     return tuple(names[:-1]), tuple(name.strip() for name in class_names), _field(instances, "m_RelationName", str)
 
 
-def _check_relation(relation: str) -> None:
-    for sign, what in (("-3D-", "3-D features"), ("-RGB", "colour images")):
-        if relation.startswith("TWS-") and sign in relation:
-            raise ModelError(f"was trained on {what} ({relation[:60]}), only 2-D features of grey images are known")
-
-
-def _notes(bank: FeatureBank, relation: str) -> list[str]:
+def _notes(bank: FeatureBank) -> list[str]:
     notes = [
         "voxel values enter as stored; if Fiji's image was signed 16 bit, import with --signed-16-bit, "
         "as ImageJ adds 32768 to such values"
@@ -311,11 +316,6 @@ def _notes(bank: FeatureBank, relation: str) -> list[str]:
         notes.append(
             f"for 32-bit images Fiji's {' and '.join(stretched)} depend on the display range of the image, which the "
             "file does not hold; here they use the range of the plane"
-        )
-    if relation.startswith("segment") and "hessian" in bank.families:
-        notes.append(
-            f"the relation is {relation[:60]!r}: if this was trained with TWS before 3.2.25, its Hessian eigenvalues "
-            "were computed by another formula, which is not known here"
         )
     return notes
 
