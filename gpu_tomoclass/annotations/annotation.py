@@ -45,6 +45,10 @@ class Annotation:
         What the user should know: assumptions, things left out, classes with few voxels.
     path : str
         Where it came from; for messages.
+    order : numpy.ndarray
+        (n,) int64, rising in the order in which the file or files hold the voxels; default raster order.
+    traced : numpy.ndarray
+        (n,) bool: drawn as a ROI, not painted in a label image; default nowhere.
     """
 
     z: np.ndarray
@@ -55,6 +59,14 @@ class Annotation:
     shape: Shape
     notes: list[str] = field(default_factory=list)
     path: str = "annotation"
+    order: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    traced: np.ndarray = field(default_factory=lambda: np.empty(0, np.bool_))
+
+    def __post_init__(self) -> None:
+        if self.order.shape != self.z.shape:
+            object.__setattr__(self, "order", np.arange(self.z.size))
+        if self.traced.shape != self.z.shape:
+            object.__setattr__(self, "traced", np.zeros(self.z.size, dtype=np.bool_))
 
     @classmethod
     def from_voxels(
@@ -70,6 +82,8 @@ class Annotation:
         path: str = "annotation",
         origin: np.ndarray | None = None,
         origins: Sequence[str] = (),
+        order: np.ndarray | None = None,
+        traced: np.ndarray | bool = False,
     ) -> Annotation:
         """Annotation of voxels in any order; a voxel may occur twice if it has the same class.
 
@@ -86,6 +100,8 @@ class Annotation:
             For messages.
         origin, origins : numpy.ndarray, sequence of str
             (n,) index into ``origins``: which stroke or file each voxel comes from; for messages.
+        order, traced : numpy.ndarray
+            See the class.
 
         Raises
         ------
@@ -102,8 +118,10 @@ class Annotation:
         if label.size and not 1 <= label.min() <= label.max() <= 255:
             raise DataError(f"labels span {label.min()} to {label.max()}; classes go from 1 to 255", where=path)
         key = (z * shape[1] + y) * shape[2] + x
-        order = np.argsort(key, kind="stable")
-        key, label = key[order], label[order].astype(np.uint8)
+        given = key if order is None else np.asarray(order, dtype=np.int64)
+        traced = np.broadcast_to(np.asarray(traced, dtype=np.bool_), key.shape)
+        by_raster = np.lexsort((given, ~traced, key))
+        key, label = key[by_raster], label[by_raster].astype(np.uint8)
         again = np.zeros(key.size, dtype=bool)
         again[1:] = key[1:] == key[:-1]
         clash = again.copy()
@@ -113,7 +131,7 @@ class Annotation:
             whose = [f"class {label[i]}" for i in (second - 1, second)]
             if origin is not None:
                 whose = [
-                    f"{w} in {origins[origin[order[i]]]}" for w, i in zip(whose, (second - 1, second), strict=True)
+                    f"{w} in {origins[origin[by_raster[i]]]}" for w, i in zip(whose, (second - 1, second), strict=True)
                 ]
             n, at = np.unique(key[clash]).size, tuple(int(v) for v in np.unravel_index(key[second], shape))
             voxels = "1 voxel has" if n == 1 else f"{n} voxels have"
@@ -130,6 +148,8 @@ class Annotation:
             shape=shape,
             notes=list(notes),
             path=path,
+            order=given[by_raster][~again],
+            traced=traced[by_raster][~again],
         )
 
     def planes(self) -> np.ndarray:
@@ -145,6 +165,16 @@ class Annotation:
         """(y, x, label) of the labelled voxels of plane ``z``, in raster order."""
         first, last = np.searchsorted(self.z, [z, z + 1])
         return self.y[first:last], self.x[first:last], self.label[first:last]
+
+    def row_order(self) -> np.ndarray:
+        """The voxels in the order of TWS's training rows, on which the bootstrap of its trees depends: (n,) int64.
+
+        ROIs first, class by class, inside a class plane by plane, on a plane ROI by ROI (``createTrainingInstances``);
+        then label images, plane by plane in raster order (``addLabeledData``).
+        """
+        return np.lexsort(
+            (self.order, np.where(self.traced, self.z, 0), np.where(self.traced, self.label, 0), ~self.traced)
+        )
 
     def plane_labels(self, z: int) -> np.ndarray:
         """Plane ``z`` as a label image: (ny, nx) uint8, 0 = unlabelled."""
@@ -197,6 +227,8 @@ def merge_annotations(annotations: Sequence[Annotation]) -> Annotation:
         path=", ".join(dict.fromkeys(a.path for a in annotations)),
         origin=np.repeat(np.arange(len(annotations)), [a.z.size for a in annotations]),
         origins=[a.path for a in annotations],
+        order=_after_each_other([a.order for a in annotations]),
+        traced=np.concatenate([a.traced for a in annotations]),
     )
     return _checked(merged)
 
@@ -312,7 +344,15 @@ def _from_rois(
         path=path,
         origin=strokes.roi,
         origins=[f"ROI {title}" for title in strokes.titles],
+        order=np.arange(strokes.z.size),
+        traced=True,
     )
+
+
+def _after_each_other(orders: Sequence[np.ndarray]) -> np.ndarray:
+    """Orders of several files as one, in which each file follows the one before."""
+    starts = np.cumsum([0, *(1 + order.max(initial=-1) for order in orders[:-1])])
+    return np.concatenate([order + start for order, start in zip(orders, starts, strict=True)])
 
 
 def _checked(annotation: Annotation) -> Annotation:

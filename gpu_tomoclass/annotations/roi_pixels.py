@@ -31,7 +31,9 @@ _TIE = 1e-6
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pixels of one ROI inside the image, each once.
+    """Pixels of one ROI inside the image, each once, in the order in which TWS meets them.
+
+    That is along the path for a stroke of width 1 or less, else column by column, each from its top.
 
     Attributes
     ----------
@@ -74,7 +76,11 @@ def roi_pixels(roi: ImagejRoi, shape: tuple[int, int]) -> Pixels:
         if pixels.clipped:
             raise DataError(f"lies outside the image of {shape[0]} rows and {shape[1]} columns ({_extent(roi)})")
         raise DataError("covers no pixel centre")
-    return pixels
+    if roi.roitype in STROKES and not roi.composite and stroke_width(roi) <= 1:
+        return pixels
+    by_column = np.lexsort((pixels.y, pixels.x))
+    point = None if pixels.point is None else pixels.point[by_column]
+    return Pixels(pixels.y[by_column], pixels.x[by_column], pixels.clipped, point)
 
 
 def stroke_width(roi: ImagejRoi) -> float:
@@ -234,9 +240,10 @@ def _stroke(path: np.ndarray, width: float, shape: tuple[int, int]) -> Pixels:
         y, x = np.nonzero(covered)
         return Pixels(y + y0, x + x0, clipped)
     steps = [line_pixels(a[1], a[0], b[1], b[0]) for a, b in itertools.pairwise(nearest)]
-    pixels = np.concatenate([nearest[:, ::-1].T, *(np.stack(step) for step in steps)], axis=1)
+    pixels = np.concatenate([nearest[:1, ::-1].T, *(np.stack(step) for step in steps)], axis=1)
     inside = (pixels >= 0).all(axis=0) & (pixels < np.array(shape)[:, None]).all(axis=0)
-    y, x = np.unique(pixels[:, inside], axis=1)
+    _, first = np.unique(pixels[:, inside], axis=1, return_index=True)
+    y, x = pixels[:, inside][:, np.sort(first)]
     return Pixels(y, x, clipped)
 
 

@@ -43,7 +43,8 @@ class TrainingRows:
     classes : tuple of LabelClass
         Those of the annotations, marked or not.
     values : numpy.ndarray
-        (n_rows, n_channels) float32.
+        (n_rows, n_channels) float32. Rows are in the order of TWS's, volume after volume; see
+        :meth:`Annotation.row_order <gpu_tomoclass.annotations.Annotation.row_order>`.
     labels : numpy.ndarray
         (n_rows,) uint8.
     places : numpy.ndarray
@@ -193,6 +194,8 @@ def collect_rows(
     if cache is not None:
         cache.trim()
         notes.extend(cache.notes)
+    places = np.concatenate([part.places for part in parts])
+    in_order = _row_order(places, [annotation for _, annotation in volumes])
     timings: dict[str, list[float]] = defaultdict(list)
     for part in parts:
         for family, seconds in part.timings.items():
@@ -200,9 +203,9 @@ def collect_rows(
     return TrainingRows(
         bank=bank,
         classes=classes,
-        values=np.concatenate([part.values for part in parts]),
-        labels=np.concatenate([part.labels for part in parts]),
-        places=np.concatenate([part.places for part in parts]),
+        values=_taken(np.concatenate([part.values for part in parts]), in_order),
+        labels=_taken(np.concatenate([part.labels for part in parts]), in_order),
+        places=_taken(places, in_order),
         samples=[
             np.concatenate([part.sample for (of, _), part in zip(marked, parts, strict=True) if of == i])
             for i in sorted({i for i, _ in marked})
@@ -218,6 +221,25 @@ def collect_rows(
         notes=[*(n for _, a in volumes for n in a.notes), *notes, *(n for part in parts for n in part.notes)],
         seconds=time.perf_counter() - began,
     )
+
+
+def _row_order(places: np.ndarray, annotations: Sequence[Annotation]) -> npt.NDArray[np.int64]:
+    """Which rows come after each other; ``places`` (n, 4), of the voxels that could be used, in raster order."""
+    order = []
+    for i, annotation in enumerate(annotations):
+        rows = np.flatnonzero(places[:, 0] == i)
+        shape = annotation.shape
+        used = np.ravel_multi_index(places[rows, 1:].T, shape)
+        all_of_them = np.ravel_multi_index((annotation.z, annotation.y, annotation.x), shape)
+        rank = np.empty(annotation.z.size, dtype=np.int64)
+        rank[annotation.row_order()] = np.arange(rank.size)
+        order.append(rows[np.argsort(rank[np.searchsorted(all_of_them, used)], kind="stable")])
+    return np.concatenate(order)
+
+
+def _taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """``values[rows]``, without a copy where that is all of them in order."""
+    return values if (rows[:-1] < rows[1:]).all() else values[rows]
 
 
 @dataclass(frozen=True)
