@@ -21,7 +21,8 @@ from gpu_tomoclass.errors import DataError
 
 @dataclass(frozen=True)
 class RoiStrokes:
-    """Pixels of all usable ROIs of a file, ROI by ROI, each in the order of :class:`~gpu_tomoclass.roi_pixels.Pixels`.
+    """Pixels of all usable ROIs of a file, ROI by ROI, each in the order of
+    :class:`~gpu_tomoclass.annotations.roi_pixels.Pixels`.
 
     Attributes
     ----------

@@ -152,8 +152,8 @@ def train_from_table(
 
     The bank (sigmas, membrane settings) is read from the channel names; values enter as Fiji computed them, so the
     model takes voxel values as stored (signed 16 bit: +32768, see :mod:`gpu_tomoclass.features.intensity`). The
-    forest is grown
-    on the channels in the table's order, so that the ``weka`` engine grows the trees that Fiji grows from this file.
+    forest is grown on the channels in the table's order, so that the ``weka`` engine grows the trees that Fiji grows
+    from this file.
 
     Parameters
     ----------
