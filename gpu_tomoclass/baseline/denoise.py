@@ -27,7 +27,7 @@ from gpu_tomoclass.baseline.nad_reference import NadParameters
 from gpu_tomoclass.baseline.nad_volume_kernels import VolumeSteps, bytes_per_plane, halo, state_dtype
 from gpu_tomoclass.device import Device, available_bytes, choose_device, resident_bytes
 from gpu_tomoclass.errors import ResourceError, UsageError
-from gpu_tomoclass.features import IntensityScale, prepare_plane
+from gpu_tomoclass.features import IntensityScale, prepare_slab
 from gpu_tomoclass.outputs import check_space, discard, size_text, temporary_name, writing
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Volume, VolumeWriter, create_volume, refuse_input
@@ -302,7 +302,7 @@ class _Flow:
         """(z, plane as float32), finite."""
         scale = IntensityScale()
         for z in range(self.volume.shape[0]):
-            prepared = prepare_plane(self.volume, z, scale=scale, nan=self._nan)
+            (prepared,) = prepare_slab(self.volume, z, z + 1, scale=scale, nan=self._nan).wanted
             if prepared.filled is not None:
                 n = int(prepared.filled.sum())
                 self.notes.append(f"plane {z}: {n} non-finite voxels took the value of their nearest neighbour")

@@ -11,7 +11,7 @@ from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.slab import UNLABELLED, Slab, Wanted
 from gpu_tomoclass.device import Device, available_bytes, is_out_of_memory
 from gpu_tomoclass.errors import ResourceError
-from gpu_tomoclass.features import FeatureBlock, PreparedPlane
+from gpu_tomoclass.features import FeatureBlock, PreparedSlab
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.outputs import size_text
 
@@ -31,6 +31,8 @@ class SlabClassifier:
         A number of planes that the user asked for, which is never changed.
     memory_limit : int, optional
         Bytes that slabs on a GPU are chosen to fit.
+    plane_pixels : int, optional
+        Of the planes, for the choice of slabs on a CPU.
     """
 
     def __init__(
@@ -42,8 +44,9 @@ class SlabClassifier:
         n_threads: int,
         fixed_slab: int | None = None,
         memory_limit: int | None = None,
+        plane_pixels: int | None = None,
     ) -> None:
-        self.classifier = Classifier(model, device, memory_limit=memory_limit)
+        self.classifier = Classifier(model, device, memory_limit=memory_limit, plane_pixels=plane_pixels)
         self.wanted, self.fixed_slab = wanted, fixed_slab
         self.notes: list[str] = []
         self._n_threads = n_threads
@@ -54,8 +57,9 @@ class SlabClassifier:
         """How many planes to give at once."""
         return self.fixed_slab or self.classifier.slab_planes(n_threads=self._gate.capacity)
 
-    def classify(self, start: int, planes: Sequence[PreparedPlane], timings: dict[str, float]) -> list[Slab]:
-        """Classify planes ``start`` and following; in several slabs if memory is not enough for one.
+    def classify(self, start: int, prepared: PreparedSlab, timings: dict[str, float]) -> list[Slab]:
+        """Classify planes; ``start`` is the number of the first in the output. In several slabs if memory is not enough
+        for one.
 
         Raises
         ------
@@ -63,17 +67,19 @@ class SlabClassifier:
             If memory is not enough on one thread for one plane, or for the slab that the user fixed.
         """
         slabs: list[Slab] = []
-        done = 0
-        while done < len(planes):
-            part = planes[done : done + self.slab_planes()]  # memory may have run out since the planes were read
+        done, place = 0, prepared.place
+        halo = self.classifier.halo(place.aspect)
+        while done < place.n_wanted:
+            n = min(self.slab_planes(), place.n_wanted - done)  # memory may have run out since the planes were read
+            part = prepared.part(place.start + done, place.start + done + n, halo=halo)
             with self._gate as n_threads:
-                mine = (start + done, start + done + len(part))
+                mine = (start + done, start + done + n)
                 self._at_work.append(mine)
                 try:
                     if n_threads == 1 < self._n_threads:  # nobody else is in here
                         self.classifier.release_others()
                     slabs.append(self._classify(start + done, part, timings))
-                    done += len(part)
+                    done += n
                     if self._gate.capacity < self._n_threads:  # the next to be let in may be another thread
                         self.classifier.release()
                     continue
@@ -89,7 +95,7 @@ class SlabClassifier:
                     reason = error
                 finally:
                     self._at_work.remove(mine)
-            self._take_less(len(part), n_threads, reason)
+            self._take_less(n, n_threads, reason)
         return slabs
 
     def _take_less(self, n_planes: int, n_threads: int, reason: Exception) -> None:
@@ -105,29 +111,31 @@ class SlabClassifier:
         else:
             raise self._too_little(n_planes) from reason
 
-    def _classify(self, start: int, planes: Sequence[PreparedPlane], timings: dict[str, float]) -> Slab:
-        images = [plane.image for plane in planes]
-        shape = (len(images), *images[0].shape)
+    def _classify(self, start: int, prepared: PreparedSlab, timings: dict[str, float]) -> Slab:
+        planes, images = prepared.wanted, prepared.images
+        shape = (len(planes), *images[0].shape)
         n_classes, wanted = len(self.classifier.class_values), self.wanted
         want_probabilities = bool(wanted.probabilities or wanted.uncertainty)
         if all(plane.missing for plane in planes):
             labels = np.full(shape, UNLABELLED, np.uint8)
             p = np.zeros((n_classes, *shape), np.float32) if want_probabilities else None
         else:
-            labels, p = self.classifier.classify(images, want_probabilities=want_probabilities, timings=timings)
+            labels, p = self.classifier.classify(
+                images, place=prepared.place, want_probabilities=want_probabilities, timings=timings
+            )
+        if wanted.mask_filled:
+            labels[influenced(prepared, self.classifier.blocks)] = UNLABELLED
         for i, plane in enumerate(planes):
             if plane.missing:
                 labels[i] = UNLABELLED
                 if p is not None:
                     p[:, i] = 0
-            elif wanted.mask_filled and plane.filled is not None:
-                labels[i][influenced(plane.filled, self.classifier.blocks)] = UNLABELLED
         values = {"labels": labels}
         if p is not None and wanted.probabilities:
             values["probabilities"] = p if wanted.probabilities == "float32" else np.rint(p * 255).astype(np.uint8)
         if p is not None and wanted.uncertainty:
             values["uncertainty"] = uncertainty(p, kind=wanted.uncertainty)
-        return Slab(start, values, [note for plane in planes for note in plane.notes])
+        return Slab(start, values, list(prepared.notes))
 
     def _needed(self, n_planes: int) -> str:
         per_plane = self.classifier.bytes_per_plane
@@ -204,13 +212,28 @@ def uncertainty(probabilities: np.ndarray, *, kind: str) -> np.ndarray:
     return entropy.astype(np.float32)
 
 
-def influenced(filled: np.ndarray, blocks: Sequence[FeatureBlock]) -> np.ndarray:
-    """Pixels (ny, nx) bool whose features look at a filled voxel, by the largest radius of the blocks.
+def influenced(prepared: PreparedSlab, blocks: Sequence[FeatureBlock]) -> np.ndarray:
+    """Voxels of the wanted planes whose features look at a filled voxel, by the largest radius of the blocks.
 
     Families that see the whole plane (the normalisation of Gabor, twenty steps of diffusion) are not counted: their
-    dependence on one far voxel is slight, and counting it would unlabel the plane.
+    dependence on one far voxel is slight, and counting it would unlabel the plane. Planes that could not be read count
+    as filled where features look across planes.
+
+    Returns
+    -------
+    numpy.ndarray
+        (planes that are wanted, ny, nx) bool.
     """
     from scipy import ndimage
 
-    square = 2 * max((block.radius or 0) for block in blocks) + 1
-    return ndimage.maximum_filter(filled, size=square, mode="constant", cval=False)
+    place, shape = prepared.place, prepared.planes[0].image.shape
+    filled = np.zeros((place.n_planes, *shape), np.bool_)
+    for z, plane in enumerate(prepared.planes):
+        filled[z] = plane.missing if plane.filled is None else plane.filled
+    result = np.zeros_like(filled[place.wanted])
+    for dimensions in (2, 3):
+        reaches = [b.reaches(place.aspect) for b in blocks if b.dimensions == dimensions and b.radius is not None]
+        if filled.any():
+            size = tuple(2 * max(along) + 1 for along in zip((0, 0, 0), *reaches, strict=True))
+            result |= ndimage.maximum_filter(filled, size=size, mode="constant", cval=False)[place.wanted]
+    return result

@@ -121,7 +121,7 @@ def classify(
     intensity : {"model", "auto", "none"}
         The scale recorded in the model, one measured on this volume, or none.
     nan : {"error", "fill", "mask"}
-        See :func:`gpu_tomoclass.features.prepare.prepare_plane`. ``"mask"`` also unlabels every pixel whose
+        See :func:`gpu_tomoclass.features.prepare.prepare_slab`. ``"mask"`` also unlabels every pixel whose
         filters looked at a filled voxel.
     force : bool
         Go on although the voxel size differs from that of the training.

@@ -23,8 +23,9 @@ import numpy as np
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classification.backoff import SlabClassifier
+from gpu_tomoclass.classification.on_device import side_by_side, used_blocks
 from gpu_tomoclass.classification.pipeline import StageSeconds
-from gpu_tomoclass.classification.plan import threads_within
+from gpu_tomoclass.classification.plan import slab_within, threads_within
 from gpu_tomoclass.classification.slab import Wanted
 from gpu_tomoclass.classification.staging import LOCK, MODEL, store_slab
 from gpu_tomoclass.classification.workers import Work, count_labels
@@ -194,7 +195,8 @@ class _Opened:
         device = _device(job.device, n_threads)
         if job.memory_limit is not None and not device.has_own_memory:
             n_threads = threads_within(job.memory_limit, volume, model, device, wanted=job.wanted)
-        thread_device, _ = device.side_by_side()
+        thread_device, most = side_by_side(device, used_blocks(model))
+        n_threads = min(n_threads, most) if most == 1 else n_threads
         self.slabs = SlabClassifier(
             model,
             thread_device,
@@ -202,7 +204,10 @@ class _Opened:
             n_threads=n_threads,
             fixed_slab=job.slab_planes,
             memory_limit=job.memory_limit,
+            plane_pixels=self.work.plane_pixels,
         )
+        if job.memory_limit is not None and not device.has_own_memory:
+            self.slabs.classifier.limit_slab(slab_within(job.memory_limit, volume, model, device, job.wanted))
         self._stores = {name: ZarrStore.open(Path(job.folder, name)) for name in job.products}
         self._reading = threading.Lock()  # a volume is read by one thread at a time
 
@@ -210,7 +215,7 @@ class _Opened:
         seconds = StageSeconds()
         with self._reading:
             began = time.perf_counter()
-            planes = self.work.prepared(start, stop)
+            planes = self.work.prepared(start, stop, halo=self.slabs.classifier.halo(self.work.aspect))
             seconds.read = time.perf_counter() - began
         began = time.perf_counter()
         timings: dict[str, float] = {}

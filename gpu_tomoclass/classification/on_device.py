@@ -5,18 +5,55 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from gpu_tomoclass.device import Array, Device, Planes, Stopwatch
-from gpu_tomoclass.features import FeatureBlock, FeatureCache, FeatureEngine, block_values
+from gpu_tomoclass.features import (
+    Aspect,
+    FeatureBlock,
+    FeatureCache,
+    FeatureEngine,
+    Place,
+    PreparedPlane,
+    PreparedSlab,
+    block_values,
+    halo,
+)
 from gpu_tomoclass.forest import DeviceForest, device_labels, predict_classes, predict_probabilities
 from gpu_tomoclass.model import Model
 
 MAX_SLAB = 128  # planes; beyond, launches cost nothing any more beside the work
+CPU_SLAB_BYTES = 768 * 2**20  # of features across planes at once on a CPU, and at most so many planes: the halo of a
+CPU_SLAB = 32  # slab of one plane would cost many times what the plane does
 FROM_DEVICE = "device to host"  # a part of the time, where arrays must be moved
 MEMORY_SHARE = 0.8  # of a GPU's free memory; the rest is left to fragments and to what others need meanwhile
+
+
+def used_blocks(model: Model) -> tuple[FeatureBlock, ...]:
+    """The blocks of the model's bank that its forest asks for."""
+    return model.bank.subset([model.bank.channels[i] for i in model.forest.used_features()])
+
+
+def slab_on_cpu(blocks: Sequence[FeatureBlock], plane_pixels: int) -> int:
+    """How many planes a CPU computes at once: one, unless these blocks look across planes."""
+    if all(block.dimensions == 2 for block in blocks):
+        return 1
+    n_channels = sum(len(block.channels) for block in blocks)
+    return max(1, min(CPU_SLAB, CPU_SLAB_BYTES // (4 * n_channels * plane_pixels)))
+
+
+def side_by_side(device: Device, blocks: Sequence[FeatureBlock]) -> tuple[Device, int]:
+    """The device for a thread that computes one of several slabs, and how many threads keep it busy.
+
+    Across planes compiled kernels take one slab after the other, each with all cores: halos of slabs side by side would
+    take memory, and kernels of a slab have enough to do.
+    """
+    if device.name == "native" and any(block.dimensions == 3 for block in blocks):
+        return device, 1
+    return device.side_by_side()
 
 
 class _ThreadArrays(NamedTuple):
@@ -52,26 +89,41 @@ class Classifier:
     device : Device
     memory_limit : int, optional
         Bytes of a GPU's memory that slabs are chosen to fit; default what is free.
+    plane_pixels : int, optional
+        Of the planes that it will be given, for the choice of slabs on a CPU.
     """
 
-    def __init__(self, model: Model, device: Device, *, memory_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        device: Device,
+        *,
+        memory_limit: int | None = None,
+        plane_pixels: int | None = None,
+    ) -> None:
+        self._plane_pixels = plane_pixels
         self.model, self.device, self.memory_limit = model, device, memory_limit
         self.class_values = np.array([c.value for c in model.classes], dtype=np.uint8)
-        used = model.forest.used_features()
-        self.blocks: tuple[FeatureBlock, ...] = model.bank.subset([model.bank.channels[i] for i in used])
+        self.blocks = used_blocks(model)
         channels = [i for block in self.blocks for i in range(block.start, block.stop)]
         self._forest = model.forest.restricted(channels)
         self.bytes_per_plane: int | None = None  # on the device, known after the first slab
+        self._halo_bytes = 0  # beside them, for each slab
         self._slab: int | None = None
         self._shared: DeviceForest | None = None  # of all threads
         self._preparing = threading.Lock()
         self._of_thread = threading.local()
         self._held: weakref.WeakSet[_Held] = weakref.WeakSet()  # of all threads
 
+    def halo(self, aspect: Aspect) -> int:
+        """How many planes on both sides of a plane its features look at."""
+        return halo(self.blocks, aspect)
+
     def classify(
         self,
         planes: Planes,
         *,
+        place: Place | None = None,
         want_probabilities: bool = False,
         cache: FeatureCache | None = None,
         timings: dict[str, float] | None = None,
@@ -82,27 +134,30 @@ class Classifier:
         ----------
         planes : numpy.ndarray or sequence of numpy.ndarray
             (nz, ny, nx) float32, or nz times (ny, nx), prepared.
+        place : Place, optional
+            Where they lie in the volume, and which of them are wanted; default: they are the volume.
         want_probabilities : bool
         cache : FeatureCache, optional
-            Of computed features; for a slab of one plane.
+            Of computed features; for one wanted plane.
         timings : dict, optional
             Seconds are added per family, for the ``"forest"`` and for the copies to and from a GPU.
 
         Returns
         -------
         labels : numpy.ndarray
-            (nz, ny, nx) uint8.
+            (planes that are wanted, ny, nx) uint8.
         probabilities : numpy.ndarray or None
-            (n_classes, nz, ny, nx) float32.
+            (n_classes, planes that are wanted, ny, nx) float32.
         """
+        place = Place.whole(len(planes)) if place is None else place
         mine = self._arrays_of_thread()
         engine, device, workspace = mine.engine, mine.engine.device, mine.engine.workspace
-        n_classes, shape = len(self.class_values), (len(planes), *planes[0].shape)
+        n_classes, shape = len(self.class_values), (place.n_wanted, *planes[0].shape)
         mine.watch.start()
         if cache is None:
-            features = engine.compute(planes, watch=mine.watch)
+            features = engine.compute(planes, place=place, watch=mine.watch)
         else:
-            features = self._cached_features(engine, planes, cache=cache, timings=timings)
+            features = self._cached_features(engine, planes, place, cache=cache, timings=timings)
             mine.watch.start()  # what was computed has been added
         flat = features.reshape(self._forest.n_features, -1)
         probabilities: np.ndarray | None = None
@@ -128,7 +183,9 @@ class Classifier:
         if timings is not None:
             mine.watch.add_to(timings)
         n_bytes = engine.n_bytes + (mine.forest.n_bytes if mine.forest is not None else 0)
-        self.bytes_per_plane = n_bytes // shape[0]
+        # What is held for the halo is no more for a larger slab; planes of the slab itself are the least part.
+        self._halo_bytes = (len(planes) - shape[0]) * (n_bytes - features.nbytes) // len(planes)
+        self.bytes_per_plane = (n_bytes - self._halo_bytes) // shape[0]
         if probabilities is not None:
             probabilities = probabilities.reshape(n_classes, *shape)
             if device.has_own_memory:  # the next slab overwrites it
@@ -136,16 +193,21 @@ class Classifier:
         return labels.reshape(shape).copy(), probabilities if want_probabilities else None
 
     def slab_planes(self, *, n_threads: int = 1) -> int:
-        """How many planes to classify at once: one on a CPU; on a GPU what its memory holds beside the forest and the
-        slabs of the other threads, measured on the first plane."""
-        if not self.device.has_own_memory or self.bytes_per_plane is None:
+        """How many planes to classify at once: one on a CPU, or some where features look across planes; on a GPU what
+        its memory holds beside the forest and the slabs of the other threads, measured on the first plane."""
+        if not self.device.has_own_memory:
+            most = self._slab or CPU_SLAB
+            return 1 if self._plane_pixels is None else min(most, slab_on_cpu(self.blocks, self._plane_pixels))
+        if self.bytes_per_plane is None:
             return 1
         if self._slab is None:
-            budget = MEMORY_SHARE * ((self.device.free_memory() or 0) + self.bytes_per_plane * n_threads)
+            of_all = (self.bytes_per_plane + self._halo_bytes) * n_threads
+            budget = MEMORY_SHARE * ((self.device.free_memory() or 0) + of_all)
             if self.memory_limit is not None:
                 shared = 0 if self._shared is None else self._shared.shared_bytes
                 budget = min(budget / MEMORY_SHARE, self.memory_limit - shared)
-            self._slab = max(1, min(MAX_SLAB, int(budget) // (self.bytes_per_plane * n_threads)))
+            of_thread = int(budget) // n_threads - self._halo_bytes
+            self._slab = max(1, min(MAX_SLAB, of_thread // self.bytes_per_plane))
         return self._slab
 
     def limit_slab(self, n_planes: int) -> None:
@@ -193,11 +255,18 @@ class Classifier:
         return mine.arrays
 
     def _cached_features(
-        self, engine: FeatureEngine, planes: Planes, *, cache: FeatureCache, timings: dict[str, float] | None
+        self,
+        engine: FeatureEngine,
+        planes: Planes,
+        place: Place,
+        *,
+        cache: FeatureCache,
+        timings: dict[str, float] | None,
     ) -> Array:
-        features = np.empty((self._forest.n_features, len(planes), *planes[0].shape), dtype=np.float32)
+        features = np.empty((self._forest.n_features, 1, *planes[0].shape), dtype=np.float32)
+        slab = PreparedSlab([PreparedPlane(image) for image in planes], place)
         start = 0
-        for _, channels in block_values(engine, planes[0], cache=cache, timings=timings):
+        for _, channels in block_values(engine, slab, cache=cache, timings=timings):
             features[start : start + len(channels), 0] = channels
             start += len(channels)
         return engine.device.array(features)

@@ -11,12 +11,19 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.classification.backoff import SlabClassifier
-from gpu_tomoclass.classification.on_device import MAX_SLAB, MEMORY_SHARE, Classifier
+from gpu_tomoclass.classification.on_device import (
+    MAX_SLAB,
+    MEMORY_SHARE,
+    Classifier,
+    side_by_side,
+    slab_on_cpu,
+    used_blocks,
+)
 from gpu_tomoclass.classification.pipeline import AHEAD, Pipeline
 from gpu_tomoclass.classification.slab import Wanted
 from gpu_tomoclass.device import Device, DryDevice, available_bytes, resident_bytes
 from gpu_tomoclass.errors import ResourceError
-from gpu_tomoclass.features import prepare_plane
+from gpu_tomoclass.features import CUBES, Aspect, Place, PreparedSlab, aspect_of, halo, prepare_slab
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.outputs import free_bytes, size_text
 from gpu_tomoclass.volumes import Volume
@@ -91,23 +98,38 @@ class Plan:
         return {**vars(self), "warnings": list(self.warnings), "seconds": self.seconds}
 
 
-def thread_memory(model: Model, device_name: str, shape: tuple[int, int], *, wanted: Wanted) -> ThreadMemory:
-    """What threads allocate for planes (ny, nx), from a dry run of the real code."""
+def thread_memory(
+    model: Model,
+    device_name: str,
+    shape: tuple[int, int],
+    *,
+    wanted: Wanted,
+    depth: int | None = None,
+    aspect: Aspect = CUBES,
+) -> ThreadMemory:
+    """What threads allocate for planes (ny, nx) of a volume of ``depth`` planes, from a dry run of the real code."""
+    reach = halo(used_blocks(model), aspect)
+    depth = 2 * reach + 2 if depth is None else depth
     n_classes = len(model.classes)
     n_pixels = shape[0] * shape[1]
     want_probabilities = bool(wanted.probabilities or wanted.uncertainty)
     # Beside the arrays of the device: labels and their copy, and what is made of the probabilities.
     host = n_pixels * (2 + (8 * n_classes if want_probabilities else 0))
     if device_name == "numpy":
-        return ThreadMemory(0, 0, n_pixels * (model.bank.bytes_per_pixel + 8 * n_classes) + host)
+        per_plane = n_pixels * model.bank.bytes_per_pixel
+        of_halo = per_plane - 4 * n_pixels * model.bank.n_channels
+        return ThreadMemory(0, min(2 * reach, depth) * of_halo, per_plane + 8 * n_pixels * n_classes + host)
     shared, allocated, pinned = 0, [], []
     for n_planes in (1, 2):
         device = DryDevice(device_name)
         classifier = Classifier(model, device)
         classifier.prepare()
         shared = device.n_bytes
-        planes = np.empty((n_planes, *shape), np.float32)
-        classifier.classify(planes, want_probabilities=want_probabilities)
+        start = max(0, min(reach, (depth - n_planes) // 2))
+        deep = max(depth, n_planes)
+        place = Place.with_halo(start, start + n_planes, depth=deep, halo=reach, aspect=aspect)
+        planes = np.empty((place.n_planes, *shape), np.float32)
+        classifier.classify(planes, place=place, want_probabilities=want_probabilities)
         allocated.append(device.n_bytes - shared)
         pinned.append(device.n_pinned)
     per_plane = allocated[1] - allocated[0]
@@ -117,12 +139,16 @@ def thread_memory(model: Model, device_name: str, shape: tuple[int, int], *, wan
     return ThreadMemory(shared, fixed, per_plane, host + PINNED * pinned[0])
 
 
-def in_flight_bytes(volume: Volume, *, n_threads: int, slab_planes: int, n_classes: int, wanted: Wanted) -> int:
-    """Host memory of what is read, waits, is computed and is written at the same time."""
+def in_flight_bytes(
+    volume: Volume, *, n_threads: int, slab_planes: int, n_classes: int, wanted: Wanted, reach: int = 0
+) -> int:
+    """Host memory of what is read, waits, is computed and is written at the same time; slabs share their halos of
+    ``reach`` planes."""
     n_pixels = volume.shape[1] * volume.shape[2] * slab_planes
     given = n_pixels * (4 + volume.dtype.itemsize)
     made = n_pixels * _product_bytes(n_classes, wanted)
-    return given * (AHEAD + 1 + n_threads) + made * (AHEAD + 1 + n_threads)
+    halos = 4 * volume.shape[1] * volume.shape[2] * min(2 * reach, volume.shape[0])
+    return (given + made) * (AHEAD + 1 + n_threads) + halos
 
 
 def _product_bytes(n_classes: int, wanted: Wanted) -> int:
@@ -172,10 +198,12 @@ def make_plan(
     fits_volume(model, volume, force=force)
     wanted = wanted or Wanted()
     n_planes = volume.shape[0] if n_planes is None else n_planes
-    plane_device, n_threads = device.side_by_side() if n_planes > 1 else (device, 1)
+    blocks, aspect = used_blocks(model), aspect_of(volume.voxel_size)
+    reach = halo(blocks, aspect)
+    plane_device, n_threads = side_by_side(device, blocks) if n_planes > 1 else (device, 1)
     n_threads = min(n_threads, n_planes)
-    memory = thread_memory(model, device.name, volume.shape[1:], wanted=wanted)
-    slab = slab_planes or 1
+    memory = thread_memory(model, device.name, volume.shape[1:], wanted=wanted, depth=volume.shape[0], aspect=aspect)
+    slab = slab_planes or min(n_planes, 1 if device.has_own_memory else slab_on_cpu(blocks, _plane_pixels(volume)))
     free_on_device = device.free_memory() if device.has_own_memory else None
     if slab_planes is None and free_on_device is not None:
         room = (MEMORY_SHARE * free_on_device - memory.shared) / n_threads - memory.fixed
@@ -184,7 +212,9 @@ def make_plan(
         n_threads = 1  # as the run will find out
     on_device = memory.bytes(slab, n_threads=n_threads)
     process = (resident_bytes() or PROCESS_BYTES) + WORK_BYTES
-    flight = in_flight_bytes(volume, n_threads=n_threads, slab_planes=slab, n_classes=len(model.classes), wanted=wanted)
+    flight = in_flight_bytes(
+        volume, n_threads=n_threads, slab_planes=slab, n_classes=len(model.classes), wanted=wanted, reach=reach
+    )
     host = process + flight + (n_threads * slab * memory.host_per_plane if device.has_own_memory else on_device)
     disk = _disk_bytes(volume, n_planes=n_planes, n_classes=len(model.classes), wanted=wanted, output=output)
     return Plan(
@@ -210,21 +240,55 @@ def threads_within(limit: int, volume: Volume, model: Model, device: Device, *, 
     ResourceError
         If not even one does.
     """
-    memory = thread_memory(model, device.name, volume.shape[1:], wanted=wanted)
-    n_classes, process = len(model.classes), (resident_bytes() or PROCESS_BYTES) + WORK_BYTES
     _, most = device.side_by_side()
-
-    def needed(n_threads: int) -> int:
-        flight = in_flight_bytes(volume, n_threads=n_threads, slab_planes=1, n_classes=n_classes, wanted=wanted)
-        return process + flight + memory.bytes(1, n_threads=n_threads)
-
-    fitting = [n for n in range(1, most + 1) if needed(n) <= limit]
+    slabs_at_once = side_by_side(device, used_blocks(model))[1]
+    needed = _Needed(volume, model, device, wanted)
+    fitting = [n for n in range(1, slabs_at_once + 1) if needed(n, 1) <= limit]
     if not fitting:
         raise ResourceError(
-            f"one thread needs {size_text(needed(1))} of memory, the limit is {size_text(limit)}",
+            f"one thread needs {size_text(needed(1, 1))} of memory, the limit is {size_text(limit)}",
             do="raise --memory-limit, or train with fewer features",
         )
-    return fitting[-1]
+    return fitting[-1] if slabs_at_once == most else most
+
+
+def slab_within(limit: int, volume: Volume, model: Model, device: Device, wanted: Wanted) -> int:
+    """How many planes at once keep one thread of a CPU device within ``limit`` bytes; at least one."""
+    n_planes = slab_on_cpu(used_blocks(model), _plane_pixels(volume))
+    if n_planes == 1:
+        return 1
+    needed = _Needed(volume, model, device, wanted)
+    while n_planes > 1 and needed(1, n_planes) > limit:
+        n_planes -= 1
+    return n_planes
+
+
+class _Needed:
+    """Bytes that the process takes, by the number of threads and of planes that each has at once."""
+
+    def __init__(self, volume: Volume, model: Model, device: Device, wanted: Wanted) -> None:
+        aspect = aspect_of(volume.voxel_size)
+        self._reach = halo(used_blocks(model), aspect)
+        self._memory = thread_memory(
+            model, device.name, volume.shape[1:], wanted=wanted, depth=volume.shape[0], aspect=aspect
+        )
+        self._volume, self._n_classes, self._wanted = volume, len(model.classes), wanted
+        self._process = (resident_bytes() or PROCESS_BYTES) + WORK_BYTES
+
+    def __call__(self, n_threads: int, n_planes: int) -> int:
+        flight = in_flight_bytes(
+            self._volume,
+            n_threads=n_threads,
+            slab_planes=n_planes,
+            n_classes=self._n_classes,
+            wanted=self._wanted,
+            reach=self._reach,
+        )
+        return self._process + flight + self._memory.bytes(n_planes, n_threads=n_threads)
+
+
+def _plane_pixels(volume: Volume) -> int:
+    return volume.shape[1] * volume.shape[2]
 
 
 def _disk_bytes(
@@ -258,15 +322,21 @@ def _warnings(
 def _measured(volume: Volume, model: Model, device: Device, wanted: Wanted, *, n_threads: int, slab: int) -> float:
     """Wall seconds per plane: some slabs through the pipeline, the first of each thread not counted (it allocates)."""
     classifier = SlabClassifier(model, device, wanted=wanted, n_threads=n_threads)
-    z = volume.shape[0] // 2
-    plane = prepare_plane(volume, z, scale=model.intensity, nan="fill")
-    classifier.classify(0, [plane], {})  # compiles
+    reach = classifier.classifier.halo(aspect_of(volume.voxel_size))
+    start = max(0, (volume.shape[0] - slab) // 2)
+    if reach:
+        stop = min(start + slab, volume.shape[0])
+        prepared = prepare_slab(volume, start, stop, halo=reach, scale=model.intensity, nan="fill")
+    else:  # a plane again and again
+        plane = prepare_slab(volume, volume.shape[0] // 2, volume.shape[0] // 2 + 1, scale=model.intensity, nan="fill")
+        prepared = PreparedSlab(list(plane.planes) * slab, Place.whole(slab))
+    classifier.classify(0, prepared, {})  # compiles
     n_counted = 2 * n_threads
     finished: list[float] = []
     Pipeline(
-        lambda: ([plane] * slab for _ in range(n_threads + n_counted)),
-        lambda planes: classifier.classify(0, planes, {}),
+        lambda: (prepared for _ in range(n_threads + n_counted)),
+        lambda given: classifier.classify(0, given, {}),
         lambda slabs: finished.append(time.perf_counter()),
         workers=n_threads,
     ).run()
-    return (finished[-1] - finished[n_threads - 1]) / (n_counted * slab)
+    return (finished[-1] - finished[n_threads - 1]) / (n_counted * prepared.place.n_wanted)

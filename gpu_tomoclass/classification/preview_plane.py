@@ -10,7 +10,7 @@ import numpy as np
 from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.features import FeatureCache, prepare_plane
+from gpu_tomoclass.features import FeatureCache, aspect_of, prepare_slab
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.volumes import Volume
 
@@ -64,8 +64,11 @@ def preview(
         raise UsageError(f"there is no plane {plane}, only 0 to {volume.shape[0] - 1}", where=volume.path)
     notes = [*volume.notes, *fits_volume(model, volume, force=force)]
     classifier = Classifier(model, choose_device() if device is None else device)
-    prepared = prepare_plane(volume, plane, scale=model.intensity, nan=nan)
-    slab, probabilities = classifier.classify(prepared.image[np.newaxis], want_probabilities=True, cache=cache)
+    halo = classifier.halo(aspect_of(volume.voxel_size))
+    prepared = prepare_slab(volume, plane, plane + 1, halo=halo, scale=model.intensity, nan=nan)
+    slab, probabilities = classifier.classify(
+        prepared.images, place=prepared.place, want_probabilities=True, cache=cache
+    )
     assert probabilities is not None  # they were asked for
     labels, best = slab[0], np.sort(probabilities[:, 0], axis=0)
     return Preview(

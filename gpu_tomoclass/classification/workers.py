@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from gpu_tomoclass.classification.backoff import SlabClassifier
+from gpu_tomoclass.classification.on_device import side_by_side, used_blocks
 from gpu_tomoclass.classification.pipeline import Pipeline, StageSeconds
+from gpu_tomoclass.classification.plan import slab_within
 from gpu_tomoclass.classification.slab import Slab, Wanted
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.device import Device
-from gpu_tomoclass.features import IntensityScale, PreparedPlane, prepare_plane
+from gpu_tomoclass.features import Aspect, IntensityScale, PreparedPlane, PreparedSlab, aspect_of, prepare_slab
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.volumes import Volume
 
@@ -33,7 +35,7 @@ class Work:
     wanted : Wanted
     scale : IntensityScale
     nan : str
-        See :func:`gpu_tomoclass.features.prepare.prepare_plane`.
+        See :func:`gpu_tomoclass.features.prepare.prepare_slab`.
     first : int
         The plane of the volume that is plane 0 of the output.
     slab_planes, memory_limit : int, optional
@@ -49,10 +51,22 @@ class Work:
     slab_planes: int | None = None
     memory_limit: int | None = None
 
-    def prepared(self, start: int, stop: int) -> list[PreparedPlane]:
-        """Planes of the output, read and prepared."""
-        planes = range(self.first + start, self.first + stop)
-        return [prepare_plane(self.volume, z, scale=self.scale, nan=self.nan) for z in planes]
+    def prepared(
+        self, start: int, stop: int, *, halo: int = 0, held: MutableMapping[int, PreparedPlane] | None = None
+    ) -> PreparedSlab:
+        """Planes of the output, read and prepared, with a halo; see
+        :func:`gpu_tomoclass.features.prepare.prepare_slab`."""
+        first, last = self.first + start, self.first + stop
+        return prepare_slab(self.volume, first, last, halo=halo, scale=self.scale, nan=self.nan, held=held)
+
+    @property
+    def plane_pixels(self) -> int:
+        return self.volume.shape[1] * self.volume.shape[2]
+
+    @property
+    def aspect(self) -> Aspect:
+        """Of the volume's voxels."""
+        return aspect_of(self.volume.voxel_size)
 
 
 class PlaneWorkers(ABC):
@@ -105,7 +119,7 @@ class ThreadWorkers(PlaneWorkers):
         n_todo = int((~staging.done).sum())
         thread_device, self.n_threads = device, 1
         if n_todo > 1:  # planes side by side; a single one has all threads to itself
-            thread_device, n_threads = device.side_by_side()
+            thread_device, n_threads = side_by_side(device, used_blocks(work.model))
             self.n_threads = min(n_threads, n_todo)
         self._slabs = SlabClassifier(
             work.model,
@@ -114,16 +128,23 @@ class ThreadWorkers(PlaneWorkers):
             n_threads=self.n_threads,
             fixed_slab=work.slab_planes,
             memory_limit=work.memory_limit,
+            plane_pixels=work.plane_pixels,
         )
+        if work.memory_limit is not None and not device.has_own_memory:
+            self._slabs.classifier.limit_slab(
+                slab_within(work.memory_limit, work.volume, work.model, device, work.wanted)
+            )
+        self._halo = self._slabs.classifier.halo(work.aspect)
         self.notes = self._slabs.notes
         self._timings_lock = threading.Lock()
 
     def run(self, todo: np.ndarray, *, finished: Finished, should_stop: Callable[[], bool]) -> None:
-        def read() -> Iterator[tuple[int, list[PreparedPlane]]]:
+        def read() -> Iterator[tuple[int, PreparedSlab]]:
             i = 0
+            held: dict[int, PreparedPlane] = {}  # halos overlap
             while i < todo.size:
                 start, stop = next_run(todo, i, most=self._slabs.slab_planes())
-                yield start, self.work.prepared(start, stop)
+                yield start, self.work.prepared(start, stop, halo=self._halo, held=held)
                 i += stop - start
 
         def write(slabs: list[Slab]) -> None:
@@ -135,7 +156,7 @@ class ThreadWorkers(PlaneWorkers):
         self.seconds = pipeline.seconds
         pipeline.run()
 
-    def _compute(self, item: tuple[int, list[PreparedPlane]]) -> list[Slab]:
+    def _compute(self, item: tuple[int, PreparedSlab]) -> list[Slab]:
         seconds: dict[str, float] = {}
         slabs = self._slabs.classify(*item, seconds)
         with self._timings_lock:

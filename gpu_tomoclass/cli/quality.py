@@ -135,9 +135,15 @@ def select_features(
     bank's. Prints the --features to use. The same options as for train.
     """
     from gpu_tomoclass.device import worker_count
-    from gpu_tomoclass.features import prepare_plane
     from gpu_tomoclass.labels import check_picture_target, save_figure
-    from gpu_tomoclass.training import collect_rows, measure_costs, measure_together, select_families, trade_off_figure
+    from gpu_tomoclass.training import (
+        collect_rows,
+        measure_costs,
+        measure_together,
+        select_families,
+        slab_to_time,
+        trade_off_figure,
+    )
 
     if output is not None:
         check_picture_target(output, overwrite=overwrite)
@@ -145,7 +151,7 @@ def select_features(
         with progress("features", quiet=quiet) as advance:
             rows = collect_rows(marked, progress=advance, **settings)
         source, annotation = marked[0]
-        plane = prepare_plane(source, int(annotation.z[0]), scale=rows.scale, nan=settings["nan"]).image
+        plane = slab_to_time(rows.bank, source, int(annotation.z[0]), scale=rows.scale, nan=settings["nan"])
         costs = measure_costs(rows.bank, plane, device=settings["device"])
         with progress("selection", quiet=quiet, unit="candidates") as advance:
             result = select_families(

@@ -1,33 +1,42 @@
-from .bank import DEFINITION_VERSION, FEATURE_SETS, FeatureBank, FeatureBlock
+from .bank import DEFINITION_VERSION, FEATURE_SETS, FeatureBank, FeatureBlock, halo
 from .cache import FeatureCache, block_values, default_cache_folder
 from .channel_names import check_grey_planes, image_kind
 from .engine import FeatureEngine, accelerated_family
-from .families import FAMILIES, ORIGINAL
+from .families import FAMILIES, ORIGINAL, PLANE_FAMILIES
 from .hessian_formula import formula_of_relation, formula_of_table
 from .inspection import write_features
 from .intensity import INTENSITY_MODES, NAN_POLICIES, IntensityScale
-from .prepare import PreparedPlane, prepare_plane
+from .place import Place, aspect_of
+from .prepare import PreparedPlane, PreparedSlab, prepare_slab
+from .reference.volume_source import CUBES, Aspect
 
 __all__ = [
+    "CUBES",
     "DEFINITION_VERSION",
     "FAMILIES",
     "FEATURE_SETS",
     "INTENSITY_MODES",
     "NAN_POLICIES",
     "ORIGINAL",
+    "PLANE_FAMILIES",
+    "Aspect",
     "FeatureBank",
     "FeatureBlock",
     "FeatureCache",
     "FeatureEngine",
     "IntensityScale",
+    "Place",
     "PreparedPlane",
+    "PreparedSlab",
     "accelerated_family",
+    "aspect_of",
     "block_values",
     "check_grey_planes",
     "default_cache_folder",
     "formula_of_relation",
     "formula_of_table",
+    "halo",
     "image_kind",
-    "prepare_plane",
+    "prepare_slab",
     "write_features",
 ]

@@ -17,17 +17,11 @@ import numpy as np
 
 from gpu_tomoclass.errors import ModelError, UsageError
 from gpu_tomoclass.features.channel_names import implied_settings
-from gpu_tomoclass.features.families import (
-    FAMILIES,
-    FEATURE_SETS,
-    ORIGINAL,
-    SIGMA_LIMITS,
-    Family,
-    Request,
-    number,
-    single,
-)
+from gpu_tomoclass.features.families import FAMILIES, FEATURE_SETS, ORIGINAL
+from gpu_tomoclass.features.family import SIGMA_LIMITS, Family, Request, number, single
+from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.source import FeatureSource
+from gpu_tomoclass.features.reference.volume_source import CUBES, Aspect, VolumeSource
 
 __all__ = ["DEFINITION_VERSION", "FAMILIES", "FEATURE_SETS", "Family", "FeatureBank", "FeatureBlock"]
 
@@ -39,6 +33,7 @@ DEFINITION_VERSION = 2
 
 PATCH_LIMITS = (3, 255)
 HESSIANS = ("current", "legacy")
+SIGMA_MAX = {2: 16.0, 3: 8.0}  # by the dimensions of the families: TWS's own defaults
 SOURCE_BYTES = 4 + 2  # per pixel: the plane as float32 and as bytes, by its own and by the display range
 
 
@@ -80,9 +75,18 @@ class FeatureBlock:
         return "-".join([self.family, *(f"{name}{_key_text(value)}" for name, value in self.parameters)])
 
     @property
+    def dimensions(self) -> int:
+        """2, or 3 if the filter looks across planes."""
+        return _row(self.family).dimensions
+
+    def reaches(self, aspect: Aspect = CUBES) -> tuple[int, int, int]:
+        """Largest distances in voxels along z, y, x over which the filter itself looks."""
+        return _row(self.family).reaches(aspect, dict(self.parameters))
+
+    @property
     def reach(self) -> int:
-        """Largest distance in pixels over which the filter itself looks."""
-        return _row(self.family).reach(**dict(self.parameters))
+        """Largest distance in pixels along x over which the filter itself looks."""
+        return self.reaches()[2]
 
     @property
     def definition_version(self) -> int:
@@ -95,10 +99,21 @@ class FeatureBlock:
         return None if _row(self.family).whole_plane else self.reach
 
 
+def halo(blocks: Iterable[FeatureBlock], aspect: Aspect = CUBES) -> int:
+    """How many planes on both sides of a plane these blocks look at."""
+    return max((block.reaches(aspect)[0] for block in blocks), default=0)
+
+
 def _key_text(value: float | int | tuple[float, ...]) -> str:
     if isinstance(value, tuple):
         return "_".join(number(v) for v in value)
     return str(value) if isinstance(value, int) else number(value)
+
+
+def volume_source(planes: np.ndarray, place: Place) -> VolumeSource:
+    """Planes (nz, ny, nx) at their place, for the reference of families that look across planes."""
+    core = place.start, place.stop
+    return VolumeSource(planes, first=place.first, depth=place.depth, core=core, aspect=place.aspect)
 
 
 @dataclass(frozen=True)
@@ -159,7 +174,7 @@ class FeatureBank:
         features: str | Sequence[str] = "paper",
         *,
         sigma_min: float = 1.0,
-        sigma_max: float = 16.0,
+        sigma_max: float | None = None,
         sigmas: Mapping[str, Sequence[float]] | None = None,
         membrane_thickness: int = 1,
         membrane_patch: int = 19,
@@ -170,9 +185,10 @@ class FeatureBank:
         Parameters
         ----------
         features : str or sequence of str
-            A name of :data:`FEATURE_SETS`, or family names in any order.
+            Names of :data:`FEATURE_SETS` and of families, in any order.
         sigma_min, sigma_max : float
-            TWS's sigma range in pixels. Sobel_filter and Hessian also get sigma 0 (no blur) if sigma_min < 2. Families
+            TWS's sigma range in pixels; the largest is by default TWS's: 16, or 8 for families that look across planes.
+            Sobel_filter and Hessian also get sigma 0 (no blur) if sigma_min < 2. Families
             that need whole pixels cut the fraction off, and leave out what is less than 1.
         sigmas : mapping of str to sequence of float, optional
             Explicit sigmas for some families, instead of that range. 0 where the family has it.
@@ -184,7 +200,8 @@ class FeatureBank:
         UsageError
             If anything asked for is not possible.
         """
-        names = list(FEATURE_SETS.get(features, (features,)) if isinstance(features, str) else features)
+        given_names = [features] if isinstance(features, str) else features
+        names = [family for name in given_names for family in FEATURE_SETS.get(name, (name,))]
         unknown = [name for name in names if name not in FAMILIES]
         if unknown or not names:
             what = f"unknown features {', '.join(map(repr, unknown))}" if unknown else "no features chosen"
@@ -198,7 +215,11 @@ class FeatureBank:
                 do=f"give sigmas for some of {', '.join(chosen)}",
             )
         families = tuple(name for name in FAMILIES if name in names)
-        ranges = {name: FAMILIES[name].sigmas_in_range(sigma_min, sigma_max) for name in families if name not in given}
+        ranges = {}
+        for name in families:
+            if name not in given:
+                most = max(sigma_min, SIGMA_MAX[FAMILIES[name].dimensions]) if sigma_max is None else sigma_max
+                ranges[name] = FAMILIES[name].sigmas_in_range(sigma_min, most)
         lists = {name: FAMILIES[name].sigmas_given(values) for name, values in given.items()}
         return cls(
             families,
@@ -214,13 +235,8 @@ class FeatureBank:
 
     @cached_property
     def blocks(self) -> tuple[FeatureBlock, ...]:
-        """All blocks in channel order, that of TWS's multi-threaded code."""
-        chosen = [FAMILIES[name] for name in self.families]
-        middle = sorted({s for row in chosen if row.place == "middle" for s in self.sigmas_of(row.name)})
-        order = [(ORIGINAL, 0.0)]
-        order += [(row, s) for row in chosen if row.place == "first" for s in self.sigmas_of(row.name) or (0.0,)]
-        order += [(row, s) for s in middle for row in chosen if row.place == "middle" and s in self.sigmas_of(row.name)]
-        order += [(row, s) for row in chosen if row.place == "last" for s in self.sigmas_of(row.name) or (0.0,)]
+        """All blocks in channel order, that of TWS's multi-threaded code; those across planes come last."""
+        order = [(ORIGINAL, 0.0), *self._order(2), *self._order(3)]
         blocks: list[FeatureBlock] = []
         start = 0
         for row, sigma in order:
@@ -234,6 +250,20 @@ class FeatureBank:
                 blocks.append(FeatureBlock(row.name, at, tuple(parameters.items()), channels, start, stop))
                 start = stop
         return tuple(blocks)
+
+    def _order(self, dimensions: int) -> list[tuple[Family, float]]:
+        """Families of so many dimensions with their sigmas, as TWS orders them."""
+        chosen = [FAMILIES[name] for name in self.families if FAMILIES[name].dimensions == dimensions]
+        middle = sorted({s for row in chosen if row.place == "middle" for s in self.sigmas_of(row.name)})
+        order = [(row, s) for row in chosen if row.place == "first" for s in self.sigmas_of(row.name) or (0.0,)]
+        order += [(row, s) for s in middle for row in chosen if row.place == "middle" and s in self.sigmas_of(row.name)]
+        order += [(row, s) for row in chosen if row.place == "last" for s in self.sigmas_of(row.name) or (0.0,)]
+        return order
+
+    @property
+    def dimensions(self) -> frozenset[int]:
+        """2 if it has families of planes, 3 if it has families that look across planes."""
+        return frozenset(FAMILIES[name].dimensions for name in self.families)
 
     @cached_property
     def channels(self) -> tuple[str, ...]:
@@ -285,6 +315,48 @@ class FeatureBank:
             raise UsageError(f"the feature bank has no channels {unknown}")
         return tuple(block for block in self.blocks if wanted.intersection(block.channels))
 
+    def z_reach(self, aspect: Aspect = CUBES) -> int:
+        """How many planes on both sides of a plane its features look at; 0 if none looks across planes."""
+        return halo(self.blocks, aspect)
+
+    def compute_volume(
+        self,
+        planes: np.ndarray,
+        *,
+        place: Place | None = None,
+        aspect: Aspect = CUBES,
+        display_range: tuple[float, float] | None = None,
+    ) -> np.ndarray:
+        """The channels of planes of a volume.
+
+        Parameters
+        ----------
+        planes : ndarray
+            (nz, ny, nx), any integer or float dtype, finite.
+        place : Place, optional
+            Where they lie in the volume, and which of them are wanted; default: they are the volume.
+        aspect : (float, float, float)
+            Of its voxels, without a place; see :func:`gpu_tomoclass.features.place.aspect_of`.
+        display_range : (float, float), optional
+            See :class:`~gpu_tomoclass.features.reference.source.FeatureSource`.
+
+        Returns
+        -------
+        ndarray
+            (n_channels, planes that are wanted, ny, nx) float32.
+        """
+        place = Place.whole(len(planes), aspect=aspect) if place is None else place
+        out = np.empty((self.n_channels, place.n_wanted, *planes.shape[1:]), np.float32)
+        by_plane = [FeatureSource(plane, display_range=display_range) for plane in planes[place.wanted]]
+        volume = volume_source(planes, place)
+        for block in self.blocks:
+            if block.dimensions == 3:
+                out[block.start : block.stop] = _row(block.family).compute(volume, dict(block.parameters))
+            else:
+                for z, source in enumerate(by_plane):
+                    out[block.start : block.stop, z] = self.compute_block(source, block)
+        return out
+
     def compute_block(self, source: FeatureSource, block: FeatureBlock) -> np.ndarray:
         """The channels of one block: (n, ny, nx) float32, maybe read-only."""
         return _row(block.family).compute(source, dict(block.parameters))
@@ -298,7 +370,7 @@ class FeatureBank:
         timings: MutableMapping[str, float] | None = None,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The channels of one plane.
+        """The channels of one plane; :meth:`compute_volume` has those that look across planes.
 
         Parameters
         ----------
@@ -318,8 +390,11 @@ class FeatureBank:
         ndarray
             (n_channels, ny, nx) float32.
         """
-        source = FeatureSource(plane, display_range=display_range)
         blocks = self.blocks if blocks is None else blocks
+        across = [block.family for block in blocks if block.dimensions == 3]
+        if across:
+            raise UsageError(f"{across[0]} looks across planes", do="give compute_volume a volume")
+        source = FeatureSource(plane, display_range=display_range)
         shape = (sum(len(block.channels) for block in blocks), *source.shape)
         if out is None:
             out = np.empty(shape, dtype=np.float32)

@@ -1,8 +1,9 @@
 """Computed features on disk, so that retraining with more strokes costs seconds.
 
-The key is the content: a hash of the prepared plane, the definition version, the device and the block's own key. A
-changed file, scale or parameter is another key, so nothing can go stale; the least recently used entries leave when the
-folder is full. Devices have entries of their own because the last bit of some channels may differ between them.
+The key is the content: a hash of the prepared plane and of the others that the block looks at, the definition version,
+the device and the block's own key. A changed file, scale or parameter is another key, so nothing can go stale; the
+least recently used entries leave when the folder is full. Devices have entries of their own because the last bit of
+some channels may differ between them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.features.bank import DEFINITION_VERSION, FeatureBlock
+from gpu_tomoclass.features.bank import DEFINITION_VERSION, FeatureBlock, halo
 from gpu_tomoclass.features.engine import FeatureEngine
+from gpu_tomoclass.features.place import Place
+from gpu_tomoclass.features.prepare import PreparedPlane, PreparedSlab
 
 DEFAULT_LIMIT = 20 * 2**30
 KEEP_FREE = 2 * 2**30  # a cache must never be what fills a disk
@@ -128,7 +131,7 @@ class FeatureCache:
 
 def block_values(
     engine: FeatureEngine,
-    image: np.ndarray,
+    slab: PreparedSlab | np.ndarray,
     *,
     cache: FeatureCache | None = None,
     timings: dict[str, float] | None = None,
@@ -139,21 +142,29 @@ def block_values(
     ----------
     engine : FeatureEngine
         What is not in the cache is computed by it, all at once; the values are valid until its next slab.
-    image : numpy.ndarray
-        A prepared plane (ny, nx), float32.
+    slab : PreparedSlab or numpy.ndarray
+        Of one wanted plane; or a prepared plane (ny, nx), float32, that is a volume of its own.
     cache : FeatureCache, optional
         Asked first and given what was computed.
     timings : dict, optional
         Seconds per family are added for what was computed.
     """
-    key = cache.plane_key(image, device=engine.device.name) if cache is not None else ""
-    found = {block: cache.get(key, block) if cache is not None else None for block in engine.blocks}
+    if isinstance(slab, np.ndarray):
+        slab = PreparedSlab([PreparedPlane(slab)], Place.whole(1))
+    shape = slab.planes[0].image.shape
+    keys: dict[FeatureBlock, str] = {}
+    if cache is not None:
+        of_slab = _SlabKeys(cache, slab, device=engine.device.name)
+        keys = {block: of_slab.key(block) for block in engine.blocks}
+    found = {block: cache.get(keys[block], block) if cache is not None else None for block in engine.blocks}
     missing = [block for block, values in found.items() if values is None]
-    computed = np.empty((0, *image.shape), np.float32)
+    computed = np.empty((0, *shape), np.float32)
     if missing:
+        needed = slab.part(slab.place.start, slab.place.stop, halo=halo(missing, slab.place.aspect))
         watch = engine.device.stopwatch()
         watch.start()
-        computed = engine.device.numpy(engine.compute(image[np.newaxis], blocks=missing, watch=watch))[:, 0]
+        channels = engine.compute(needed.images, place=needed.place, blocks=missing, watch=watch)
+        computed = engine.device.numpy(channels)[:, 0]
         if timings is not None:
             watch.add_to(timings)
     start = 0
@@ -162,5 +173,31 @@ def block_values(
             values = computed[start : start + len(block.channels)]
             start += len(block.channels)
             if cache is not None:
-                cache.put(key, block, values)
+                cache.put(keys[block], block, values)
         yield block, values
+
+
+class _SlabKeys:
+    """Keys of blocks on the one wanted plane of a slab: the content of all planes that they look at."""
+
+    def __init__(self, cache: FeatureCache, slab: PreparedSlab, *, device: str) -> None:
+        self._cache, self._slab, self._device = cache, slab, device
+        self._of_plane: dict[int, str] = {}
+
+    def key(self, block: FeatureBlock) -> str:
+        place = self._slab.place
+        reach = block.reaches(place.aspect)[0]
+        if block.dimensions == 2:
+            return self._plane(place.start)
+        part = place.part(place.start, place.stop, halo=reach)
+        planes = [self._plane(z) for z in range(part.first, part.first + part.n_planes)]
+        # Kernels are cut to the depth of a volume that is not deeper than they are long.
+        depth = min(place.depth, 2 * reach + 2)
+        text = f"{place.start - part.first}/{depth}/{place.aspect}/{' '.join(planes)}"
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def _plane(self, z: int) -> str:
+        if z not in self._of_plane:
+            image = self._slab.planes[z - self._slab.place.first].image
+            self._of_plane[z] = self._cache.plane_key(image, device=self._device)
+        return self._of_plane[z]

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpu_tomoclass.errors import ModelError
-from gpu_tomoclass.features.families import FAMILIES, SIGMA_LIMITS, Family, Request, single
+from gpu_tomoclass.features.families import FAMILIES
+from gpu_tomoclass.features.family import SIGMA_LIMITS, Family, Request, single
 
 # Families that only one kind of TWS's features has; the rest of a name is numbers.
 ONLY_3D = re.compile(

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from gpu_tomoclass.device import Array, Device, Planes, Stopwatch, Workspace
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
-from gpu_tomoclass.features.bank import FeatureBlock
+from gpu_tomoclass.features.bank import FeatureBlock, volume_source
 from gpu_tomoclass.features.families import FAMILIES, ORIGINAL
+from gpu_tomoclass.features.family import Family
+from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.source import FeatureSource
+from gpu_tomoclass.features.reference.volume_source import VolumeSource
 
 TO_DEVICE = "host to device"  # a lap, where arrays must be moved
-Accelerated = Callable[[DeviceSource, Sequence[BlockRequest]], None]
+Accelerated = Callable[[Any, Sequence[BlockRequest]], None]  # the source: of planes, or of a slab with its halo
 
 
 class FeatureEngine:
@@ -39,6 +44,7 @@ class FeatureEngine:
         self,
         planes: Planes,
         *,
+        place: Place | None = None,
         blocks: Sequence[FeatureBlock] | None = None,
         display_range: tuple[float, float] | None = None,
         watch: Stopwatch | None = None,
@@ -49,6 +55,8 @@ class FeatureEngine:
         ----------
         planes : numpy.ndarray or sequence of numpy.ndarray
             (nz, ny, nx) float32, or nz times (ny, nx), prepared.
+        place : Place, optional
+            Where they lie in the volume, and which of them are wanted; default: they are the volume.
         blocks : sequence of FeatureBlock, optional
             Compute these instead of all.
         display_range : (float, float), optional
@@ -60,27 +68,32 @@ class FeatureEngine:
         Returns
         -------
         array on the device
-            (n_channels, nz, ny, nx) float32. The next call overwrites it.
+            (n_channels, planes that are wanted, ny, nx) float32. The next call overwrites it.
         """
+        place = Place.whole(len(planes)) if place is None else place
         blocks = self.blocks if blocks is None else blocks
         n_channels = sum(len(block.channels) for block in blocks)
-        out = self.workspace.array("features", (n_channels, len(planes), *planes[0].shape), np.float32)
-        requests: dict[str, list[BlockRequest]] = {}
+        out = self.workspace.array("features", (n_channels, place.n_wanted, *planes[0].shape), np.float32)
+        requests: dict[str, list[BlockRequest]] = {}  # by what computes them
         start = 0
         for block in blocks:
             stop = start + len(block.channels)
-            requests.setdefault(block.family, []).append(BlockRequest(dict(block.parameters), out[start:stop]))
+            request = BlockRequest(dict(block.parameters), out[start:stop], block.family)
+            requests.setdefault(self._computed_by(block), []).append(request)
             start = stop
-        source = DeviceSource(planes, self.workspace, display_range=display_range) if self.device.runs_kernels else None
-        if watch is not None and source is not None and self.device.has_own_memory:
+        on_device = self._on_device(planes, place, display_range) if self.device.runs_kernels else None
+        if watch is not None and on_device is not None and self.device.has_own_memory:
             watch.lap(TO_DEVICE)
-        by_plane = [FeatureSource(plane, display_range=display_range) for plane in planes]
-        for family, wanted in requests.items():
-            accelerated = accelerated_family(family) if source is not None else None
-            if source is not None and accelerated is not None:
-                accelerated(source, wanted)
+        by_reference = _Reference(planes, place, display_range)
+        for wanted in requests.values():
+            family = wanted[0].family
+            accelerated = accelerated_family(family) if on_device is not None else None
+            if on_device is not None and accelerated is not None:
+                accelerated(on_device[_row(family).dimensions], wanted)
             else:
-                self._compute_by_reference(by_plane, family, wanted)
+                for request in wanted:
+                    for channel, values in enumerate(by_reference.compute(request)):
+                        self.device.upload(values, request.out[channel])
             if watch is not None:
                 watch.lap(family)
         return out
@@ -90,22 +103,49 @@ class FeatureEngine:
         """Memory that the engine holds on the device; after one slab, what every slab of this shape needs."""
         return self.workspace.n_bytes
 
-    def _compute_by_reference(
-        self, by_plane: Sequence[FeatureSource], family: str, wanted: Sequence[BlockRequest]
-    ) -> None:
-        row = ORIGINAL if family == ORIGINAL.name else FAMILIES[family]
-        for request in wanted:
-            for z, source in enumerate(by_plane):
-                values = row.compute(source, request.parameters)
-                for channel, image in enumerate(values):
-                    self.device.upload(image, request.out[channel, z])
+    def _computed_by(self, block: FeatureBlock) -> str:
+        """Families of one function are computed together."""
+        kernel = _row(block.family).kernel if self.device.runs_kernels else None
+        return block.family if kernel is None or block.dimensions == 2 else kernel
+
+    def _on_device(
+        self, planes: Planes, place: Place, display_range: tuple[float, float] | None
+    ) -> dict[int, DeviceSource]:
+        """Sources by the dimensions of the families that take them."""
+        return {2: DeviceSource(planes, self.workspace, wanted=place.wanted, display_range=display_range)}
+
+
+class _Reference:
+    """Blocks by the reference."""
+
+    def __init__(self, planes: Planes, place: Place, display_range: tuple[float, float] | None) -> None:
+        self._planes, self._place, self._display_range = planes, place, display_range
+
+    @cached_property
+    def _by_plane(self) -> list[FeatureSource]:
+        return [FeatureSource(plane, display_range=self._display_range) for plane in self._planes[self._place.wanted]]
+
+    @cached_property
+    def _volume(self) -> VolumeSource:
+        return volume_source(np.asarray(self._planes), self._place)
+
+    def compute(self, request: BlockRequest) -> np.ndarray:
+        """(n_channels, planes, ny, nx) float32."""
+        row = _row(request.family)
+        if row.dimensions == 3:
+            return row.compute(self._volume, request.parameters)
+        return np.stack([row.compute(source, request.parameters) for source in self._by_plane], axis=1)
+
+
+def _row(family: str) -> Family:
+    return ORIGINAL if family == ORIGINAL.name else FAMILIES[family]
 
 
 def accelerated_family(family: str) -> Accelerated | None:
     """The function that fills blocks of a family through kernels; None if it has none."""
-    row = ORIGINAL if family == ORIGINAL.name else FAMILIES[family]
-    if row.kernel is None:
+    kernel = _row(family).kernel
+    if kernel is None:
         return None
-    module, function = row.kernel.split(":")
+    module, function = kernel.split(":")
     found: Accelerated = getattr(importlib.import_module(f"gpu_tomoclass.features.accelerated.{module}"), function)
     return found

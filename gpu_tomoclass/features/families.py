@@ -5,173 +5,13 @@ Names and order of the channels are those of TWS 4.0.0 (``FeatureStack.updateFea
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.features.family import Family, number, one_label, wide_number
 from gpu_tomoclass.features.reference.blur import STD_PER_SIGMA, is_reduced, kernel_radius
 from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES, ORDERS, derivative_reach
 from gpu_tomoclass.features.reference.disk import disk_half_widths
-
-if TYPE_CHECKING:
-    from gpu_tomoclass.features.reference.source import FeatureSource
-
-SIGMA_LIMITS = (0.01, 256.0)
-MAX_SIGMAS = 64  # of a family; differences of Gaussians grow with its square
-
-
-class Request(NamedTuple):
-    """What a bank asks of a family: one sigma (0 where the family has none), membrane settings, Hessian formula."""
-
-    sigma: float
-    smaller: tuple[float, ...]
-    thickness: int
-    patch: int
-    legacy_hessian: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """One row of the table: everything that is known about a feature family.
-
-    Attributes
-    ----------
-    name, weka_name : str
-        Ours, ``gaussian_blur``; and TWS's in its settings dialog, with which its channel names start.
-    sigmas : str
-        What the family makes of a range of sigmas: ``"none"``, it has fixed parameters; ``"real"``, one block per
-        sigma; ``"zero"``, the same, and sigma 0 (no blur) if the range starts below 2; ``"whole"``, each sigma without
-        its fraction; ``"doubled"``, the first sigma without its fraction, and doublings of that.
-    place : str
-        Where TWS puts the channels: ``"first"``, in the ``"middle"`` sigma by sigma, or ``"last"``.
-    parameters : callable
-        Request -> keyword arguments of ``reference``. They define a block of channels entirely.
-    labels : callable
-        The same keyword arguments -> TWS's channel names.
-    reach : callable
-        The same -> largest distance in pixels over which the filter itself looks.
-    whole_plane : str
-        Why a value depends on the whole plane besides; empty if it does not.
-    scratch : int
-        Bytes per pixel that the reference needs at most besides its result and the shared blurred planes, measured on
-        planes of 300 x 300 pixels and more.
-    reference : str
-        ``"module:function"`` in :mod:`gpu_tomoclass.features.reference`: (source, **parameters) -> (n, ny, nx) float32.
-    kernel : str or None
-        ``"module:function"`` in :mod:`gpu_tomoclass.features.accelerated` that computes the same through kernels:
-        (source, requests) -> None.
-    changed_in : callable
-        The same as for ``labels`` -> :data:`~gpu_tomoclass.features.DEFINITION_VERSION` that last changed the values.
-    """
-
-    name: str
-    weka_name: str
-    sigmas: Literal["none", "real", "zero", "whole", "doubled"] = "real"
-    place: Literal["first", "middle", "last"] = "middle"
-    parameters: Callable[[Request], dict[str, Any]] = lambda r: {"sigma": r.sigma}
-    labels: Callable[..., list[str]]
-    reach: Callable[..., int]
-    whole_plane: str = ""
-    scratch: int
-    reference: str
-    kernel: str | None = None
-    changed_in: Callable[..., int] = lambda **parameters: 1
-
-    @property
-    def per_sigma(self) -> bool:
-        """Whether there is one block per sigma."""
-        return self.sigmas != "none"
-
-    @property
-    def whole_pixels(self) -> bool:
-        """Whether only the whole part of a sigma counts, and must be 1 or more."""
-        return self.sigmas in ("whole", "doubled")
-
-    def check_sigmas(self, sigmas: Sequence[float]) -> None:
-        """A UsageError unless these are sigmas that the family can have, rising."""
-        if not self.per_sigma:
-            if sigmas:
-                raise UsageError(f"{self.name} has no sigma, but was given {_listed(sigmas)}")
-            return
-        if len(sigmas) > MAX_SIGMAS:
-            raise UsageError(f"{self.name} has {len(sigmas)} sigmas, more than {MAX_SIGMAS}")
-        for sigma in sigmas:
-            self._check_sigma(sigma)
-        steps = [int(s) for s in sigmas] if self.whole_pixels else list(sigmas)
-        if not steps or sorted(set(steps)) != steps or (self.whole_pixels and steps[0] < 1):
-            least = " of 1 pixel or more" if self.whole_pixels else ""
-            raise UsageError(f"{self.name} needs one or more rising sigmas{least}, not {_listed(sigmas)}")
-
-    def sigmas_in_range(self, sigma_min: float, sigma_max: float) -> tuple[float, ...]:
-        """What TWS makes of its sigma range for this family.
-
-        Families that need whole pixels leave out what is less than 1 (with Neighbors, TWS itself would never end).
-        """
-        _check_sigma(sigma_min, "the smallest sigma")
-        _check_sigma(sigma_max, "the largest sigma")
-        if sigma_min > sigma_max:
-            raise UsageError(f"the smallest sigma, {sigma_min:g}, is above the largest, {sigma_max:g}")
-        if not self.per_sigma:
-            return ()
-        sigma, last = single(sigma_min), single(sigma_max)
-        if self.sigmas == "doubled":
-            sigma, last = float(max(1, int(sigma))), float(int(last))
-        sigmas = [0.0] if self.sigmas == "zero" and sigma < 2 else []
-        while sigma <= last:
-            if sigma >= 1 or not self.whole_pixels:
-                sigmas.append(sigma)
-            sigma *= 2
-        return tuple(sigmas)
-
-    def sigmas_given(self, sigmas: Sequence[float]) -> tuple[float, ...]:
-        """An explicit list, in any order."""
-        for sigma in sigmas:
-            self._check_sigma(sigma)
-            if self.whole_pixels and sigma != int(sigma):
-                raise UsageError(f"{self.name} needs whole numbers of pixels as sigmas, not {sigma:g}")
-        return tuple(sorted({single(sigma) for sigma in sigmas}))
-
-    def _check_sigma(self, sigma: float) -> None:
-        if not (sigma == 0 and self.sigmas == "zero"):
-            _check_sigma(sigma, f"each sigma of {self.name}")
-
-    def compute(self, source: FeatureSource, parameters: Mapping[str, Any]) -> np.ndarray:
-        """One block by the reference: (n_channels, ny, nx) float32."""
-        module, function = self.reference.split(":")
-        compute = getattr(importlib.import_module(f"gpu_tomoclass.features.reference.{module}"), function)
-        with np.errstate(all="ignore"):  # huge values overflow float32 silently, as in Java
-            result: np.ndarray = compute(source, **parameters)
-        return result
-
-
-def single(sigma: float) -> float:
-    """The sigma as TWS keeps it: float32."""
-    return float(np.float32(sigma))
-
-
-def number(sigma: float) -> str:
-    """A sigma as Java prints a float: ``1.0``, ``1.3``."""
-    return str(np.float32(sigma))
-
-
-def wide_number(sigma: float) -> str:
-    """A sigma as Java prints a float that was passed on as a double: ``1.0``, ``1.2999999523162842``."""
-    return repr(float(np.float32(sigma)))
-
-
-def _check_sigma(sigma: float, what: str) -> None:
-    low, high = SIGMA_LIMITS
-    if not low <= sigma <= high:
-        raise UsageError(f"{what} must be from {low:g} to {high:g}, not {sigma:g}")
-
-
-def _listed(sigmas: Sequence[float]) -> str:
-    return ", ".join(f"{sigma:g}" for sigma in sigmas) or "none"
-
 
 HESSIAN_CHANNELS = (
     "Hessian",
@@ -192,11 +32,6 @@ _REDUCED_IN = 2  # definition version since which blurs on reduced lines add as 
 _STRETCHED = "the plane is stretched to 8 bits by its own minimum and maximum"
 
 
-def _one(weka_name: str) -> Callable[..., list[str]]:
-    """Labels of a family with one channel per sigma or radius."""
-    return lambda **parameters: [f"{weka_name}_{number(next(iter(parameters.values())))}"]
-
-
 def _blur_changed_in(sigma: float, **parameters: Any) -> int:
     return _REDUCED_IN if is_reduced(STD_PER_SIGMA * sigma) else 1
 
@@ -207,7 +42,7 @@ def _rank(name: str, *, scratch: int) -> Family:
         name=name,
         weka_name=weka_name,
         parameters=lambda r: {"radius": r.sigma},
-        labels=_one(weka_name),
+        labels=one_label(weka_name),
         reach=lambda radius: len(disk_half_widths(radius)) // 2,
         scratch=scratch,
         reference=f"ranks:{name}",
@@ -299,7 +134,7 @@ _ROWS = (
     Family(
         name="gaussian_blur",
         weka_name="Gaussian_blur",
-        labels=_one("Gaussian_blur"),
+        labels=one_label("Gaussian_blur"),
         reach=lambda sigma: kernel_radius(sigma),
         scratch=24,
         reference="edges:gaussian_blur",
@@ -310,7 +145,7 @@ _ROWS = (
         name="sobel_filter",
         weka_name="Sobel_filter",
         sigmas="zero",
-        labels=_one("Sobel_filter"),
+        labels=one_label("Sobel_filter"),
         reach=lambda sigma: kernel_radius(sigma) + 1,
         scratch=24,
         reference="edges:sobel_filter",
@@ -414,12 +249,15 @@ _ROWS = (
     ),
 )
 
-FAMILIES: Mapping[str, Family] = {row.name: row for row in _ROWS}
-"""The 20 families by name, in TWS's channel order."""
+PLANE_FAMILIES: Mapping[str, Family] = {row.name: row for row in _ROWS}
+"""The 20 families that are computed plane by plane, in TWS's channel order."""
+
+FAMILIES: Mapping[str, Family] = {**PLANE_FAMILIES}
+"""All families by name."""
 
 
 def _all_but(*names: str) -> tuple[str, ...]:
-    return tuple(name for name in FAMILIES if name not in names)
+    return tuple(name for name in PLANE_FAMILIES if name not in names)
 
 
 FEATURE_SETS: Mapping[str, Sequence[str]] = {
@@ -427,4 +265,5 @@ FEATURE_SETS: Mapping[str, Sequence[str]] = {
     "paper": _all_but("mean", "minimum", "maximum", "lipschitz"),
     "all": _all_but(),
 }
-"""TWS's own default; the 16 families (252 channels at sigma 1..16) of the published practice; all 20 (272 channels)."""
+"""TWS's own default; the 16 families (252 channels at sigma 1..16) of the published practice; all 20 of planes (272
+channels)."""

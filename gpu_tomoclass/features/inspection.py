@@ -14,7 +14,8 @@ from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.engine import FeatureEngine
 from gpu_tomoclass.features.intensity import IntensityScale
-from gpu_tomoclass.features.prepare import prepare_plane
+from gpu_tomoclass.features.place import aspect_of
+from gpu_tomoclass.features.prepare import prepare_slab
 from gpu_tomoclass.volumes import Volume, create_volume
 
 
@@ -80,11 +81,12 @@ def write_features(
         overwrite=overwrite,
     )
     with writer:
-        prepared = prepare_plane(volume, plane, scale=scale, nan=nan)
+        halo = bank.z_reach(aspect_of(volume.voxel_size))
+        slab = prepare_slab(volume, plane, plane + 1, halo=halo, scale=scale, nan=nan)
         engine = FeatureEngine(choose_device() if device is None else device, bank.blocks)
         watch = engine.device.stopwatch()
         watch.start()
-        channels = engine.compute(prepared.image[np.newaxis], watch=watch)
+        channels = engine.compute(slab.images, place=slab.place, watch=watch)
         writer.write_plane(0, engine.device.numpy(channels)[:, 0])
         watch.add_to(seconds)
-    return FeatureFile(seconds, prepared.notes)
+    return FeatureFile(seconds, slab.notes)

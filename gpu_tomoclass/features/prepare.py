@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.features.intensity import EXACT_IN_FLOAT32, NAN_POLICIES, IntensityScale
+from gpu_tomoclass.features.place import Place, aspect_of
 from gpu_tomoclass.volumes import Volume
 
 
@@ -31,6 +33,100 @@ class PreparedPlane:
     filled: np.ndarray | None = None
     missing: bool = False
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparedSlab:
+    """Planes of a volume ready for the bank, with those that their features look at.
+
+    Attributes
+    ----------
+    planes : sequence of PreparedPlane
+        All of the slab. The image of one that could not be read is that of the nearest that could, where features look
+        across planes.
+    place : Place
+        Where they lie in the volume, and which of them are wanted.
+    """
+
+    planes: Sequence[PreparedPlane]
+    place: Place
+
+    @property
+    def wanted(self) -> Sequence[PreparedPlane]:
+        """The planes whose features are wanted."""
+        return self.planes[self.place.wanted]
+
+    @property
+    def images(self) -> list[np.ndarray]:
+        """Of all planes: (ny, nx) float32."""
+        return [plane.image for plane in self.planes]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of the wanted planes."""
+        return tuple(note for plane in self.wanted for note in plane.notes)
+
+    def part(self, start: int, stop: int, *, halo: int) -> PreparedSlab:
+        """Wanted planes ``start`` to ``stop - 1`` (positions in the volume), with this halo."""
+        place = self.place.part(start, stop, halo=halo)
+        low = place.first - self.place.first
+        return PreparedSlab(self.planes[low : low + place.n_planes], place)
+
+
+def prepare_slab(
+    volume: Volume,
+    start: int,
+    stop: int,
+    *,
+    halo: int = 0,
+    scale: IntensityScale,
+    nan: str = "error",
+    held: MutableMapping[int, PreparedPlane] | None = None,
+) -> PreparedSlab:
+    """Read and prepare planes ``start`` to ``stop - 1`` and up to ``halo`` planes on both sides of them.
+
+    Parameters
+    ----------
+    volume : Volume
+        The size of its voxels goes into the slab's place.
+    start, stop, halo : int
+    scale, nan
+        See :func:`prepare_plane`.
+    held : dict, optional
+        Planes prepared before, by position; gets those of this slab and loses those before it.
+
+    Raises
+    ------
+    DataError
+        See :func:`prepare_plane`.
+    """
+    aspect = aspect_of(volume.voxel_size)
+    place = Place.with_halo(start, stop, depth=volume.shape[0], halo=halo, aspect=aspect)
+    held = {} if held is None else held
+    positions = range(place.first, place.first + place.n_planes)
+    for z in [z for z in held if z < place.first]:
+        del held[z]
+    for z in positions:
+        if z not in held:
+            held[z] = prepare_plane(volume, z, scale=scale, nan=nan)
+    planes = [held[z] for z in positions]
+    if halo:
+        for i, plane in enumerate(planes):
+            if plane.missing:
+                planes[i] = replace(plane, image=_nearest_image(volume, place.first + i, held, scale=scale, nan=nan))
+    return PreparedSlab(planes, place)
+
+
+def _nearest_image(
+    volume: Volume, z: int, held: MutableMapping[int, PreparedPlane], *, scale: IntensityScale, nan: str
+) -> np.ndarray:
+    """The image of the nearest plane that can be read, the one before if there are two; zeros if there is none."""
+    depth = volume.shape[0]
+    for other in (other for d in range(1, depth) for other in (z - d, z + d) if 0 <= other < depth):
+        plane = held.get(other) or prepare_plane(volume, other, scale=scale, nan=nan)
+        if not plane.missing:
+            return plane.image
+    return np.zeros(volume.shape[1:], np.float32)
 
 
 def prepare_plane(volume: Volume, z: int, *, scale: IntensityScale, nan: str = "error") -> PreparedPlane:

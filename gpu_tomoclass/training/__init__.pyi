@@ -1,7 +1,7 @@
 from .cross_validation import CrossValidation, cross_validate
 from .drift import Drift, check_drift
 from .rows import collect_rows
-from .selection import Selection, measure_costs, measure_together, select_families, trade_off_figure
+from .selection import Selection, measure_costs, measure_together, select_families, slab_to_time, trade_off_figure
 from .train_model import TrainingResult, train, train_from_table
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "measure_costs",
     "measure_together",
     "select_families",
+    "slab_to_time",
     "trade_off_figure",
     "train",
     "train_from_table",

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
-from gpu_tomoclass.features import FeatureEngine, prepare_plane
+from gpu_tomoclass.features import FeatureEngine, aspect_of, prepare_slab
 from gpu_tomoclass.forest import LEAF, Forest, predict_probabilities
 from gpu_tomoclass.model import N_QUANTILES, Model, fits_volume
 from gpu_tomoclass.types import Progress
@@ -222,13 +222,16 @@ def check_drift(
     chosen = (first + (np.arange(n_planes) + 0.5) * (last - first) / n_planes).astype(int)
     fits_volume(model, volume, force=force)
     engine = FeatureEngine(choose_device() if device is None else device, model.bank.blocks)
+    halo = model.bank.z_reach(aspect_of(volume.voxel_size))
     samples = []
     used = []
     for done, z in enumerate(chosen.tolist(), start=1):
-        plane = prepare_plane(volume, z, scale=model.intensity, nan=nan)
+        slab = prepare_slab(volume, z, z + 1, halo=halo, scale=model.intensity, nan=nan)
+        plane = slab.wanted[0]
         if not plane.missing:
             image = plane.image
-            channels = engine.device.numpy(engine.compute(image[np.newaxis])).reshape(model.bank.n_channels, -1)
+            computed = engine.device.numpy(engine.compute(slab.images, place=slab.place))
+            channels = computed.reshape(model.bank.n_channels, -1)
             n = min(image.size, -(-SAMPLE_PIXELS // chosen.size))
             pixels = np.random.default_rng(z).integers(image.size, size=n)
             if plane.filled is not None:

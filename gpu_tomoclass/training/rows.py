@@ -22,8 +22,10 @@ from gpu_tomoclass.features import (
     FeatureEngine,
     IntensityScale,
     PreparedPlane,
+    PreparedSlab,
+    aspect_of,
     block_values,
-    prepare_plane,
+    prepare_slab,
 )
 from gpu_tomoclass.training.in_order import map_in_order
 from gpu_tomoclass.types import Progress
@@ -168,12 +170,19 @@ def collect_rows(
     marked = [(i, int(z)) for i, (_, annotation) in enumerate(volumes) for z in annotation.planes()]
     n_sampled = -(-SAMPLE_PIXELS // max(1, len(marked)))
 
-    def prepared() -> Iterator[tuple[int, int, PreparedPlane]]:
+    def prepared() -> Iterator[tuple[int, int, PreparedSlab]]:
+        held: dict[int, PreparedPlane] = {}  # halos overlap
+        of: int | None = None
         for i, z in marked:
-            yield i, z, prepare_plane(volumes[i][0], z, scale=scale, nan=nan)
+            volume = volumes[i][0]
+            if of != i:
+                held, of = {}, i
+            halo = bank.z_reach(aspect_of(volume.voxel_size))
+            yield i, z, prepare_slab(volume, z, z + 1, halo=halo, scale=scale, nan=nan, held=held)
 
-    def rows(item: tuple[int, int, PreparedPlane]) -> _PlaneRows:
-        i, z, plane = item
+    def rows(item: tuple[int, int, PreparedSlab]) -> _PlaneRows:
+        i, z, slab = item
+        plane = slab.wanted[0]
         y, x, label = volumes[i][1].on_plane(z)
         if plane.missing:
             return _no_rows(bank.n_channels)
@@ -182,7 +191,7 @@ def collect_rows(
             y, x, label = y[keep], x[keep], label[keep]
         if not hasattr(engines, "of_thread"):
             engines.of_thread = FeatureEngine(plane_device.for_thread(), bank.blocks)
-        return _plane_rows(i, z, plane, y, x, label, engine=engines.of_thread, cache=cache, n_sampled=n_sampled)
+        return _plane_rows(i, z, slab, y, x, label, engine=engines.of_thread, cache=cache, n_sampled=n_sampled)
 
     parts = []
     for done, part in enumerate(map_in_order(rows, prepared(), workers=n_workers), start=1):
@@ -260,7 +269,7 @@ def _no_rows(n_channels: int) -> _PlaneRows:
 def _plane_rows(
     volume_number: int,
     z: int,
-    plane: PreparedPlane,
+    slab: PreparedSlab,
     y: np.ndarray,
     x: np.ndarray,
     label: np.ndarray,
@@ -271,12 +280,12 @@ def _plane_rows(
 ) -> _PlaneRows:
     """Features of the marked pixels of one plane, and of some at random."""
     values = np.empty((y.size, engine.n_channels), dtype=np.float32)
-    ny, nx = plane.image.shape
+    ny, nx = slab.planes[0].image.shape
     pixels = np.random.default_rng([volume_number, z]).integers(ny * nx, size=min(n_sampled, ny * nx))
     sample = np.empty((pixels.size, engine.n_channels), dtype=np.float32)
     timings: dict[str, float] = {}
-    for block, channels in block_values(engine, plane.image, cache=cache, timings=timings):
+    for block, channels in block_values(engine, slab, cache=cache, timings=timings):
         values[:, block.start : block.stop] = channels[:, y, x].T
         sample[:, block.start : block.stop] = channels.reshape(len(channels), -1)[:, pixels].T
     places = np.stack([np.full(y.size, volume_number), np.full(y.size, z), y, x], axis=1).astype(np.int32)
-    return _PlaneRows(values, label, places, sample, timings, plane.notes)
+    return _PlaneRows(values, label, places, sample, timings, slab.notes)

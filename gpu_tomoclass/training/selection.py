@@ -18,7 +18,18 @@ import numpy.typing as npt
 
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.features import ORIGINAL, FeatureBank, FeatureBlock, FeatureEngine
+from gpu_tomoclass.features import (
+    ORIGINAL,
+    FeatureBank,
+    FeatureBlock,
+    FeatureEngine,
+    IntensityScale,
+    Place,
+    PreparedPlane,
+    PreparedSlab,
+    aspect_of,
+    prepare_slab,
+)
 from gpu_tomoclass.forest import grow_forest
 from gpu_tomoclass.labels import Confusion
 from gpu_tomoclass.training.cross_validation import (
@@ -31,12 +42,14 @@ from gpu_tomoclass.training.cross_validation import (
 )
 from gpu_tomoclass.training.rows import TrainingRows
 from gpu_tomoclass.types import Progress
+from gpu_tomoclass.volumes import Volume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEEDS = 3  # folds and forests for the full bank and what is chosen, since scores move for no reason
 REPEATS = 5  # of a measurement of time; the least counts
+SLAB_ACROSS = 8  # planes that time per plane is measured on where features look across planes
 
 
 @dataclass(frozen=True)
@@ -104,8 +117,18 @@ class Selection:
         }
 
 
+def slab_to_time(
+    bank: FeatureBank, volume: Volume, z: int, *, scale: IntensityScale, nan: str = "error"
+) -> PreparedSlab:
+    """Plane ``z`` for :func:`measure_costs`; with the following ones where features look across planes, since one
+    plane would pay for its whole halo."""
+    halo = bank.z_reach(aspect_of(volume.voxel_size))
+    stop = min(z + (SLAB_ACROSS if halo else 1), volume.shape[0])
+    return prepare_slab(volume, z, stop, halo=halo, scale=scale, nan=nan)
+
+
 def measure_costs(
-    bank: FeatureBank, plane: npt.NDArray[np.float32], *, device: Device | None = None
+    bank: FeatureBank, plane: npt.NDArray[np.float32] | PreparedSlab, *, device: Device | None = None
 ) -> dict[str, float]:
     """Seconds that each family takes for a plane, computed by itself, after a first time that compiles.
 
@@ -115,8 +138,8 @@ def measure_costs(
     Parameters
     ----------
     bank : FeatureBank
-    plane : numpy.ndarray
-        (ny, nx) float32, prepared.
+    plane : numpy.ndarray or PreparedSlab
+        (ny, nx) float32, prepared; or a slab with its halo, where features look across planes.
     device : Device, optional
         Default the first that works.
     """
@@ -128,25 +151,29 @@ def measure_costs(
 
 
 def measure_together(
-    bank: FeatureBank, families: Sequence[str], plane: npt.NDArray[np.float32], *, device: Device
+    bank: FeatureBank, families: Sequence[str], plane: npt.NDArray[np.float32] | PreparedSlab, *, device: Device
 ) -> float:
     """Seconds that these families and the grey value take for a plane, computed at once."""
     blocks = [block for block in bank.blocks if block.family in (ORIGINAL.name, *families)]
     return measure_seconds(blocks, plane, device=device)
 
 
-def measure_seconds(blocks: Sequence[FeatureBlock], plane: npt.NDArray[np.float32], *, device: Device) -> float:
-    """Least seconds of some computations of these blocks of a plane (ny, nx), on a CPU by one thread."""
+def measure_seconds(
+    blocks: Sequence[FeatureBlock], plane: npt.NDArray[np.float32] | PreparedSlab, *, device: Device
+) -> float:
+    """Least seconds per plane of some computations of these blocks, on a CPU by one thread; see
+    :func:`measure_costs`."""
     device, _ = device.side_by_side()
+    slab = plane if isinstance(plane, PreparedSlab) else PreparedSlab([PreparedPlane(plane)], Place.whole(1))
     if not blocks:  # a single sigma has no difference of Gaussians
         return 0.0
     engine = FeatureEngine(device, blocks)
     found = []
     for _ in range(1 + REPEATS if device.runs_kernels else 1):  # NumPy has nothing to compile, and is slow
         began = time.perf_counter()
-        engine.compute(plane[np.newaxis])
+        engine.compute(slab.images, place=slab.place)
         device.synchronize()
-        found.append(time.perf_counter() - began)
+        found.append((time.perf_counter() - began) / slab.place.n_wanted)
     return min(found)
 
 

@@ -26,10 +26,13 @@ class BlockRequest:
         What the family's reference is called with.
     out : array on the device
         (n_channels, nz, ny, nx) float32, C-contiguous; to be filled entirely.
+    family : str
+        Which family, where one function computes several.
     """
 
     parameters: dict[str, Any]
     out: Array
+    family: str = ""
 
 
 class DeviceSource:
@@ -40,6 +43,8 @@ class DeviceSource:
     planes : numpy.ndarray or sequence of numpy.ndarray
         (nz, ny, nx) float32, or nz times (ny, nx), prepared. They may change once this returns.
     workspace : Workspace
+    wanted : slice
+        Of the planes: those whose features are computed one by one.
     display_range : (float, float), optional
         See :class:`gpu_tomoclass.features.reference.source.FeatureSource`.
 
@@ -47,8 +52,10 @@ class DeviceSource:
     ----------
     device : Device
     workspace : Workspace
+    slab : array on the device
+        All planes: (nz, ny, nx) float32.
     image : array on the device
-        (nz, ny, nx) float32.
+        Those that are wanted.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class DeviceSource:
         planes: Planes,
         workspace: Workspace,
         *,
+        wanted: slice = slice(None),
         display_range: tuple[float, float] | None = None,
     ) -> None:
         found = {(plane.shape, plane.dtype) for plane in planes} if len(planes) else set()
@@ -65,13 +73,14 @@ class DeviceSource:
         self.workspace = workspace
         self.device = workspace.device
         self.display_range = display_range
-        self.image = workspace.array("image", (len(planes), *planes[0].shape), np.float32)
-        workspace.upload("image", planes, self.image)
+        self.slab = workspace.array("image", (len(planes), *planes[0].shape), np.float32)
+        workspace.upload("image", planes, self.slab)
+        self.image = self.slab[wanted]
         self._ready: set[str] = set()
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(nz, ny, nx)."""
+        """(planes that are wanted, ny, nx)."""
         nz, ny, nx = self.image.shape
         return int(nz), int(ny), int(nx)
 
