@@ -1,9 +1,9 @@
-"""Outputs under a temporary name: a file that has its final name is complete.
+"""Outputs appear complete or not at all, and never in the place of an input.
 
-A writer asks :func:`prepare_target` for a hidden temporary path beside the target, writes there, and calls
-:func:`commit`, or :func:`discard` when something failed. A killed run leaves the hidden file behind; the next run with
-the same target on the same machine removes it. File writes go inside ``with writing(target):`` so that a full disk is
-one sentence instead of a traceback.
+Everything that is written goes through :func:`atomic`: a hidden temporary path beside the target, which gets the name
+of the target when it is complete. A killed run leaves the hidden file behind; the next run with the same target on the
+same machine removes it. Here, and only here, outputs are compared with inputs: those of the call, and those that the
+user named for the whole command (:func:`protecting`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ import shutil
 import socket
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
 
-from gpu_tomoclass.errors import DataError, ResourceError
-
-if TYPE_CHECKING:
-    pass
+from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 
 StrPath = str | PathLike[str]
 
 # A folder is replaced only when it is a store of ours to replace, never somebody's directory of other files.
 _STORE_MARKS = ("zarr.json", ".zgroup", ".zarray")
+_commands: list[_Command] = []  # those under way in this process, the innermost last
 
 
 def size_text(n_bytes: int) -> str:
@@ -41,32 +39,73 @@ def size_text(n_bytes: int) -> str:
     return f"{n_bytes} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
 
 
-def prepare_target(path: StrPath, *, overwrite: bool = False, folder: bool = False) -> Path:
-    """Check that ``path`` can be written and create an empty temporary file (or folder) beside it.
+class AtomicOutput:
+    """An output under its temporary name; made by :func:`atomic`.
+
+    As a context manager it gives :attr:`temporary`, and commits, or discards when the block fails.
+
+    Attributes
+    ----------
+    target : pathlib.Path
+    temporary : pathlib.Path
+        Exists and is empty.
+    """
+
+    def __init__(self, target: Path, temporary: Path, *, inputs: tuple[StrPath, ...]) -> None:
+        self.target, self.temporary, self._inputs = target, temporary, inputs
+
+    def commit(self) -> None:
+        """Sync to disk and give the output its name; see :func:`publish`."""
+        try:
+            refuse_inputs(self.target, self._inputs)
+            publish(self.temporary, self.target)
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        discard(self.temporary)
+
+    def __enter__(self) -> Path:
+        return self.temporary
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is None:
+            self.commit()
+            return
+        self.discard()
+        if isinstance(error, OSError):
+            raise write_error(error, self.target) from error
+
+
+def atomic(
+    path: StrPath, *, inputs: Iterable[StrPath] = (), overwrite: bool = False, folder: bool = False
+) -> AtomicOutput:
+    """Begin an output: check that ``path`` can be written and make an empty temporary file or folder beside it.
 
     Parameters
     ----------
     path : str or path
         The final name. A missing parent folder is created.
+    inputs : iterable of path
+        What the output is made from; see :func:`refuse_inputs`.
     overwrite : bool
-        Whether something of that name may be replaced (at :func:`commit`, not before).
+        Whether something of that name may be replaced, when the output is complete and not before.
     folder : bool
         The output is a folder (a Zarr store); an existing folder is replaced only if it is a Zarr store or empty.
 
-    Returns
-    -------
-    pathlib.Path
-        The temporary path; it exists and is empty.
-
     Raises
     ------
+    UsageError
+        If the output is an input.
     DataError
         If the target exists and ``overwrite`` is not set, or is a thing that must not be replaced.
     ResourceError
         If the folder cannot be created or written to.
     """
-    target = Path(path)
-    check_overwrite(target, overwrite=overwrite, folder=folder)
+    target, sources = Path(path), tuple(inputs)
+    check_output(target, inputs=sources, overwrite=overwrite, folder=folder)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(target)
@@ -75,20 +114,26 @@ def prepare_target(path: StrPath, *, overwrite: bool = False, folder: bool = Fal
             temporary.mkdir()
         else:
             temporary.open("xb").close()
-    return temporary
+    return AtomicOutput(target, temporary, inputs=sources)
 
 
 def temporary_name(path: StrPath) -> Path:
     """A hidden name beside ``path`` that nobody else has; what is left there the next run with this target removes."""
     target = Path(path)
-    # File systems allow 255 bytes for a name: a long target name is cut in the temporary one.
-    stem = os.fsdecode(os.fsencode(target.name)[:150])
-    return target.with_name(f".{stem}.{_owner()}-{uuid.uuid4().hex[:8]}.partial")
+    return target.with_name(f".{_stem(target)}.{_owner()}-{uuid.uuid4().hex[:8]}.partial")
 
 
-def check_overwrite(path: StrPath, *, overwrite: bool, folder: bool = False) -> None:
-    """Raise DataError unless ``path`` is free or may be replaced (see :func:`prepare_target`)."""
+def _stem(target: Path) -> str:
+    """File systems allow 255 bytes for a name: a long target name is cut in the temporary one."""
+    return os.fsdecode(os.fsencode(target.name)[:150])
+
+
+def check_output(
+    path: StrPath, *, inputs: Iterable[StrPath] = (), overwrite: bool = False, folder: bool = False
+) -> None:
+    """Raise what :func:`atomic` would raise: before the work rather than after it."""
     target = Path(path)
+    refuse_inputs(target, inputs)
     try:
         mode = target.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -97,7 +142,12 @@ def check_overwrite(path: StrPath, *, overwrite: bool, folder: bool = False) -> 
         raise write_error(error, target) from error
     if not overwrite:
         raise DataError("exists already", where=target, do="choose another name or use --overwrite")
-    if stat.S_ISLNK(mode) or (not folder and stat.S_ISREG(mode)):
+    if stat.S_ISLNK(mode):  # the link is replaced, not what it leads to; but never /dev/stdout
+        with contextlib.suppress(OSError):
+            mode = target.stat().st_mode
+        if stat.S_ISLNK(mode) or stat.S_ISDIR(mode):
+            return
+    if not folder and stat.S_ISREG(mode):
         return
     if folder and stat.S_ISDIR(mode):
         names = os.listdir(target)
@@ -108,36 +158,25 @@ def check_overwrite(path: StrPath, *, overwrite: bool, folder: bool = False) -> 
     raise DataError(f"is {kind}, which is not replaced", where=target, do="choose another name")
 
 
-def commit(temporary: StrPath, target: StrPath, *, keep_on_error: bool = False) -> None:
+def publish(temporary: StrPath, target: StrPath) -> None:
     """Sync ``temporary`` to disk and give it the name ``target``, replacing what has that name.
 
     A file is replaced in one step. A folder cannot be: the old one is moved aside first and removed last, so that at
     every moment one of the two is complete on disk.
 
-    Parameters
-    ----------
-    temporary, target : str or path
-    keep_on_error : bool
-        Leave the temporary data where they are if this fails, to try again later.
-
     Raises
     ------
     ResourceError
-        If syncing or renaming fails; the old target is still there and the temporary data are removed.
+        If syncing or renaming fails; the old target and the temporary data are still there.
     """
     source, target = Path(temporary), Path(target)
-    try:
-        with writing(target):
-            _sync(source)
-            if source.is_dir() and os.path.lexists(target):
-                _replace_folder(source, target)
-            else:
-                os.replace(source, target)
-            _sync_entry(target.parent)
-    except BaseException:
-        if not keep_on_error:
-            discard(source)
-        raise
+    with writing(target):
+        _sync(source)
+        if source.is_dir() and os.path.lexists(target):
+            _replace_folder(source, target)
+        else:
+            os.replace(source, target)
+        _sync_entry(target.parent)
 
 
 def discard(temporary: StrPath) -> None:
@@ -199,16 +238,27 @@ def _owner() -> str:
 
 
 def _remove_stale(target: Path) -> None:
-    """Remove what killed processes of this machine left beside ``target``; a living process keeps its file."""
+    """Remove what killed processes of this machine left beside ``target``; a living process keeps its files."""
+    for path, ending in leftovers(target):
+        if ending == "old" and not os.path.lexists(target):
+            os.rename(path, target)  # killed between the two renames of a folder: the old one is still the output
+        else:
+            discard(path)
+
+
+def leftovers(target: StrPath) -> Iterator[tuple[Path, str]]:
+    """(path, ``"partial"`` or ``"old"``) of what processes of this machine that have ended left beside ``target``."""
     if os.name != "posix":  # elsewhere os.kill(pid, 0) does not merely ask
         return
-    start = f".{os.fsdecode(os.fsencode(target.name)[:150])}.{socket.gethostname()[:40]}-"
-    for name in os.listdir(target.parent):
-        if not (name.startswith(start) and name.endswith(".partial")):
+    target = Path(target)
+    start = f".{_stem(target)}.{socket.gethostname()[:40]}-"
+    for name in sorted(os.listdir(target.parent)):
+        rest, _, ending = name.rpartition(".")
+        if not name.startswith(start) or ending not in ("partial", "old"):
             continue
-        pid, _, token = name[len(start) : -len(".partial")].partition("-")
+        pid, _, token = rest[len(start) :].partition("-")
         if pid.isdigit() and len(token) == 8 and not _is_running(int(pid)):
-            discard(target.parent / name)
+            yield target.parent / name, ending
 
 
 def _is_running(pid: int) -> bool:
@@ -222,7 +272,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _replace_folder(source: Path, target: Path) -> None:
-    aside = target.with_name(f".{target.name[:100]}.{_owner()}-{uuid.uuid4().hex[:8]}.old")
+    aside = temporary_name(target).with_suffix(".old")
     os.rename(target, aside)
     try:
         os.rename(source, target)
@@ -254,6 +304,125 @@ def _sync_entry(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+# --- outputs and inputs ----------------------------------------------------------------------------------------------
+
+
+class _Command:
+    """What the user named for one command."""
+
+    def __init__(self) -> None:
+        self.inputs: list[StrPath] = []
+        self.outputs: list[StrPath] = []
+
+
+@contextlib.contextmanager
+def protecting(*inputs: StrPath) -> Iterator[None]:
+    """Within the block, no output takes the place of these inputs, nor of those named by :func:`protect`."""
+    command = _Command()
+    command.inputs += inputs
+    _commands.append(command)
+    try:
+        yield
+    finally:
+        _commands.remove(command)
+
+
+def protect(path: StrPath) -> None:
+    """Name an input of the command under way; outside :func:`protecting` nothing happens."""
+    if _commands:
+        _commands[-1].inputs.append(path)
+
+
+def claim(path: StrPath) -> None:
+    """Name an output of the command under way.
+
+    Raises
+    ------
+    UsageError
+        If another output has that name.
+    """
+    if not _commands:
+        return
+    for other in _commands[-1].outputs:
+        if os.path.realpath(path) == os.path.realpath(other) or _same(_status(path), _status(other)):
+            raise UsageError("is named for two outputs", where=path, do="choose another name for one of them")
+    _commands[-1].outputs.append(path)
+
+
+def refuse_inputs(path: StrPath, inputs: Iterable[StrPath] = ()) -> None:
+    """Raise UsageError if writing ``path`` would change an input, by whatever name.
+
+    Refused are the input itself (also by way of symbolic and hard links), a place inside an input folder or inside the
+    Zarr store that an input is part of, and a folder that holds an input. Inputs that do not exist, such as the name of
+    a volume in memory, stand in nobody's way.
+
+    Parameters
+    ----------
+    path : str or path
+        A file or folder to be written.
+    inputs : iterable of path
+        ``file.h5::/dataset`` means the file. Those of :func:`protecting` are added.
+    """
+    named = [*inputs, *(name for command in _commands for name in command.inputs)]
+    target = _status(path)
+    around = [_status(folder) for folder in Path(os.path.abspath(path)).parents]
+    around += [_status(folder) for folder in Path(os.path.realpath(path)).parents]
+    seen, folders = set[str](), set[str]()
+    for name in named:
+        file = os.path.realpath(_file_of(name))
+        if file in seen or not os.path.lexists(file):
+            continue
+        do = "choose another name"
+        if file == os.path.realpath(path) or _same(target, _status(file)):
+            other = os.path.abspath(path) != os.path.abspath(_file_of(name))
+            known = f"is the input {fspath(name)} by another name" if other else "is the input"
+            raise UsageError(f"{known}, which is never changed", where=path, do=do)
+        seen.add(file)
+        if os.path.dirname(file) in folders and not os.path.isdir(file):  # one of many planes in a folder
+            continue
+        folders.add(os.path.dirname(file))
+        if any(_same(target, _status(folder)) for folder in Path(file).parents):
+            raise UsageError(f"holds the input {fspath(name)}, which is never changed", where=path, do=do)
+        root = _root_of(Path(file))
+        status = _status(root)
+        if status is not None and stat.S_ISDIR(status.st_mode) and any(_same(status, folder) for folder in around):
+            raise UsageError(f"lies inside the input {root}, which is never changed", where=path, do=do)
+        if _same(target, status):
+            raise UsageError(f"holds the input {fspath(name)}, which is never changed", where=path, do=do)
+
+
+def _file_of(name: StrPath) -> str:
+    """The file of ``file.h5::/dataset``."""
+    text = fspath(name)
+    return text if os.path.lexists(text) else text.partition("::")[0]
+
+
+def _root_of(path: Path) -> Path:
+    """The store that a path inside a Zarr store belongs to; other paths as they are."""
+    root = path
+    for folder in path.parents:
+        has_marks = folder == root.parent and any((folder / mark).exists() for mark in (*_STORE_MARKS, ".zattrs"))
+        if has_marks or folder.suffix.lower() == ".zarr":
+            root = folder
+    return root
+
+
+def _status(path: StrPath) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _same(a: os.stat_result | None, b: os.stat_result | None) -> bool:
+    return a is not None and b is not None and os.path.samestat(a, b)
+
+
+def is_folder(output: StrPath) -> bool:
+    """Whether an output of that name will be a folder."""
+    return fspath(output).rstrip("/\\").lower().endswith(".zarr")
 
 
 def product_name(output: str | PathLike[str], product: str) -> str:

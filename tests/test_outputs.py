@@ -20,19 +20,18 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("name", ["a.tif", "with space.tif", "-dash.tif", "größe 体.tif", "x" * 240 + ".tif"])
 def test_file_appears_only_on_commit(tmp_path, name):
     target = tmp_path / "new" / "folder" / name
-    temporary = outputs.prepare_target(target)
-    assert temporary.parent == target.parent
-    assert temporary.name.startswith(".")
-    temporary.write_bytes(b"data")
-    assert not target.exists()
-    outputs.commit(temporary, target)
+    with outputs.atomic(target) as temporary:
+        assert temporary.parent == target.parent
+        assert temporary.name.startswith(".")
+        temporary.write_bytes(b"data")
+        assert not target.exists()
     assert target.read_bytes() == b"data"
     assert names(target.parent) == [name]
 
 
 def test_new_file_has_ordinary_permissions(tmp_path):
     (tmp_path / "plain").write_bytes(b"")
-    outputs.commit(outputs.prepare_target(tmp_path / "out"), tmp_path / "out")
+    outputs.atomic(tmp_path / "out").commit()
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
@@ -40,15 +39,14 @@ def test_existing_file_is_kept_until_commit_and_needs_overwrite(tmp_path):
     target = tmp_path / "out.tif"
     target.write_bytes(b"old")
     with pytest.raises(DataError, match="exists already; choose another name or use --overwrite"):
-        outputs.prepare_target(target)
-    temporary = outputs.prepare_target(target, overwrite=True)
-    temporary.write_bytes(b"new")
+        outputs.atomic(target)
+    output = outputs.atomic(target, overwrite=True)
+    output.temporary.write_bytes(b"new")
     assert target.read_bytes() == b"old"
-    outputs.discard(temporary)
+    output.discard()
     assert (target.read_bytes(), names(tmp_path)) == (b"old", ["out.tif"])
-    temporary = outputs.prepare_target(target, overwrite=True)
-    temporary.write_bytes(b"new")
-    outputs.commit(temporary, target)
+    with outputs.atomic(target, overwrite=True) as temporary:
+        temporary.write_bytes(b"new")
     assert (target.read_bytes(), names(tmp_path)) == (b"new", ["out.tif"])
 
 
@@ -57,13 +55,12 @@ def test_folder_replaces_a_store_but_not_a_directory_of_other_files(tmp_path):
     target.mkdir()
     (target / "thesis.docx").write_bytes(b"precious")
     with pytest.raises(DataError, match="folder of other files"):
-        outputs.prepare_target(target, overwrite=True, folder=True)
+        outputs.atomic(target, overwrite=True, folder=True)
     (target / "zarr.json").write_text("{}")
-    temporary = outputs.prepare_target(target, overwrite=True, folder=True)
-    (temporary / "c").mkdir()
-    (temporary / "c" / "0").write_bytes(b"chunk")
-    assert names(target) == ["thesis.docx", "zarr.json"]
-    outputs.commit(temporary, target)
+    with outputs.atomic(target, overwrite=True, folder=True) as temporary:
+        (temporary / "c").mkdir()
+        (temporary / "c" / "0").write_bytes(b"chunk")
+        assert names(target) == ["thesis.docx", "zarr.json"]
     assert (names(target), names(tmp_path)) == (["c"], ["out.zarr"])
 
 
@@ -83,9 +80,8 @@ def test_everything_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch, fo
     monkeypatch.setattr(os, "fsync", lambda fd: events.append(names_of[fd]) or sync(fd))
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda a, b: events.append("rename") or replace(a, b))
-    temporary = outputs.prepare_target(tmp_path / "out", folder=folder)
-    (temporary / "c" if folder else temporary).write_bytes(b"data")
-    outputs.commit(temporary, tmp_path / "out")
+    with outputs.atomic(tmp_path / "out", folder=folder) as temporary:
+        (temporary / "c" if folder else temporary).write_bytes(b"data")
     inside = ["c", temporary.name] if folder else [temporary.name]
     assert events == [*inside, "rename", tmp_path.name]
 
@@ -94,17 +90,17 @@ def test_failed_folder_commit_leaves_the_old_store(tmp_path, monkeypatch):
     target = tmp_path / "out.zarr"
     target.mkdir()
     (target / "zarr.json").write_text("{}")
-    temporary = outputs.prepare_target(target, overwrite=True, folder=True)
+    output = outputs.atomic(target, overwrite=True, folder=True)
     rename = os.rename
 
     def fail_on_new(source, destination):
-        if Path(source) == temporary:
+        if Path(source) == output.temporary:
             raise OSError(5, "Input/output error")
         rename(source, destination)
 
     monkeypatch.setattr(os, "rename", fail_on_new)
     with pytest.raises(ResourceError, match="Input/output error"):
-        outputs.commit(temporary, target)
+        output.commit()
     assert (names(target), names(tmp_path)) == (["zarr.json"], ["out.zarr"])
 
 
@@ -113,17 +109,17 @@ def test_other_kinds_of_thing_are_never_replaced(tmp_path, folder):
     target = tmp_path / "thing"
     os.mkfifo(target)
     with pytest.raises(DataError, match="not replaced"):
-        outputs.prepare_target(target, overwrite=True, folder=folder)
+        outputs.atomic(target, overwrite=True, folder=folder)
     target.unlink()
     target.write_bytes(b"") if folder else target.mkdir()
     with pytest.raises(DataError, match="is a file" if folder else "is a folder"):
-        outputs.prepare_target(target, overwrite=True, folder=folder)
+        outputs.atomic(target, overwrite=True, folder=folder)
 
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ResourceError, match="cannot be written"):
-        outputs.prepare_target(tmp_path / "file" / "out.tif")
+        outputs.atomic(tmp_path / "file" / "out.tif")
 
 
 def test_full_disk_names_needed_and_free_bytes(tmp_path):
@@ -139,16 +135,16 @@ def test_full_disk_names_needed_and_free_bytes(tmp_path):
 
 def test_file_of_a_killed_process_is_removed_and_of_a_living_one_kept(tmp_path):
     target = tmp_path / "out.tif"
-    code = "import os, sys; from gpu_tomoclass.outputs import prepare_target as p; p(sys.argv[1]); os._exit(1)"
+    code = "import os, sys; from gpu_tomoclass.outputs import atomic as p; p(sys.argv[1]); os._exit(1)"
     subprocess.run([sys.executable, "-c", code, target], check=False)
     assert len(names(tmp_path)) == 1
-    mine = outputs.prepare_target(target)
+    mine = outputs.atomic(target).temporary
     assert names(tmp_path) == [mine.name]
-    second = outputs.prepare_target(target)
+    second = outputs.atomic(target).temporary
     assert names(tmp_path) == sorted([mine.name, second.name])
     other_host = tmp_path / f".out.tif.{socket.gethostname()}x-1-00000000.partial"
     other_host.write_bytes(b"")
-    outputs.prepare_target(target)
+    outputs.atomic(target)
     assert other_host.exists()
 
 

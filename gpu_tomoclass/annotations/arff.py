@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
-from gpu_tomoclass.outputs import check_overwrite, commit, discard, prepare_target, writing
+from gpu_tomoclass.outputs import atomic, check_output
 
 # What TWS 4 writes and checks for when it loads rows.
 TWS_RELATION = "TWS-2D-v4.0.0-grayscale"
@@ -280,7 +280,7 @@ def check_arff_target(path: str | PathLike[str], *, overwrite: bool = False) -> 
     """Raise before hours of training what :func:`save_arff` would raise after them."""
     if not fspath(path).lower().endswith(".arff"):
         raise UsageError("a file of training rows ends in .arff", where=fspath(path))
-    check_overwrite(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite)
 
 
 def save_arff(path: str | PathLike[str], table: TrainingTable, *, exact: bool = False, overwrite: bool = False) -> None:
@@ -314,16 +314,13 @@ def save_arff(path: str | PathLike[str], table: TrainingTable, *, exact: bool = 
     header = [f"@relation {_quote(table.relation)}", ""]
     header += [f"@attribute {_quote(name)} numeric" for name in table.channels]
     header += [f"@attribute class {{{','.join(classes)}}}", "", "@data", ""]
-    temporary = prepare_target(path, overwrite=overwrite)
-    try:
-        with writing(path), open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write("\n".join(header))
-            for row, label in zip(table.values, table.label.tolist(), strict=True):
-                file.write(numbers(row) + classes[label - 1] + "\n")
-    except BaseException:
-        discard(temporary)
-        raise
-    commit(temporary, path)
+    with (
+        atomic(path, overwrite=overwrite) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.write("\n".join(header))
+        for row, label in zip(table.values, table.label.tolist(), strict=True):
+            file.write(numbers(row) + classes[label - 1] + "\n")
 
 
 def _numbers(row: np.ndarray) -> str:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import DataError, UsageError
+from gpu_tomoclass.outputs import check_output, is_folder
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VolumeWriter, create_volume, refuse_input
+from gpu_tomoclass.volumes import Volume, VolumeWriter, create_volume
 
 BINS = 256
 LEVELS = (2, 6)
@@ -250,7 +251,7 @@ def write_otsu(
     ResourceError
         If the disk is full.
     """
-    refuse_input(volume, output)
+    check_output(output, inputs=volume.inputs(), overwrite=overwrite, folder=is_folder(output))
     n_classes = levels if thresholds is None else len(checked_thresholds(thresholds)) + 1
     if thresholds is None:
         check_levels(levels)
@@ -272,6 +273,7 @@ def write_otsu(
             classes=default_classes(names or [f"grey {i + 1}" for i in range(n_classes)]),
             metadata={**volume.metadata, "thresholds": {"made_by": f"gpu_tomoclass {__version__}", **made}},
             overwrite=overwrite,
+            inputs=volume.inputs(),
             **format_options,
         )
 

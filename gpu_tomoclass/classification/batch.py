@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.device import DEVICES, Device
 from gpu_tomoclass.errors import DataError, StoppedError, TomoclassError, UsageError
 from gpu_tomoclass.model import Model, load_model
+from gpu_tomoclass.outputs import product_name, protecting, refuse_inputs
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import convert, open_volume
 
@@ -85,6 +87,12 @@ class Item:
     @property
     def task(self) -> str:
         return str(self.settings.get("task", "classify"))
+
+    @property
+    def outputs(self) -> list[str]:
+        """The label volume (or the converted one), probabilities and uncertainty."""
+        beside = [product for product in ("probabilities", "uncertainty") if self.settings.get(product)]
+        return [self.output, *(product_name(self.output, product) for product in beside)]
 
 
 @dataclass
@@ -193,6 +201,19 @@ def run_job(
     StoppedError
         If ``should_stop`` said so.
     """
+    read = [item.source for item in items] + [item.settings["model"] for item in items if "model" in item.settings]
+    with protecting(*read):  # no output takes the place of a volume that another item reads, perhaps later
+        return _run_items(items, open_device=open_device, say=say, progress=progress, should_stop=should_stop)
+
+
+def _run_items(
+    items: Sequence[Item],
+    *,
+    open_device: Callable[[str, int, int | None], Device],
+    say: Callable[[str], None],
+    progress: Progress | None,
+    should_stop: Callable[[], bool],
+) -> list[Outcome]:
     models: dict[str, Model] = {}
     devices: dict[tuple[str, int, int | None], Device] = {}
 
@@ -314,10 +335,7 @@ def _item(source: str, settings: Mapping[str, Any], *, folder: Path) -> Item:
     stem = name[: -len(long)] if long else os.path.splitext(name)[0]
     task = settings.get("task", "classify")
     pattern = settings.get("name", "{stem}" if task == "convert" else "{stem}_labels")
-    try:
-        base = pattern.format(stem=stem)
-    except (KeyError, IndexError, ValueError) as error:
-        raise UsageError(f"name {pattern!r} cannot be filled in: {error}", do="only {stem} is known") from error
+    base = _filled_in(pattern, {"stem": stem, "name": name, "suffix": name[len(stem) :].lstrip("."), "task": task})
     target = folder / settings.get("output", ".") / f"{base}{settings.get('format', '.ome.zarr')}"
     resolved = dict(settings)
     if "model" in resolved:
@@ -325,12 +343,35 @@ def _item(source: str, settings: Mapping[str, Any], *, folder: Path) -> Item:
     return Item(source, str(target), resolved)
 
 
+def _filled_in(pattern: str, values: Mapping[str, str]) -> str:
+    """The pattern with ``{stem}`` and so on replaced; braces mean nothing else, in particular no format."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            known = ", ".join(f"{{{name}}}" for name in values)
+            raise UsageError(f"name {pattern!r} cannot be filled in: {match[0]} is unknown", do=f"use {known}")
+        return values[match[1]]
+
+    filled = re.sub(r"[{]([^{}]*)[}]|[{}]", value, pattern)
+    if not filled.strip(". ") or "\0" in filled:
+        raise UsageError(f"name {pattern!r} gives {filled!r}, which is no name of a file")
+    return filled
+
+
 def _refuse_collisions(items: Sequence[Item], file: Path) -> None:
     seen: dict[str, str] = {}
     for item in items:
         key = os.path.abspath(item.output)
-        if key == os.path.abspath(item.source.partition("::")[0]):
-            raise UsageError(f"{item.source} would be its own output", where=file, do="set output or name")
+        models = [item.settings["model"]] if "model" in item.settings else []
+        for output in item.outputs:
+            try:
+                refuse_inputs(output, [item.source, *models, file])
+            except UsageError as error:
+                raise UsageError(
+                    f"{output}, which {item.source} would be written to, {error.what}",
+                    where=file,
+                    do="set output or name",
+                ) from error
         if key in seen:
             raise UsageError(
                 f"{seen[key]} and {item.source} would both be written to {item.output}",

@@ -191,6 +191,7 @@ def classify(
         voxel_size=volume.voxel_size,
         metadata=metadata,
         format_options=format_options,
+        inputs=volume.inputs(),
         overwrite=overwrite,
         restart=restart,
     ) as staging:
@@ -327,7 +328,7 @@ def provenance(
     """What made the labels: enough to make them again."""
     return {
         "made_by": f"gpu_tomoclass {__version__}",
-        "model": {"hash": model.hash, "versions": dict(model.versions), "created": model.created},
+        "model": {"hash": model.hash, "versions": dict(model.versions)},
         "input": volume.fingerprint(),
         "settings": {"planes": list(planes), "axes": volume.axes, "intensity": scale.to_dict(), "nan": nan},
     }

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass.outputs import is_folder
+from gpu_tomoclass.volumes import volume_names
 
 UNLABELLED = 0
 
@@ -66,7 +68,12 @@ class Product:
 
     @property
     def is_zarr(self) -> bool:
-        return self.path.rstrip("/\\").lower().endswith(".zarr")
+        return is_folder(self.path)
+
+    @property
+    def paths(self) -> list[str]:
+        """The files it becomes: one for each channel where a format holds one image per file."""
+        return volume_names(self.path, channels=self.channels)
 
 
 @dataclass(frozen=True)

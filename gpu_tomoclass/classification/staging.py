@@ -6,7 +6,11 @@ plane) and ``lock``. Planes are written to the stores in any order. When all are
 store becomes the output itself where that is OME-Zarr, else it is copied plane by plane into a TIFF or MRC file.
 
 Only planes whose line can be parsed and whose stored values have the checksum of that line count as done, so a torn
-line, a half-written chunk or lost writes cost those planes and nothing else.
+line, a half-written chunk or lost writes cost those planes and nothing else. The checksum of every plane is compared
+once more before an output gets its name. The lock is held until the folder is gone.
+
+When all outputs have their names, the folder is renamed to a hidden name and removed; ``run.json`` goes last. So a run
+that was killed while it tidied up still says that it was complete.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import os
 import shutil
 import socket
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from os import PathLike, fspath
@@ -27,9 +31,25 @@ from typing import IO, Any
 import numpy as np
 
 from gpu_tomoclass.classification.slab import KNOWN_PRODUCTS, Product, Slab
-from gpu_tomoclass.errors import DataError, ModelError, ResourceError
-from gpu_tomoclass.outputs import check_overwrite, commit, discard, temporary_name, writing
-from gpu_tomoclass.volumes import Node, VoxelSize, ZarrArray, ZarrStore, create_volume, open_volume, read_node
+from gpu_tomoclass.errors import DataError, ModelError, ResourceError, TomoclassError
+from gpu_tomoclass.outputs import (
+    check_output,
+    discard,
+    leftovers,
+    publish,
+    refuse_inputs,
+    temporary_name,
+    writing,
+)
+from gpu_tomoclass.volumes import (
+    Node,
+    VoxelSize,
+    ZarrArray,
+    ZarrStore,
+    create_volume,
+    open_volume,
+    read_node,
+)
 
 RUN, JOURNAL, LOCK = "run.json", "done.jsonl", "lock"
 MODEL = "model.tcm"  # for workers elsewhere, see cluster.py
@@ -64,6 +84,8 @@ class Staging:
         Kept with each product.
     format_options : mapping, optional
         Of :func:`gpu_tomoclass.volumes.opening.create_volume`: ``ome_version``, ``sharded``.
+    inputs : iterable of path
+        What the outputs are made from; see :func:`gpu_tomoclass.outputs.refuse_inputs`.
     overwrite : bool
         Whether final names that exist may be replaced, at the end.
     restart : bool
@@ -80,8 +102,10 @@ class Staging:
 
     Raises
     ------
+    UsageError
+        If an output is an input.
     DataError
-        If an output exists and must not be replaced.
+        If an output exists and must not be replaced, or what an interrupted run has left is damaged.
     ModelError
         If the interrupted run was another one; names what differs.
     ResourceError
@@ -98,6 +122,7 @@ class Staging:
         voxel_size: VoxelSize | None = None,
         metadata: Mapping[str, Any] | None = None,
         format_options: Mapping[str, Any] | None = None,
+        inputs: Iterable[str | PathLike[str]] = (),
         overwrite: bool = False,
         restart: bool = False,
     ) -> None:
@@ -105,38 +130,54 @@ class Staging:
         self.run = json.loads(json.dumps(dict(run)))
         self._voxel_size, self._metadata = voxel_size, dict(metadata or {})
         self._format_options = dict(format_options or {})
-        self._overwrite, self._restart = overwrite, restart
+        self._inputs, self._overwrite, self._restart = tuple(inputs), overwrite, restart
         self.folder = Path(f"{self.output}.partial")
         self.done = np.zeros(shape[0], dtype=np.bool_)
         self.notes: list[str] = []
         self.owner = ""
         self._stores: dict[str, ZarrStore] = {}
         self._nodes: dict[str, Node] = {}
+        self._crc = {product.name: np.zeros(shape[0], dtype=np.uint32) for product in products}
         self._journal: IO[bytes] | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Staging:
+        refuse_inputs(self.folder, self._inputs)
+        if self.folder.is_symlink():
+            raise DataError("is a symbolic link, which is not written through", where=self.folder, do="remove it")
         with self._stack:
-            resumes = (self.folder / RUN).is_file() and not self._restart
-            if not resumes:
+            finished = None if self._restart else self._finished_before()
+            if finished is None and not self._resumes():
                 self._check_targets()
             with writing(self.output):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self.owner = self._stack.enter_context(locked(self.folder / LOCK, what=self.output))
-            if resumes:
+                self.owner = self._stack.enter_context(_held(self.folder, what=self.output))
+                if finished is not None and not self._resumes():
+                    os.rename(finished, self.folder / RUN)
+            if self._resumes():
                 self._check_same_run()
                 self._open_stores()
                 self._read_journal()
+                self._check_finished()
             else:
+                self._check_targets()
                 self._begin()
             self._journal = self._stack.enter_context(self._open_journal())
             self._stack = self._stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
-        if not self.done.any():  # nothing worth keeping
+        with self._stack:  # the lock is released last
+            if self.done.any() or not self._is_ours():
+                return
+            (self.folder / RUN).unlink(missing_ok=True)  # what is left of it after a kill is no run to go on with
             self._remove()
+
+    def _resumes(self) -> bool:
+        return (self.folder / RUN).is_file() and not self._restart
+
+    def _is_ours(self) -> bool:
+        """Whether the folder is still the one whose lock is held."""
+        return _holds(self.folder / LOCK, self.owner)
 
     @property
     def n_done(self) -> int:
@@ -174,25 +215,46 @@ class Staging:
             self._journal.write(json.dumps(line).encode() + b"\n")
             self._journal.flush()
         self.done[start:stop] = True
+        for name, values in crc.items():
+            self._crc[name][start:stop] = values
         self.notes.extend(notes)
 
     def plane(self, product: str, z: int) -> np.ndarray:
-        """A finished plane, from the store or, where finishing was interrupted, from the output itself."""
-        if product in self._stores:
-            return self._stores[product].read(z)
-        (path,) = (p.path for p in self.products if p.name == product)
-        with open_volume(path) as volume:
-            return volume.plane(z)
+        """A finished plane, from the store or, where finishing was interrupted, from the output itself.
+
+        Raises
+        ------
+        DataError
+            If it has not the checksum it was stored with.
+        """
+        if product not in self._stores:
+            (found,) = (p for p in self.products if p.name == product)
+            with _Finished(found) as volume:
+                return volume.plane(z)
+        plane = self._stored(product, z)
+        if plane is None or checksum(plane) != self._crc[product][z]:
+            raise DataError(
+                f"plane {z} of the {product} was damaged or removed after it had been stored",
+                where=self.folder,
+                do="repeat the same command, which computes it again",
+            )
+        return plane
 
     def finish(self) -> list[str]:
         """Give every product its final name and remove the folder; the names of all files made.
 
         Raises
         ------
+        DataError
+            If a stored plane is not what it was; the next run computes it again.
         ResourceError
             If the disk is too small; everything is kept, and the same command tries again.
         """
         assert self.done.all()
+        if not self._is_ours():
+            raise DataError(
+                "was moved, removed or replaced while the run was at work", where=self.folder, do="run it again"
+            )
         outputs: list[str] = []
         for store in self._stores.values():
             store.remove_torn_files()  # of a process elsewhere that was killed while it wrote
@@ -202,24 +264,50 @@ class Staging:
         return outputs
 
     def _remove(self) -> None:
-        """The folder goes in one step; what a kill leaves of it under the other name, the next run removes."""
-        hidden = temporary_name(self.output)
+        """The folder goes in one step; what a kill leaves of it under hidden names, the next run understands."""
+        hidden, last = temporary_name(self.output), temporary_name(self.output)
         with contextlib.suppress(OSError):
             os.rename(self.folder, hidden)
+            for entry in hidden.iterdir():
+                if entry.name != RUN:
+                    discard(entry)
+            if (hidden / RUN).exists():
+                os.rename(hidden / RUN, last)
+            hidden.rmdir()
         discard(hidden)
+        discard(last)
+
+    def _finished_before(self) -> Path | None:
+        """``run.json`` of this very run, which was killed when all was done but the tidying up."""
+        if self.folder.exists() or not self.folder.parent.is_dir():
+            return None
+        for path, _ in leftovers(self.output):
+            run = path / RUN if path.is_dir() else path
+            with contextlib.suppress(OSError, ValueError):
+                if json.loads(run.read_text(encoding="utf-8")) == self.run:
+                    return run
+        return None
 
     def _finish_product(self, product: Product) -> list[str]:
-        folder = self.folder / product.name
+        folder, paths = self.folder / product.name, product.paths
         if not folder.exists():  # an earlier attempt to finish got as far as this
-            return [product.path]
-        marker = self.folder / f"{product.name}.assembled"
-        overwrite = self._overwrite or marker.exists()
-        check_overwrite(product.path, overwrite=overwrite, folder=product.is_zarr)
+            return paths
+        overwrite = self._overwrite or self._has_made(product)
+        for path in paths:
+            check_output(path, inputs=self._inputs, overwrite=overwrite, folder=product.is_zarr)
         if product.is_zarr and not self._format_options.get("sharded"):
+            for z in range(self.shape[0]):
+                self.plane(product.name, z)
             with writing(product.path):
-                self._stores[product.name].add_levels(Path(product.path).name, self._voxel_size, product.classes)
-            commit(folder, product.path, keep_on_error=True)
-            return [product.path]
+                self._stores[product.name].add_levels(
+                    Path(product.path).name,
+                    self._voxel_size,
+                    product.classes,
+                    channels=product.channels,
+                    metadata=self._metadata,
+                )
+            publish(folder, product.path)
+            return paths
         options = self._format_options if product.is_zarr else {}
         with create_volume(
             product.path,
@@ -229,22 +317,57 @@ class Staging:
             classes=product.classes,
             channels=product.channels,
             metadata=self._metadata,
+            inputs=self._inputs,
             overwrite=overwrite,
             **options,
         ) as writer:
             for z in range(self.shape[0]):
-                writer.write_plane(z, self._stores[product.name].read(z))
-            with writing(product.path):
-                marker.touch()  # from here on a file of the final name is ours
-        outputs = list(writer.outputs())
+                writer.write_plane(z, self.plane(product.name, z))
         removed = folder.with_name(f"{product.name}.finished")  # in one step: half a store could not be opened
         os.rename(folder, removed)
         shutil.rmtree(removed, ignore_errors=True)
-        return outputs
+        return paths
+
+    def _has_made(self, product: Product) -> bool:
+        """Whether what has the final names was put there by a run that was killed just then."""
+        there = [path for path in product.paths if os.path.lexists(path)]
+        if not there:
+            return False
+        try:
+            with _Finished(product, only=there) as volume:
+                return volume.shape == self.shape and all(
+                    volume.channel_checksums(z) == volume.channel_checksums_of(self.plane(product.name, z))
+                    for z in range(self.shape[0])
+                )
+        except TomoclassError:
+            return False
+
+    def _check_finished(self) -> None:
+        """Products that got their names before the interruption must still be there."""
+        for product in self.products:
+            if product.name in self._stores:
+                continue
+            expected, problem = self._crc[product.name], ""
+            try:
+                with _Finished(product) as volume:
+                    if volume.shape != self.shape:
+                        problem = f"is another volume now, of {volume.shape} voxels"
+                    elif expected.any():
+                        changed = [z for z in range(self.shape[0]) if checksum(volume.plane(z)) != expected[z]]
+                        problem = f"holds other planes now, the first is {changed[0]}" if changed else ""
+            except TomoclassError as error:
+                problem = f"cannot be used now: {error.what}" if os.path.lexists(product.path) else "is gone now"
+            if problem:
+                raise DataError(
+                    f"was finished by the interrupted run and {problem}",
+                    where=product.path,
+                    do="put it back, or use --restart to begin anew (with --overwrite if something else is there)",
+                )
 
     def _check_targets(self) -> None:
         for product in self.products:
-            check_overwrite(product.path, overwrite=self._overwrite, folder=product.is_zarr)
+            for path in product.paths:
+                check_output(path, inputs=self._inputs, overwrite=self._overwrite, folder=product.is_zarr)
 
     def _begin(self) -> None:
         """Empty stores, and last the file that says that they are whole."""
@@ -264,7 +387,7 @@ class Staging:
                     where=self.folder,
                     do="move them away, or choose another output",
                 )
-            for entry in entries:
+            for entry in sorted(entries, key=lambda entry: entry.name != RUN):  # first what says that there is a run
                 discard(entry)
             for product in self.products:
                 folder = self.folder / product.name
@@ -310,15 +433,19 @@ class Staging:
                 if node is None:
                     raise DataError("the interrupted run is damaged", where=folder, do="use --restart to begin anew")
                 self._nodes[product.name] = node
-                store = self._stores[product.name] = ZarrStore.open(folder)
+                try:
+                    store = self._stores[product.name] = ZarrStore.open(folder)
+                except Exception as error:
+                    raise DataError(
+                        f"the interrupted run is damaged: {error}", where=folder, do="use --restart to begin anew"
+                    ) from error
                 store.remove_torn_files()
 
     def _read_journal(self) -> None:
         """Believe a line only where what is stored has its checksums."""
-        if not self._stores:  # all products have their final names already
-            self.done[:] = True
-            return
         for line in self._lines():
+            for name, crc in line.crc.items():
+                self._crc[name][line.start : line.stop] = crc
             for z in range(line.start, line.stop):
                 self.done[z] = all(
                     self._stored_checksum(name, z) == crc[z - line.start]
@@ -327,19 +454,26 @@ class Staging:
                 )
             if self.done[line.start : line.stop].all():
                 self.notes.extend(line.notes)
+        if not self._stores:  # all products have their final names already, and perhaps the journal is gone
+            self.done[:] = True
 
     def _stored_checksum(self, product: str, z: int) -> int | None:
-        """By our own reader: the library reads a missing chunk as zeros."""
-        if product not in self._nodes:
-            node = read_node(self.folder / product / "0")
-            assert node is not None
-            self._nodes[product] = node
-        array = ZarrArray(self._nodes[product])
-        start, stop = [0] * len(array.shape), list(array.shape)
-        start[-3], stop[-3] = z, z + 1
+        plane = self._stored(product, z)
+        return None if plane is None else checksum(plane)
+
+    def _stored(self, product: str, z: int) -> np.ndarray | None:
+        """A plane of a store by our own reader: the library reads a missing chunk as zeros."""
         try:
-            return checksum(array.region(start, stop))
-        except (DataError, OSError):
+            if product not in self._nodes:
+                node = read_node(self.folder / product / "0")
+                if node is None:
+                    return None
+                self._nodes[product] = node
+            array = ZarrArray(self._nodes[product])
+            start, stop = [0] * len(array.shape), list(array.shape)
+            start[-3], stop[-3] = z, z + 1
+            return array.region(start, stop).reshape(*array.shape[:-3], *array.shape[-2:])
+        except (TomoclassError, OSError):
             return None
 
     def _lines(self) -> Iterator[_Line]:
@@ -379,6 +513,75 @@ def checksum(plane: np.ndarray) -> int:
     """CRC-32 of the values of a plane, the same on every machine."""
     little = plane.astype(plane.dtype.newbyteorder("<"), copy=False)
     return zlib.crc32(np.ascontiguousarray(little).data)
+
+
+class _Finished:
+    """What has the final names of a product, read as its planes were written."""
+
+    def __init__(self, product: Product, *, only: Sequence[str] | None = None) -> None:
+        self._product = product
+        self._stack = contextlib.ExitStack()
+        names = product.paths
+        places: list[tuple[str, int | None]] = [(path, None) for path in names]
+        if len(names) == 1 and product.channels:
+            places = [(names[0], channel) for channel in range(len(product.channels))]
+        self._chosen = [i for i, (path, _) in enumerate(places) if only is None or path in only]
+        self._places = [places[i] for i in self._chosen]
+
+    def __enter__(self) -> _Finished:
+        with self._stack:
+            self._volumes = [
+                self._stack.enter_context(open_volume(path, channel=channel)) for path, channel in self._places
+            ]
+            shapes = {volume.shape for volume in self._volumes}
+            self.shape = shapes.pop() if len(shapes) == 1 else (0, 0, 0)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def plane(self, z: int) -> np.ndarray:
+        """(ny, nx), or (n_channels, ny, nx)."""
+        planes = self._planes(z)
+        return np.stack(planes) if self._product.channels else planes[0]
+
+    def channel_checksums(self, z: int) -> list[int]:
+        return [checksum(plane) for plane in self._planes(z)]
+
+    def _planes(self, z: int) -> list[np.ndarray]:
+        dtype = self._product.dtype
+        return [volume.plane(z).astype(dtype, copy=False) for volume in self._volumes]  # MRC has no uint8
+
+    def channel_checksums_of(self, plane: np.ndarray) -> list[int]:
+        """Those of a plane of the product, for the channels that are here."""
+        return [checksum(plane[i]) for i in self._chosen] if self._product.channels else [checksum(plane)]
+
+
+@contextlib.contextmanager
+def _held(folder: Path, *, what: str) -> Iterator[str]:
+    """Make the folder and hold its lock; what the lock says of the holder.
+
+    Another run may remove the folder between the two: then its lock is nobody's, and a new folder is made.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            try:
+                owner = stack.enter_context(locked(folder / LOCK, what=what))
+            except FileNotFoundError:
+                continue
+            if _holds(folder / LOCK, owner):
+                yield owner
+                return
+
+
+def _holds(lock: Path, owner: str) -> bool:
+    """Whether a lock says that this is the holder; what it says tells every run from any other."""
+    try:
+        return lock.read_text(encoding="utf-8") == owner
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 @contextlib.contextmanager

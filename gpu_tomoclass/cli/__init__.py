@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -26,6 +27,7 @@ from gpu_tomoclass.cli import (
     volumes,
 )
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
+from gpu_tomoclass.outputs import protecting
 
 STOPPED = "stopped: nothing was written under the output name; run the same command again"
 
@@ -79,14 +81,28 @@ for command in (
 
 def main() -> None:
     """Entry point of ``gpu-tomoclass``."""
+    open_standard_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def open_standard_streams() -> None:
+    """Give streams that the caller closed (``>&-``) somewhere to go: else the first output file gets their number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 def run(arguments: list[str]) -> int:
     """Run a command line and give its exit code; every failure is one line on stderr, a bug also its traceback."""
     previous = signal.signal(signal.SIGTERM, _interrupt)
+    options: dict[str, Any] = {"standalone_mode": False, "auto_envvar_prefix": "GPU_TOMOCLASS"}
     try:
-        cli.main(args=arguments, prog_name="gpu-tomoclass", standalone_mode=False, auto_envvar_prefix="GPU_TOMOCLASS")
+        with protecting():
+            code = cli.main(args=arguments, prog_name="gpu-tomoclass", **options)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of stdout left (`| head`): nothing to say, and Python must not complain again at exit.
@@ -114,7 +130,7 @@ def run(arguments: list[str]) -> int:
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return 0
+    return code if isinstance(code, int) else 0  # click returns what a command exits with
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -8,6 +8,8 @@ import click
 
 from gpu_tomoclass.cli.common import (
     ByteSize,
+    InputPath,
+    OutputPath,
     device_options,
     given_zarr_options,
     open_device,
@@ -60,8 +62,10 @@ def baseline() -> None:
 
 
 @baseline.command()
-@click.argument("volume")
-@click.option("-o", "--output", required=True, metavar="OUT", help="A new volume: .tif, .mrc or .ome.zarr.")
+@click.argument("volume", type=InputPath())
+@click.option(
+    "-o", "--output", type=OutputPath(), required=True, metavar="OUT", help="A new volume: .tif, .mrc or .ome.zarr."
+)
 @click.option("--dim", "dimensions", type=click.IntRange(2, 3), default=2, show_default=True,
               help="2: each plane for itself; 3: the volume.")  # fmt: skip
 @click.option("--noise-area", type=Place(), metavar="X,Y[,Z]",
@@ -144,8 +148,15 @@ def nad(
 
 
 @baseline.command()
-@click.argument("volume")
-@click.option("-o", "--output", required=True, metavar="LABELS", help="A new label volume: .tif, .mrc or .ome.zarr.")
+@click.argument("volume", type=InputPath())
+@click.option(
+    "-o",
+    "--output",
+    type=OutputPath(),
+    required=True,
+    metavar="LABELS",
+    help="A new label volume: .tif, .mrc or .ome.zarr.",
+)
 @click.option("--levels", type=click.IntRange(2, 6), default=3, show_default=True,
               help="Classes that multi-Otsu finds in the histogram of the volume.")  # fmt: skip
 @click.option("--thresholds", type=Numbers(), help="Given grey values instead; one more class than thresholds.")

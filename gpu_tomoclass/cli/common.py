@@ -13,12 +13,34 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
+from gpu_tomoclass.outputs import claim, protect
+
 if TYPE_CHECKING:
     from gpu_tomoclass.device import Device
     from gpu_tomoclass.features import FeatureBank
 
 F = TypeVar("F", bound=Callable[..., Any])
 PLAIN_INTERVAL = 10.0  # seconds between plain progress lines, where stderr is a log file
+
+
+class InputPath(click.ParamType):
+    """A file or folder that the command reads: nothing that it writes may take its place."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        protect(value)
+        return value
+
+
+class OutputPath(click.ParamType):
+    """A file or folder that the command writes; no two may be the same."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        claim(value)
+        return value
 
 
 class PlaneRange(click.ParamType):
@@ -228,13 +250,12 @@ def given_zarr_options(ome_version: str | None, sharded: bool) -> dict[str, Any]
     return options | ({"sharded": True} if sharded else {})
 
 
-def write_json(path: str, content: Any) -> None:
-    """A JSON file for machines, beside what is printed for people."""
-    from gpu_tomoclass.outputs import writing
+def write_json(path: str, content: Any, *, inputs: Iterable[str] = (), overwrite: bool = False) -> None:
+    """A JSON file for machines, beside what is printed for people; it takes the place of none of the ``inputs``."""
+    from gpu_tomoclass.outputs import atomic
 
-    with writing(path), open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
+    with atomic(path, inputs=inputs, overwrite=overwrite) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def open_device(device_name: str, gpu_id: int, workers: int | None, *, quiet: bool) -> Device:

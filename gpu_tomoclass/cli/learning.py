@@ -10,6 +10,8 @@ import click
 
 from gpu_tomoclass.cli.common import (
     ByteSize,
+    InputPath,
+    OutputPath,
     PlaneRange,
     device_options,
     given_zarr_options,
@@ -41,11 +43,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("volume", required=False)
-@click.argument("annotations", nargs=-1)
-@click.option("-o", "--output", required=True, metavar="MODEL.tcm", help="The model file.")
-@click.option("--from", "table_path", metavar="DATA.arff", help="Train from rows saved by Fiji instead of a volume.")
-@click.option("--save-rows", metavar="DATA.arff", help="Also write the training rows; Fiji loads them.")
+@click.argument("volume", type=InputPath(), required=False)
+@click.argument("annotations", type=InputPath(), nargs=-1)
+@click.option("-o", "--output", type=OutputPath(), required=True, metavar="MODEL.tcm", help="The model file.")
+@click.option(
+    "--from",
+    "table_path",
+    type=InputPath(),
+    metavar="DATA.arff",
+    help="Train from rows saved by Fiji instead of a volume.",
+)
+@click.option(
+    "--save-rows", type=OutputPath(), metavar="DATA.arff", help="Also write the training rows; Fiji loads them."
+)
 @training_options
 @overwrite_option
 def train(
@@ -122,10 +132,10 @@ def _show_training(result: TrainingResult) -> None:
 
 
 @click.command()
-@click.argument("model")
-@click.argument("volume")
+@click.argument("model", type=InputPath())
+@click.argument("volume", type=InputPath())
 @click.option("--plane", type=int, required=True, help="The plane, counted from 0.")
-@click.option("-o", "--output", required=True, metavar="PICTURE.png")
+@click.option("-o", "--output", type=OutputPath(), required=True, metavar="PICTURE.png")
 @click.option("--alpha", type=click.FloatRange(0, 1), default=0.4, show_default=True, help="Strength of the colours.")
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
 @nan_option
@@ -179,9 +189,9 @@ def preview(
 
 
 @click.command()
-@click.argument("volume")
-@click.argument("model")
-@click.option("-o", "--output", required=True, metavar="LABELS", help=".ome.zarr, .tif or .mrc")
+@click.argument("volume", type=InputPath())
+@click.argument("model", type=InputPath())
+@click.option("-o", "--output", type=OutputPath(), required=True, metavar="LABELS", help=".ome.zarr, .tif or .mrc")
 @product_options
 @click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
 @click.option(
@@ -197,7 +207,7 @@ def preview(
 @click.option("--memory-limit", type=ByteSize(), help="Of the process, or of its arrays on a GPU, e.g. 4G.")
 @click.option("--dask", metavar="local:N|ADDRESS", help="Compute in N processes here (N GPUs), or on a Dask cluster.")
 @click.option("--restart", is_flag=True, help="Begin anew instead of resuming an interrupted run.")
-@click.option("--profile", metavar="FILE.json", help="Write where the time went; also as a table.")
+@click.option("--profile", type=OutputPath(), metavar="FILE.json", help="Write where the time went; also as a table.")
 @nan_option
 @volume_options
 @device_options
@@ -229,8 +239,11 @@ def classify(
     """
     from gpu_tomoclass.classification import classify as run
     from gpu_tomoclass.model import load_model
+    from gpu_tomoclass.outputs import check_output
     from gpu_tomoclass.volumes import open_volume
 
+    if profile is not None:
+        check_output(profile, overwrite=options["overwrite"])
     loaded = load_model(model)
     options |= given_zarr_options(ome_version, sharded)
     reading: dict[str, Any] = {
@@ -253,7 +266,7 @@ def classify(
     rate = (result.n_planes - result.n_resumed) / max(result.seconds, 1e-9)
     click.echo(f"{result.n_planes - result.n_resumed} planes in {result.seconds:.1f} s ({rate:.2f} planes/s)")
     if profile is not None:
-        _write_profile(result, profile)
+        _write_profile(result, profile, overwrite=options["overwrite"])
     click.echo(f"labels: {result.path}")
     for path in result.other_paths:
         click.echo(f"also: {path}")
@@ -276,8 +289,9 @@ def _where_to_compute(
         yield {"cluster": cluster}
 
 
-def _write_profile(result: ClassifyResult, path: str) -> None:
-    write_json(path, {"device": result.device, "n_planes": result.n_planes, **result.profile})
+def _write_profile(result: ClassifyResult, path: str, *, overwrite: bool) -> None:
+    content = {"device": result.device, "n_planes": result.n_planes, **result.profile}
+    write_json(path, content, inputs=(result.path, *result.other_paths), overwrite=overwrite)
     n = max(1, result.profile["planes"])
     stages = [("stage", "s", "ms/plane")]
     stages += [(k, f"{s:.2f}", f"{1000 * s / n:.1f}") for k, s in result.profile["seconds"].items()]
@@ -288,7 +302,7 @@ def _write_profile(result: ClassifyResult, path: str) -> None:
 
 
 @click.command()
-@click.option("-o", "--output", default="demo", show_default=True, metavar="FOLDER")
+@click.option("-o", "--output", type=OutputPath(), default="demo", show_default=True, metavar="FOLDER")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulation and the strokes.")
 @device_options
 @overwrite_option

@@ -6,7 +6,16 @@ import json
 
 import click
 
-from gpu_tomoclass.cli.common import description_rows, hessian_option, overwrite_option, quiet_option, show_notes, table
+from gpu_tomoclass.cli.common import (
+    InputPath,
+    OutputPath,
+    description_rows,
+    hessian_option,
+    overwrite_option,
+    quiet_option,
+    show_notes,
+    table,
+)
 
 
 @click.group()
@@ -15,8 +24,8 @@ def model() -> None:
 
 
 @model.command("import")
-@click.argument("classifier", metavar="CLASSIFIER.model")
-@click.option("-o", "--output", required=True, metavar="MODEL.tcm", help="The model file.")
+@click.argument("classifier", type=InputPath(), metavar="CLASSIFIER.model")
+@click.option("-o", "--output", type=OutputPath(), required=True, metavar="MODEL.tcm", help="The model file.")
 @click.option("--signed-16-bit", is_flag=True, help="Fiji's image was signed 16 bit, to which ImageJ adds 32768.")
 @hessian_option
 @overwrite_option
@@ -40,7 +49,7 @@ def import_(classifier: str, output: str, signed_16_bit: bool, hessian: str, ove
 
 
 @model.command()
-@click.argument("path", metavar="MODEL.tcm|CLASSIFIER.model")
+@click.argument("path", type=InputPath(), metavar="MODEL.tcm|CLASSIFIER.model")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def info(path: str, as_json: bool) -> None:
     """Say what a model file, or a classifier of Fiji, holds."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_tomoclass.cli.common import (
+    InputPath,
+    OutputPath,
     PlaneRange,
     device_options,
     nan_option,
@@ -38,8 +40,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="For machines
 
 
 @click.command("cross-validate")
-@click.argument("volume")
-@click.argument("annotations", nargs=-1, required=True)
+@click.argument("volume", type=InputPath())
+@click.argument("annotations", type=InputPath(), nargs=-1, required=True)
 @group_option
 @folds_option
 @click.option("--importance", is_flag=True, help="Also what each family is worth; as many times as long.")
@@ -106,9 +108,9 @@ def _show_validation(result: CrossValidation) -> None:
 
 
 @click.command("select-features")
-@click.argument("volume")
-@click.argument("annotations", nargs=-1, required=True)
-@click.option("-o", "--output", metavar="CURVE.png", help="Picture of the trade-off.")
+@click.argument("volume", type=InputPath())
+@click.argument("annotations", type=InputPath(), nargs=-1, required=True)
+@click.option("-o", "--output", type=OutputPath(), metavar="CURVE.png", help="Picture of the trade-off.")
 @click.option("--epsilon", type=click.FloatRange(0), default=0.002, show_default=True,
               help="So much less mean Dice than all families is good enough.")  # fmt: skip
 @group_option
@@ -221,8 +223,8 @@ def _show_selection(result: Selection) -> None:
 
 
 @click.command()
-@click.argument("model")
-@click.argument("volume")
+@click.argument("model", type=InputPath())
+@click.argument("volume", type=InputPath())
 @click.option("--planes", type=PlaneRange(), help="Look only at planes a to b - 1, e.g. where the specimen is.")
 @click.option("--n-planes", type=click.IntRange(1), default=8, show_default=True, help="So many, evenly spaced.")
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_tomoclass.cli.common import (
+    InputPath,
+    OutputPath,
     PlaneRange,
     device_options,
     given_zarr_options,
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("volume")
-@click.argument("model")
-@click.option("-o", "--output", metavar="LABELS", help="Where the labels will be written.")
+@click.argument("volume", type=InputPath())
+@click.argument("model", type=InputPath())
+@click.option("-o", "--output", type=OutputPath(), metavar="LABELS", help="Where the labels will be written.")
 @product_options
 @click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
 @click.option("--slab-planes", type=click.IntRange(1), help="As for classify.")
@@ -104,8 +106,8 @@ def plan(
 
 
 @click.command()
-@click.argument("volume")
-@click.argument("output")
+@click.argument("volume", type=InputPath())
+@click.argument("output", type=OutputPath())
 @zarr_options
 @volume_options
 @overwrite_option
@@ -129,9 +131,9 @@ def convert(
 
 
 @click.command()
-@click.argument("job", metavar="JOB.toml")
+@click.argument("job", type=InputPath(), metavar="JOB.toml")
 @click.option("--dry-run", is_flag=True, help="Only list what would be done.")
-@click.option("--json", "json_path", metavar="FILE", help="Write the summary for machines.")
+@click.option("--json", "json_path", type=OutputPath(), metavar="FILE", help="Write the summary for machines.")
 @quiet_option
 @click.pass_context
 def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None, quiet: bool) -> None:
@@ -140,7 +142,10 @@ def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None
     A volume that fails does not stop the others; the exit code is then that of the first failure.
     """
     from gpu_tomoclass.classification import load_job, run_job
+    from gpu_tomoclass.outputs import check_output
 
+    if json_path is not None:
+        check_output(json_path, overwrite=_is_summary(json_path))
     items = load_job(job)
     if dry_run:
         click.echo(table([("task", "volume", "output"), *((i.task, i.source, i.output) for i in items)]))
@@ -156,7 +161,8 @@ def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None
     with stop_on_signal() as should_stop, _progress_of_each(quiet) as advance:
         outcomes = run_job(items, open_device=opened, say=say, progress=advance, should_stop=should_stop)
     if json_path is not None:
-        write_json(json_path, [o.to_dict() for o in outcomes])
+        made = [output for o in outcomes for output in o.item.outputs]
+        write_json(json_path, [o.to_dict() for o in outcomes], inputs=made, overwrite=_is_summary(json_path))
     rows = [("status", "planes", "s", "volume", "message")]
     for o in outcomes:
         message = o.message if len(o.message) <= 100 else f"{o.message[:97]}..."
@@ -167,6 +173,16 @@ def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None
     failed = [o for o in outcomes if o.status == "failed"]
     if failed:
         context.exit(failed[0].exit_code)
+
+
+def _is_summary(path: str) -> bool:
+    """Whether a file is the summary of an earlier run, which the next one replaces."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, list) and all(isinstance(o, dict) and {"status", "exit_code"} <= {*o} for o in content)
 
 
 class _progress_of_each:

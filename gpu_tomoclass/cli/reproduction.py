@@ -6,12 +6,28 @@ from typing import Any
 
 import click
 
-from gpu_tomoclass.cli.common import PlaneRange, device_options, open_device, overwrite_option, progress, quiet_option
+from gpu_tomoclass.cli.common import (
+    InputPath,
+    OutputPath,
+    PlaneRange,
+    device_options,
+    open_device,
+    overwrite_option,
+    progress,
+    quiet_option,
+)
 from gpu_tomoclass.cli.simulation import Numbers
 
 
 @click.command()
-@click.option("-o", "--output", required=True, metavar="FOLDER", help="For report.html, numbers.json and all volumes.")
+@click.option(
+    "-o",
+    "--output",
+    type=OutputPath(),
+    required=True,
+    metavar="FOLDER",
+    help="For report.html, numbers.json and all volumes.",
+)
 @click.option("--only", multiple=True, type=click.Choice(["phantom", "pillar", "needle"]), help="Repeatable.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of noise, misalignment, strokes.")
 @click.option("--repeats", type=click.IntRange(1), default=4, show_default=True,
@@ -19,11 +35,15 @@ from gpu_tomoclass.cli.simulation import Numbers
 @click.option("--quick", is_flag=True, help="Small images, few trees: to see whether it works.")
 @click.option("--pillar-shape", type=Numbers("Z,Y,X", 3, int),
               help="Of the simulated pillar; default 120,428,317, the paper's is 861,428,317.")  # fmt: skip
-@click.option("--pillar", "given_pillar", nargs=2, metavar="VOLUME TRUTH",
+@click.option("--pillar", "given_pillar", type=InputPath(), nargs=2, metavar="VOLUME TRUTH",
               help="A pillar of your own: vacuum, rubber, silica.")  # fmt: skip
-@click.option("--needle-series", metavar="SERIES", help="The needle's aligned tilt series, to be reconstructed.")
-@click.option("--needle", "needles", multiple=True, metavar="VOLUME", help="Or a reconstruction; repeatable.")
-@click.option("--needle-truth", metavar="LABELS", help="Its classes.")
+@click.option(
+    "--needle-series", type=InputPath(), metavar="SERIES", help="The needle's aligned tilt series, to be reconstructed."
+)
+@click.option(
+    "--needle", "needles", type=InputPath(), multiple=True, metavar="VOLUME", help="Or a reconstruction; repeatable."
+)
+@click.option("--needle-truth", type=InputPath(), metavar="LABELS", help="Its classes.")
 @click.option("--needle-planes", type=PlaneRange(), help="Those with specimen; default all.")
 @device_options
 @overwrite_option

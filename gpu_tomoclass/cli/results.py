@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpu_tomoclass.cli.common import ValuePair, overwrite_option, progress, quiet_option, show_notes, table
+from gpu_tomoclass.cli.common import (
+    InputPath,
+    OutputPath,
+    ValuePair,
+    overwrite_option,
+    progress,
+    quiet_option,
+    show_notes,
+    table,
+)
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,9 +24,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("labels")
-@click.argument("truth")
-@click.option("-o", "--output", metavar="REPORT.html", help="Also write a page with pictures.")
+@click.argument("labels", type=InputPath())
+@click.argument("truth", type=InputPath())
+@click.option("-o", "--output", type=OutputPath(), metavar="REPORT.html", help="Also write a page with pictures.")
 @click.option("--map", "pairs", multiple=True, type=ValuePair(), help="Value in TRUTH:value in LABELS; repeatable.")
 @click.option("--ignore", type=click.IntRange(0, 255), multiple=True, help="Truth value not to count; repeatable.")
 @click.option(
@@ -46,11 +55,11 @@ def evaluate(
     """Compare a label volume with the truth: scores, volume fractions, distance of borders, halo."""
     from gpu_tomoclass.classes import class_value
     from gpu_tomoclass.labels import evaluate_volumes
-    from gpu_tomoclass.outputs import check_overwrite
+    from gpu_tomoclass.outputs import check_output
     from gpu_tomoclass.volumes import open_volume
 
     if output is not None:
-        check_overwrite(output, overwrite=overwrite)
+        check_output(output, overwrite=overwrite)
     with open_volume(labels) as ours, open_volume(truth) as theirs:
         show_notes((*ours.notes, *theirs.notes), quiet=quiet or as_json)
         beside = None
@@ -107,10 +116,12 @@ def _show_evaluation(result: Evaluation) -> None:
 
 
 @click.command()
-@click.argument("labels")
+@click.argument("labels", type=InputPath())
 @click.option("--class", "class_name", required=True, metavar="CLASS", help="Its name or label value.")
-@click.option("-o", "--output", required=True, metavar="PARTICLES.csv", help="One line per particle.")
-@click.option("--histograms", metavar="PICTURE.png", help="Also draw diameters and distances.")
+@click.option(
+    "-o", "--output", type=OutputPath(), required=True, metavar="PARTICLES.csv", help="One line per particle."
+)
+@click.option("--histograms", type=OutputPath(), metavar="PICTURE.png", help="Also draw diameters and distances.")
 @overwrite_option
 @quiet_option
 def measure(labels: str, class_name: str, output: str, histograms: str | None, overwrite: bool, quiet: bool) -> None:
@@ -154,8 +165,8 @@ def _show_particles(found: Particles) -> None:
 
 
 @click.command()
-@click.argument("labels")
-@click.argument("output")
+@click.argument("labels", type=InputPath())
+@click.argument("output", type=OutputPath())
 @click.option("--min-size", type=click.IntRange(1), required=True, metavar="VOXELS", help="Smallest object to keep.")
 @click.option("--fill", is_flag=True, help="Give the voxels to the class around them instead of 0.")
 @click.option("--class", "class_names", multiple=True, metavar="CLASS",

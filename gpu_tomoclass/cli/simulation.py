@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from gpu_tomoclass.cli.common import overwrite_option, progress, quiet_option
+from gpu_tomoclass.cli.common import OutputPath, overwrite_option, progress, quiet_option
 
-OUTPUT = click.option("-o", "--output", required=True, metavar="FOLDER|FILE",
+OUTPUT = click.option("-o", "--output", type=OutputPath(), required=True, metavar="FOLDER|FILE",
                       help="A folder for two TIFF files, or a volume's name; the truth is beside it.")  # fmt: skip
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random.")
 

@@ -10,6 +10,8 @@ import click
 
 from gpu_tomoclass.cli.common import (
     F,
+    InputPath,
+    OutputPath,
     bank_options,
     device_options,
     intensity_option,
@@ -36,7 +38,9 @@ FOREST = ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", 
 def cache_options(command: F) -> F:
     """Where computed features are kept between runs."""
     command = click.option("--no-cache", is_flag=True, help="Neither read nor write computed features.")(command)
-    return click.option("--cache", metavar="FOLDER", help="Of computed features; default the user's cache.")(command)
+    return click.option(
+        "--cache", type=OutputPath(), metavar="FOLDER", help="Of computed features; default the user's cache."
+    )(command)
 
 
 def open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
@@ -61,7 +65,7 @@ def annotation_options(command: F) -> F:
         click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2."),
         click.option("--every", type=click.IntRange(1),
                      help="The annotation's planes are every n-th plane of the volume.."),
-        click.option("--also", nargs=2, multiple=True, metavar="VOLUME ANNOTATION",
+        click.option("--also", type=InputPath(), nargs=2, multiple=True, metavar="VOLUME ANNOTATION",
                      help="Another marked volume, pooled with the first; repeatable."),
     ):  # fmt: skip
         command = option(command)

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from gpu_tomoclass.cli.common import (
+    InputPath,
+    OutputPath,
     bank_options,
     description_rows,
     device_options,
@@ -25,7 +27,7 @@ from gpu_tomoclass.cli.common import (
 
 
 @click.command()
-@click.argument("path", metavar="VOLUME|MODEL")
+@click.argument("path", type=InputPath(), metavar="VOLUME|MODEL")
 @volume_options
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def info(path: str, as_json: bool, **reading: Any) -> None:
@@ -46,8 +48,8 @@ def info(path: str, as_json: bool, **reading: Any) -> None:
 
 
 @click.command()
-@click.argument("volume")
-@click.argument("output")
+@click.argument("volume", type=InputPath())
+@click.argument("output", type=OutputPath())
 @click.option("--tilt-axis", type=click.Choice(["x", "y", "z"]), required=True, help="Where the tilt axis lies now.")
 @volume_options
 @overwrite_option
@@ -63,8 +65,8 @@ def reslice(volume: str, output: str, tilt_axis: str, overwrite: bool, quiet: bo
 
 
 @click.command()
-@click.argument("volume")
-@click.argument("output")
+@click.argument("volume", type=InputPath())
+@click.argument("output", type=OutputPath())
 @click.option("--every", type=click.IntRange(1), default=15, show_default=True, help="Keep one plane of so many.")
 @click.option("--start", type=click.IntRange(0), help="The first plane kept; default every // 2.")
 @volume_options
@@ -83,9 +85,11 @@ def substack(
 
 
 @click.command()
-@click.argument("volume")
+@click.argument("volume", type=InputPath())
 @click.option("--plane", type=int, required=True, help="The plane, counted from 0.")
-@click.option("-o", "--output", required=True, help="A .tif (channels named for Fiji and napari) or .ome.zarr.")
+@click.option(
+    "-o", "--output", type=OutputPath(), required=True, help="A .tif (channels named for Fiji and napari) or .ome.zarr."
+)
 @bank_options
 @intensity_option
 @nan_option

@@ -22,6 +22,7 @@ from gpu_tomoclass.features.bank import DEFINITION_VERSION, FeatureBlock, halo
 from gpu_tomoclass.features.engine import FeatureEngine
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.prepare import PreparedPlane, PreparedSlab
+from gpu_tomoclass.outputs import refuse_inputs
 
 DEFAULT_LIMIT = 20 * 2**30
 KEEP_FREE = 2 * 2**30  # a cache must never be what fills a disk
@@ -55,6 +56,7 @@ class FeatureCache:
         self.notes: list[str] = []
         self.hits = self.misses = 0
         self._writable = True
+        refuse_inputs(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):

@@ -79,6 +79,7 @@ def write_features(
             "input": volume.fingerprint(),
         },
         overwrite=overwrite,
+        inputs=volume.inputs(),
     )
     with writer:
         halo = bank.z_reach(aspect_of(volume.voxel_size))

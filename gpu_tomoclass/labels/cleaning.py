@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from os import PathLike
@@ -13,6 +12,7 @@ import numpy as np
 from gpu_tomoclass import __version__
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.labels.objects import ObjectFinder, ObjectSlab
+from gpu_tomoclass.outputs import check_output, is_folder
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Volume, create_volume
 
@@ -86,9 +86,7 @@ def clean(
     """
     if min_size < 1:
         raise UsageError(f"a smallest object of {min_size} voxels", do="use 1 or more")
-    for name in (labels.path, *labels.files()):
-        if os.path.exists(path) and os.path.exists(name) and os.path.samefile(name, path):
-            raise UsageError("is the input, which is never changed", where=path, do="choose another name")
+    check_output(path, inputs=labels.inputs(), overwrite=overwrite, folder=is_folder(path))
     finder = ObjectFinder(labels, classes=range(1, 256) if classes is None else classes, slab_planes=slab_planes)
     nz = labels.shape[0]
     settings = {"min_size": min_size, "fill": fill, "classes": None if classes is None else sorted(classes)}
@@ -100,6 +98,7 @@ def clean(
         classes=labels.classes,
         metadata={**labels.metadata, "cleaned": {"made_by": f"gpu_tomoclass {__version__}", **settings}},
         overwrite=overwrite,
+        inputs=labels.inputs(),
         **format_options,
     )
     with writer:

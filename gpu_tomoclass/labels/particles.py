@@ -13,7 +13,7 @@ from scipy.spatial import KDTree, SphericalVoronoi
 
 from gpu_tomoclass.labels.objects import ObjectFinder, ObjectSlab
 from gpu_tomoclass.labels.pictures import chart_png
-from gpu_tomoclass.outputs import check_overwrite, commit, discard, prepare_target, writing
+from gpu_tomoclass.outputs import atomic, check_output
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Volume, VoxelSize
 
@@ -218,7 +218,7 @@ def check_measurement_targets(
     """Raise before the work what writing would raise after it."""
     from gpu_tomoclass.labels.pictures import check_picture_target
 
-    check_overwrite(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite)
     if histograms is not None:
         check_picture_target(histograms, overwrite=overwrite)
 
@@ -229,11 +229,5 @@ def save_histograms(particles: Particles, path: str | PathLike[str], *, title: s
 
 
 def _write(path: str | PathLike[str], content: bytes, *, overwrite: bool) -> None:
-    temporary = prepare_target(path, overwrite=overwrite)
-    try:
-        with writing(path):
-            temporary.write_bytes(content)
-    except BaseException:
-        discard(temporary)
-        raise
-    commit(temporary, path)
+    with atomic(path, overwrite=overwrite) as temporary:
+        temporary.write_bytes(content)

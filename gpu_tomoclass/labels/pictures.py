@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.outputs import check_overwrite, commit, discard, prepare_target, writing
+from gpu_tomoclass.outputs import atomic, check_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,7 +117,7 @@ def check_picture_target(path: str | PathLike[str], *, overwrite: bool = False) 
     """Raise before the work what :func:`save_preview` would raise after it."""
     if not str(path).lower().endswith(".png"):
         raise UsageError("a picture's name ends in .png", where=path)
-    check_overwrite(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite)
 
 
 def save_preview(
@@ -185,11 +185,5 @@ def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 180, ov
         If the file exists and ``overwrite`` is not set.
     """
     check_picture_target(path, overwrite=overwrite)
-    temporary = prepare_target(path, overwrite=overwrite)
-    try:
-        with writing(path):
-            figure.savefig(temporary, format="png", dpi=dpi)
-    except BaseException:
-        discard(temporary)
-        raise
-    commit(temporary, path)
+    with atomic(path, overwrite=overwrite) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi)

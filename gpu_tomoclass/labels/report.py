@@ -16,7 +16,7 @@ from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.labels.evaluate import Confusion
 from gpu_tomoclass.labels.pictures import chart_png, png_bytes
-from gpu_tomoclass.outputs import commit, discard, prepare_target, writing
+from gpu_tomoclass.outputs import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -143,14 +143,8 @@ class Report:
         DataError
             If it exists and ``overwrite`` is not set.
         """
-        temporary = prepare_target(path, overwrite=overwrite)
-        try:
-            with writing(path):
-                temporary.write_text(self.html(), encoding="utf-8")
-        except BaseException:
-            discard(temporary)
-            raise
-        commit(temporary, path)
+        with atomic(path, overwrite=overwrite) as temporary:
+            temporary.write_text(self.html(), encoding="utf-8")
 
 
 def _table(head: str, rows: Iterable[str]) -> str:

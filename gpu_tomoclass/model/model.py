@@ -26,7 +26,7 @@ from gpu_tomoclass.errors import ModelError, UsageError
 from gpu_tomoclass.features import DEFINITION_VERSION, FeatureBank, IntensityScale
 from gpu_tomoclass.forest import FIELDS, Forest
 from gpu_tomoclass.model.archive import open_archive, read_array, read_json
-from gpu_tomoclass.outputs import check_overwrite, commit, discard, prepare_target, writing
+from gpu_tomoclass.outputs import atomic, check_output
 from gpu_tomoclass.volumes import Volume, VoxelSize
 
 MODEL_SUFFIX = ".tcm"
@@ -77,7 +77,7 @@ class Model:
     versions : dict
         Of the software that trained it.
     created : str
-        ISO 8601 time.
+        ISO 8601 time in files of earlier versions; empty since, so that the same training gives the same bytes.
     quantiles : numpy.ndarray or None
         (n_volumes, n_channels, N_QUANTILES) float32, rising along the last axis: how the channels were distributed over
         the marked planes of each training volume, at evenly spaced levels from the least to the largest value; see
@@ -139,7 +139,7 @@ def check_model_target(path: str | PathLike[str], *, overwrite: bool = False) ->
     """Raise before hours of training what :func:`save_model` would raise after them."""
     if Path(path).suffix.lower() != MODEL_SUFFIX:
         raise UsageError(f"a model file ends in {MODEL_SUFFIX}", where=path)
-    check_overwrite(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite)
 
 
 def save_model(model: Model, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -155,18 +155,15 @@ def save_model(model: Model, path: str | PathLike[str], *, overwrite: bool = Fal
         If it cannot be written.
     """
     check_model_target(path, overwrite=overwrite)
-    temporary = prepare_target(path, overwrite=overwrite)
-    try:
-        with writing(path), zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(_member(JSON_NAME), _json_bytes(_header(model)))
-            for name in FIELDS:
-                archive.writestr(_member(f"{name}.npy"), _npy_bytes(getattr(model.forest, name)))
-            if model.quantiles is not None:
-                archive.writestr(_member(QUANTILES_NAME), _npy_bytes(model.quantiles))
-    except BaseException:
-        discard(temporary)
-        raise
-    commit(temporary, path)
+    with (
+        atomic(path, overwrite=overwrite) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        archive.writestr(_member(JSON_NAME), _json_bytes(_header(model)))
+        for name in FIELDS:
+            archive.writestr(_member(f"{name}.npy"), _npy_bytes(getattr(model.forest, name)))
+        if model.quantiles is not None:
+            archive.writestr(_member(QUANTILES_NAME), _npy_bytes(model.quantiles))
 
 
 def _member(name: str) -> zipfile.ZipInfo:

@@ -30,7 +30,7 @@ from gpu_tomoclass.labels import (
     overlay_image,
 )
 from gpu_tomoclass.model import Model, save_model
-from gpu_tomoclass.outputs import check_overwrite
+from gpu_tomoclass.outputs import check_output
 from gpu_tomoclass.studies.simulation.pillar import SampleVolume, simulate_sample
 from gpu_tomoclass.studies.strokes import correction_strokes, draw_strokes
 from gpu_tomoclass.training import TrainingResult, train
@@ -88,7 +88,7 @@ def run_demo(
     target = Path(folder)
     paths = {name: target / name for name in OUTPUTS}
     for path in paths.values():
-        check_overwrite(path, overwrite=overwrite)
+        check_output(path, overwrite=overwrite)
     seconds: dict[str, float] = {}
 
     def timed(step: str, started: float) -> None:

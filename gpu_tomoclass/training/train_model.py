@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -245,7 +244,6 @@ def _finish(
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
         },
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return TrainingResult(
         model=model,

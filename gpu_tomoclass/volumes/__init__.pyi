@@ -3,8 +3,8 @@ from .conversion import convert, describe_volume, reslice, substack
 from .formats import TIFF_SUFFIXES, detect_format
 from .ome_zarr.array import Node, ZarrArray, read_node
 from .ome_zarr.store import ZarrStore
-from .opening import VolumeLike, create_volume, open_volume
-from .volume import Volume, VolumeWriter, VoxelSize, ranges_text, refuse_input
+from .opening import VolumeLike, create_volume, open_volume, volume_names
+from .volume import Volume, VolumeWriter, VoxelSize, ranges_text
 
 __all__ = [
     "TIFF_SUFFIXES",
@@ -25,7 +25,7 @@ __all__ = [
     "open_volume",
     "ranges_text",
     "read_node",
-    "refuse_input",
     "reslice",
     "substack",
+    "volume_names",
 ]

@@ -238,9 +238,6 @@ def copy_planes(
 
     ``spacing`` is the distance of the planes in z, by which the voxel size grows. Raises as :func:`substack`.
     """
-    for name in (volume.path, *volume.files()):
-        if os.path.exists(path) and os.path.exists(name) and os.path.samefile(name, path):
-            raise UsageError("is the input, which is never changed", where=path, do="choose another name")
     kept = list(planes)
     size = volume.voxel_size
     writer = create_volume(
@@ -251,6 +248,7 @@ def copy_planes(
         classes=volume.classes if volume.dtype == np.uint8 else (),
         metadata=metadata,
         overwrite=overwrite,
+        inputs=volume.inputs(),
         **format_options,
     )
     with writer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
@@ -16,6 +16,8 @@ from gpu_tomoclass.volumes.formats import TIFF_SUFFIXES, detect_format, refuse_o
 from gpu_tomoclass.volumes.volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, voxel_text
 
 VolumeLike = str | PathLike[str] | Volume | Planes
+
+MRC_SUFFIXES = (".mrc", ".rec", ".map")
 
 
 def open_volume(
@@ -109,6 +111,16 @@ def _open(
     return open_hdf5(path, axes=axes, allow_missing_planes=allow_missing_planes)
 
 
+def volume_names(path: str | PathLike[str], *, channels: Sequence[str] = ()) -> list[str]:
+    """The names of what :func:`create_volume` will make: of MRC one file for each channel."""
+    suffix = os.path.splitext(fspath(path).rstrip("/\\"))[1].lower()
+    if not channels or suffix not in MRC_SUFFIXES:
+        return [fspath(path)]
+    from gpu_tomoclass.volumes.mrc.mrc import channel_paths
+
+    return [str(name) for name in channel_paths(path, channels)]
+
+
 def create_volume(
     path: str | PathLike[str],
     *,
@@ -119,6 +131,7 @@ def create_volume(
     channels: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    inputs: Iterable[str | PathLike[str]] = (),
     **options: Any,
 ) -> VolumeWriter:
     """Start a new volume; the suffix of ``path`` chooses the format.
@@ -143,13 +156,15 @@ def create_volume(
         Kept with the volume; must be JSON.
     overwrite : bool
         Whether an existing file may be replaced, once the new one is complete.
+    inputs : iterable of path
+        What it is made from, in whose place it must not come; see :func:`gpu_tomoclass.outputs.refuse_inputs`.
     **options
         Of the format: ``ome_version="0.4"`` or ``"0.5"`` for Zarr.
 
     Raises
     ------
     UsageError
-        If the suffix, an option or the kind of data is not one of the format.
+        If the suffix, an option or the kind of data is not one of the format, or the output is an input.
     DataError
         If the file exists and ``overwrite`` is not set.
     ResourceError
@@ -163,6 +178,7 @@ def create_volume(
         "channels": tuple(channels),
         "metadata": dict(metadata or {}),
         "overwrite": overwrite,
+        "inputs": tuple(fspath(name) for name in inputs),
     }
     if len(common["shape"]) != 3 or min(common["shape"]) < 1:
         raise UsageError(f"shape {shape} is not three positive numbers (z, y, x)", where=path)
@@ -178,7 +194,7 @@ def create_volume(
 
         refuse_options(path, format="TIFF", options=options)
         return TiffWriter(path, **common)
-    if suffix in (".mrc", ".rec", ".map"):
+    if suffix in MRC_SUFFIXES:
         from gpu_tomoclass.volumes.mrc.mrc import MrcWriter
 
         refuse_options(path, format="MRC", options=options)

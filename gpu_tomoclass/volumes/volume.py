@@ -195,6 +195,10 @@ class Volume(abc.ABC):
         """The files whose size and time tell whether the volume has changed."""
         return list(self._stamps)
 
+    def inputs(self) -> list[str]:
+        """The names in whose place no output may come; see :func:`gpu_tomoclass.outputs.refuse_inputs`."""
+        return [self.path, *self.files()]
+
     def check_unchanged(self) -> None:
         """Raise DataError if a file of the volume has another size or modification time than at opening."""
         for name, stamp in self._stamps.items():
@@ -336,13 +340,6 @@ def voxel_text(size: VoxelSize) -> str:
     """``"0.55 nm"``, or ``"1.1 x 0.55 x 0.55 nm"`` where they differ."""
     numbers = [f"{n:g}" for n in size]
     return f"{numbers[0] if len(set(numbers)) == 1 else ' x '.join(numbers)} nm"
-
-
-def refuse_input(volume: Volume, path: str | PathLike[str]) -> None:
-    """UsageError if ``path``, an output, is a file of the volume: inputs are never changed."""
-    for name in (volume.path, *volume.files()):
-        if os.path.exists(path) and os.path.exists(name) and os.path.samefile(name, path):
-            raise UsageError("is the input, which is never changed", where=path, do="choose another name")
 
 
 def ranges_text(numbers: Iterable[int]) -> str:

@@ -171,8 +171,11 @@ def test_stopping_leaves_the_volume_resumable(folder):
             'model = "m.tcm"\nname = "x"\n[[volumes]]\npath = "*.tif"\n[[volumes]]\npath = "b.mrc"',
             "would both be written",
         ),
-        ('task = "convert"\nformat = ".tif"\n[[volumes]]\npath = "a.tif"', "would be its own output"),
-        ('model = "m.tcm"\nname = "{nmae}"\n[[volumes]]\npath = "a.tif"', "only {stem} is known"),
+        ('task = "convert"\nformat = ".tif"\n[[volumes]]\npath = "a.tif"', "is the input"),
+        (
+            'model = "m.tcm"\nname = "{nmae}"\n[[volumes]]\npath = "a.tif"',
+            "{nmae} is unknown; use {stem}, {name}",
+        ),
     ],
 )
 def test_job_files_that_make_no_sense(folder, text, said):

@@ -15,7 +15,7 @@ from gpu_tomoclass.classification import preview
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.model import Model
-from gpu_tomoclass.outputs import check_overwrite, commit, discard, prepare_target, writing
+from gpu_tomoclass.outputs import atomic, check_output, refuse_inputs
 from gpu_tomoclass.studies.reproduction import needle, phantom, pillar, series
 from gpu_tomoclass.studies.reproduction.case import Case, CaseResult, Settings, n_steps, outputs, study_case
 from gpu_tomoclass.studies.reproduction.given import given_case
@@ -24,7 +24,7 @@ from gpu_tomoclass.studies.reproduction.results import Study
 from gpu_tomoclass.studies.reproduction.scores import Scores
 from gpu_tomoclass.studies.simulation.pillar import SAMPLE_CLASSES
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import open_volume, refuse_input
+from gpu_tomoclass.volumes import open_volume
 
 SUBJECTS = ("phantom", "pillar", "needle")
 FAR = 15  # planes; beyond, a plane shares hardly a silica sphere with a painted one
@@ -202,11 +202,11 @@ def _check_targets(folder: Path, subjects: Sequence[str], given: Given, *, overw
         targets += [path for name in given.needle_names() for path in outputs(folder, name).values()]
         targets += [folder / name for name in series.FILES] if given.needle_series else []
     for target in targets:
-        check_overwrite(target, overwrite=overwrite)
+        check_output(target, overwrite=overwrite)
     for path in given.paths():
         with open_volume(path) as volume:
             for target in targets:
-                refuse_input(volume, target)
+                refuse_inputs(target, volume.inputs())
 
 
 def _total(
@@ -335,11 +335,5 @@ def _needle(
 def _write_json(path: Path, content: dict[str, Any], *, overwrite: bool) -> None:
     import json
 
-    temporary = prepare_target(path, overwrite=overwrite)
-    try:
-        with writing(path):
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    except BaseException:
-        discard(temporary)
-        raise
-    commit(temporary, path)
+    with atomic(path, overwrite=overwrite) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

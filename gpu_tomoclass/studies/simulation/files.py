@@ -14,7 +14,7 @@ import numpy as np
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.outputs import check_overwrite, check_space, product_name
+from gpu_tomoclass.outputs import check_output, check_space, is_folder, product_name
 from gpu_tomoclass.studies.simulation.phantom import PHANTOM_CLASSES, PHANTOM_LEVELS, phantom_labels, phantom_planes
 from gpu_tomoclass.studies.simulation.pillar import SAMPLE_CLASSES, PillarRecipe, make_pillar
 from gpu_tomoclass.types import Progress
@@ -119,7 +119,7 @@ def write_pillar(
     what = PillarRecipe(shape=shape, diameter=diameter, voxel=voxel, **recipe)
     names = simulated_names(output, name="pillar")
     for name in names:
-        check_overwrite(name, overwrite=overwrite, folder=name.endswith(".zarr"))
+        check_output(name, overwrite=overwrite, folder=is_folder(name))
     voxels, rays = int(np.prod(shape)), shape[0] * shape[2] * len(what.tilt_angles)
     check_space(names[0], 19 * voxels + 16 * rays)  # truth 4, texture 8, pixels 4, output 3; projections 16 bytes
     folder = Path(names[0]).absolute().parent

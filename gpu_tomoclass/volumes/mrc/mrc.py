@@ -14,7 +14,7 @@ import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.outputs import check_overwrite, check_space, commit, discard, prepare_target, writing
+from gpu_tomoclass.outputs import AtomicOutput, atomic, check_output, check_space, discard, writing
 from gpu_tomoclass.volumes.mrc import header as mrc_header
 from gpu_tomoclass.volumes.stored import order_notes, stored_order
 from gpu_tomoclass.volumes.turned import TurnedVolume
@@ -157,7 +157,7 @@ class MrcWriter(VolumeWriter):
     UsageError
         If MRC cannot hold ``dtype``.
     DataError, ResourceError
-        As :func:`~gpu_tomoclass.outputs.prepare_target`.
+        As :func:`~gpu_tomoclass.outputs.atomic`.
     """
 
     def __init__(
@@ -171,13 +171,14 @@ class MrcWriter(VolumeWriter):
         channels: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        inputs: Sequence[str] = (),
     ) -> None:
         self.path, self.shape = fspath(path), shape
         self.paths = [Path(path)] if not channels else channel_paths(path, channels)
         self._has_channels = bool(channels)
         mode = _mode_for(np.dtype(dtype), classes, self.path)
         for target in self.paths:  # all of them, before anything is written
-            check_overwrite(target, overwrite=overwrite)
+            check_output(target, inputs=inputs, overwrite=overwrite)
         file_dtype = np.dtype(mrc_header.MODE_DTYPES[mode])
         n_bytes = mrc_header.HEADER_BYTES + int(np.prod(shape, dtype=object)) * file_dtype.itemsize
         check_space(self.path, n_bytes * len(self.paths))
@@ -194,7 +195,8 @@ class MrcWriter(VolumeWriter):
                 )
                 if np.dtype(dtype) == np.int8:
                     mrc_header.stamp_signed_bytes(header)
-                self._files.append(_MrcFile(target, header, extended, dtype=np.dtype(dtype), overwrite=overwrite))
+                output = atomic(target, inputs=inputs, overwrite=overwrite)
+                self._files.append(_MrcFile(output, header, extended, dtype=np.dtype(dtype)))
         except BaseException:
             self.discard()
             raise
@@ -221,7 +223,7 @@ class MrcWriter(VolumeWriter):
             for file in self._files:
                 file.complete()
             for file in self._files:
-                commit(file.temporary, file.target)
+                file.output.commit()
                 done.append(file.target)
         except BaseException:
             for target in done:  # some channels without the others would look like a finished output
@@ -234,24 +236,25 @@ class MrcWriter(VolumeWriter):
         for file in self._files:
             with contextlib.suppress(OSError):  # of data still in the buffer, on a full disk
                 file.file.close()
-            discard(file.temporary)
+            file.output.discard()
 
 
 class _MrcFile:
     """One MRC file under its temporary name."""
 
-    def __init__(
-        self, target: Path, header: np.ndarray, extended: bytes, *, dtype: np.dtype[Any], overwrite: bool
-    ) -> None:
-        self.target, self.header, self.dtype = target, header, dtype
+    def __init__(self, output: AtomicOutput, header: np.ndarray, extended: bytes, *, dtype: np.dtype[Any]) -> None:
+        self.output, self.target, self.header, self.dtype = output, output.target, header, dtype
         self.file_dtype = np.dtype(mrc_header.MODE_DTYPES[int(header["mode"])]).newbyteorder("<")
         self.offset = mrc_header.HEADER_BYTES + len(extended)
         # Per plane: count, minimum, maximum, mean and sum of squared deviations of the finite values.
         self.statistics = np.full((int(header["nz"]), 5), np.nan)
-        self.temporary = prepare_target(target, overwrite=overwrite)
-        with writing(target):
-            self.file = open(self.temporary, "r+b")  # noqa: SIM115 - closed by complete or discard
-            self.file.write(header.tobytes() + extended)
+        try:
+            with writing(self.target):
+                self.file = open(output.temporary, "r+b")  # noqa: SIM115 - closed by complete or discard
+                self.file.write(header.tobytes() + extended)
+        except BaseException:
+            output.discard()
+            raise
 
     def write_plane(self, z: int, plane: np.ndarray) -> None:
         if plane.dtype.newbyteorder("=") != self.dtype:
@@ -298,6 +301,7 @@ def channel_paths(path: str | PathLike[str], channels: Sequence[str]) -> list[Pa
     target, paths = Path(path), []
     for i, channel in enumerate(channels):
         name = re.sub(r"[^\w.+-]+", "_", channel).strip("_.") or str(i)
+        name = os.fsencode(name)[:80].decode(errors="ignore")  # a file name has at most 255 bytes
         candidate = target.with_name(f"{target.stem}_{name}{target.suffix}")
         if candidate in paths:
             candidate = target.with_name(f"{target.stem}_{name}_{i}{target.suffix}")

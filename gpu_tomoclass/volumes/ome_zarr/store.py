@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numcodecs
 import numpy as np
@@ -52,13 +52,9 @@ class ZarrStore:
         """An image without voxels, in an empty folder; see
         :class:`gpu_tomoclass.volumes.ome_zarr.writer.ZarrWriter`."""
         ome = ome_metadata(name, dtype, voxel_size, classes, channels)
-        own = {"gpu_tomoclass": dict(metadata)} if metadata else {}
-        version_2 = ome_version == "0.4"
-        group = zarr.create_group(
-            folder,
-            zarr_format=2 if version_2 else 3,
-            attributes=(with_versions(ome) if version_2 else {"ome": {"version": "0.5", **ome}}) | own,
-        )
+        zarr_format: Literal[2, 3] = 2 if ome_version == "0.4" else 3
+        attributes = _attributes(ome, metadata, zarr_format=zarr_format)
+        group = zarr.create_group(folder, zarr_format=zarr_format, attributes=attributes)
         lead = (len(channels),) if channels else ()
         _create_array(group, "0", (*lead, *shape), dtype, sharded=sharded)
         return cls(folder, group)
@@ -85,8 +81,16 @@ class ZarrStore:
         for path in self.folder.rglob("*.partial"):
             path.unlink(missing_ok=True)
 
-    def add_levels(self, name: str, voxel_size: VoxelSize | None, classes: Sequence[LabelClass]) -> None:
-        """Write the coarser levels and name them in the metadata; a second call writes them anew."""
+    def add_levels(
+        self,
+        name: str,
+        voxel_size: VoxelSize | None,
+        classes: Sequence[LabelClass],
+        *,
+        channels: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the coarser levels and all metadata; a second call writes them anew."""
         shape = tuple(int(n) for n in self._array.shape[-3:])
         factors = level_factors(shape)  # type: ignore[arg-type]
         finer = self._array
@@ -99,24 +103,20 @@ class ZarrStore:
             coarse = _create_array(self._group, str(i), coarse_shape, finer.dtype, sharded=sharded)
             _fill(coarse, finer, step, nearest=bool(classes))
             finer = coarse
-        if len(factors) > 1:
-            labels = self._channel_labels()
-            ome = ome_metadata(name, self._array.dtype, voxel_size, classes, labels, factors=factors)
-            if self._group.metadata.zarr_format == 2:
-                self._group.attrs.update(with_versions(ome))
-            else:
-                self._group.attrs["ome"] = {"version": "0.5", **ome}
-
-    def _channel_labels(self) -> list[str]:
-        if not self.has_channels:
-            return []
-        attributes: Any = self._group.attrs.asdict()
-        return [c["label"] for c in attributes.get("ome", attributes)["omero"]["channels"]]
+        ome = ome_metadata(name, self._array.dtype, voxel_size, classes, channels, factors=factors)
+        self._group.attrs.put(_attributes(ome, metadata, zarr_format=self._group.metadata.zarr_format))
 
 
 def tile(length: int) -> int:
     """Chunk length along an axis: all of it up to ``TILE``, else equal parts of at most that."""
     return -(-length // -(-length // TILE))
+
+
+def _attributes(
+    ome: dict[str, Any], metadata: Mapping[str, Any] | None, *, zarr_format: Literal[2, 3]
+) -> dict[str, Any]:
+    attributes = with_versions(ome) if zarr_format == 2 else {"ome": {"version": "0.5", **ome}}
+    return attributes | ({"gpu_tomoclass": dict(metadata)} if metadata else {})
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.outputs import commit, discard, prepare_target, writing
+from gpu_tomoclass.outputs import atomic, writing
 from gpu_tomoclass.volumes.ome_zarr.store import OME_VERSIONS, SHARD_PLANES, ZarrStore
 from gpu_tomoclass.volumes.volume import VolumeWriter, VoxelSize
 
@@ -39,6 +39,8 @@ class ZarrWriter(VolumeWriter):
     metadata : mapping
         JSON, kept as the attribute ``gpu_tomoclass`` of the image.
     overwrite : bool
+    inputs : sequence of str
+        See :func:`gpu_tomoclass.outputs.atomic`.
     ome_version : {"0.4", "0.5"}
     sharded : bool
         Only 0.5: one file holds the chunks of 32 planes, for file systems that dislike many files.
@@ -48,7 +50,7 @@ class ZarrWriter(VolumeWriter):
     UsageError
         If ``ome_version``, ``sharded`` or ``dtype`` is not one of these.
     DataError, ResourceError
-        As :func:`~gpu_tomoclass.outputs.prepare_target`.
+        As :func:`~gpu_tomoclass.outputs.atomic`.
     """
 
     def __init__(
@@ -62,20 +64,21 @@ class ZarrWriter(VolumeWriter):
         channels: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        inputs: Sequence[str] = (),
         ome_version: str = "0.4",
         sharded: bool = False,
     ) -> None:
         self.path, self.shape = fspath(path), shape
         self._dtype, self._channels = np.dtype(dtype).newbyteorder("="), tuple(channels)
-        self._voxel_size, self._classes = voxel_size, tuple(classes)
+        self._voxel_size, self._classes, self._metadata = voxel_size, tuple(classes), dict(metadata or {})
         check_zarr_options(path, self._dtype, ome_version=ome_version, sharded=sharded)
         self._written = np.zeros(shape[0], bool)
         self._run: list[np.ndarray] | None = [] if sharded else None  # planes of the shard that is being collected
-        self._temporary = prepare_target(path, overwrite=overwrite, folder=True)
+        self._output = atomic(path, inputs=inputs, overwrite=overwrite, folder=True)
         try:
             with writing(path):
                 self._store = ZarrStore.create(
-                    self._temporary,
+                    self._output.temporary,
                     name=Path(path).name,
                     shape=shape,
                     dtype=self._dtype,
@@ -127,15 +130,21 @@ class ZarrWriter(VolumeWriter):
             )
         try:
             with writing(self.path):
-                self._store.add_levels(Path(self.path).name, self._voxel_size, self._classes)
+                self._store.add_levels(
+                    Path(self.path).name,
+                    self._voxel_size,
+                    self._classes,
+                    channels=self._channels,
+                    metadata=self._metadata,
+                )
         except BaseException:
             self.discard()
             raise
-        commit(self._temporary, self.path)
+        self._output.commit()
 
     def discard(self) -> None:
         """Remove what was written."""
-        discard(self._temporary)
+        self._output.discard()
 
 
 def check_zarr_options(path: str | PathLike[str], dtype: np.dtype[Any], *, ome_version: str, sharded: bool) -> None:

@@ -22,7 +22,7 @@ import tifffile
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.outputs import check_space, commit, discard, prepare_target, writing
+from gpu_tomoclass.outputs import atomic, check_space, writing
 from gpu_tomoclass.volumes.tiff.metadata import KEY, own_text
 from gpu_tomoclass.volumes.volume import VolumeWriter, VoxelSize, ranges_text
 
@@ -68,6 +68,7 @@ class TiffWriter(VolumeWriter):
         channels: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        inputs: Sequence[str] = (),
     ) -> None:
         self.path, self.shape = fspath(path), shape
         self._dtype = np.dtype(dtype).newbyteorder("<")
@@ -85,13 +86,13 @@ class TiffWriter(VolumeWriter):
         self._written = np.zeros(shape[0], np.bool_)
         self._lock = threading.Lock()
         check_space(path, self._n_bytes)
-        self._temporary = prepare_target(path, overwrite=overwrite)
+        self._output = atomic(path, inputs=inputs, overwrite=overwrite)
         try:
             with writing(path, needed_bytes=self._n_bytes):
                 self._offset = self._lay_out(voxel_size, classes, channels, own)
-                self._file = open(self._temporary, "r+b", buffering=0)  # noqa: SIM115  (closed in finish or discard)
+                self._file = open(self._output.temporary, "r+b", buffering=0)  # noqa: SIM115  (closed in finish or discard)
         except BaseException:
-            discard(self._temporary)
+            self._output.discard()
             raise
 
     def _lay_out(
@@ -118,7 +119,7 @@ class TiffWriter(VolumeWriter):
             # All six of ImageJ's axes: with fewer, tifffile takes a width of 1 for a number of samples.
             layout["shape"] = (1, self.shape[0], max(1, len(channels)), *self.shape[1:], 1)
             layout["metadata"] = self._imagej_metadata(voxel_size, channels, own)
-        with tifffile.TiffWriter(self._temporary, bigtiff=not fits, imagej=not ome, byteorder="<") as tif:
+        with tifffile.TiffWriter(self._output.temporary, bigtiff=not fits, imagej=not ome, byteorder="<") as tif:
             place = tif.write(None, **layout)
         assert place is not None  # because of returnoffset
         return int(place[0])
@@ -185,11 +186,11 @@ class TiffWriter(VolumeWriter):
             raise UsageError(f"cannot be finished, because planes were not written: {missing}", where=self.path)
         with writing(self.path, needed_bytes=self._n_bytes):
             self._file.close()
-        commit(self._temporary, self.path)
+        self._output.commit()
 
     def discard(self) -> None:
         self._file.close()
-        discard(self._temporary)
+        self._output.discard()
 
 
 def colour_map(classes: Sequence[LabelClass]) -> np.ndarray:
