@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help demo test check clean
+.PHONY: help demo test check mutate clean
 help:
 	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 2 minutes with the installation)"
 	@echo "make test   run the tests (about 4 minutes on 2 cores with the installation)"
 	@echo "make check  ruff and mypy (under a minute)"
+	@echo "make mutate plants faults, one at a time, and sees whether the tests of their room notice (about 10 minutes)"
 	@echo "make clean  remove the virtual environment and caches"
 
 $(VENV)/.run: pyproject.toml
@@ -26,13 +27,17 @@ demo: $(VENV)/.run
 	$(BIN)/gpu-tomoclass demo --output demo --overwrite
 
 # OMP_NUM_THREADS: each of the parallel test processes would otherwise start one BLAS thread per core.
+# OMP_WAIT_POLICY: threads that wait would otherwise spin, on cores that other tests need.
 test: $(VENV)/.test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutate: $(VENV)/.test
+	$(BIN)/python tools/mutate.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

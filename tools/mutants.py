@@ -1,0 +1,131 @@
+"""The planted faults of ``tools/mutate.py``: one small, plausible mistake each, and the tests that must notice it.
+
+A fault replaces ``old``, which must occur exactly once in the file, by ``new``. Its tests are those of the room it is in:
+a fault that only a far-away test of a command would notice counts as missed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One planted fault.
+
+    Attributes
+    ----------
+    file : str
+        Below ``gpu_tomoclass/``.
+    old, new : str
+        Text that is there once, and what replaces it.
+    tests : str
+        Files or folders below ``tests/``, separated by spaces, one of whose tests must fail.
+    """
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = (
+    # device
+    Mutant("device/cores.py", "return len(os.sched_getaffinity(0))", "return os.cpu_count() or 1", "device"),
+    Mutant("device/memory.py", "max(0, min(known))", "max(0, max(known))", "device"),
+    # volumes
+    Mutant(
+        "volumes/turned.py", "(size[z], size[y], size[x])", "(size[x], size[y], size[z])", "volumes/test_open_volume.py"
+    ),
+    Mutant("volumes/turned.py", "start = z - z % self._thickness", "start = z", "volumes/test_open_volume.py"),
+    Mutant("volumes/mrc/mrc.py", 'int(header["nsymbt"])', '0 * int(header["nsymbt"])', "volumes/test_mrc.py"),
+    # annotations
+    Mutant("annotations/substack.py", "(every or 1) // 2", "0", "annotations"),
+    Mutant(
+        "annotations/roi_pixels.py",
+        "np.lexsort((pixels.y, pixels.x))",
+        "np.lexsort((pixels.x, pixels.y))",
+        "annotations",
+    ),
+    Mutant(
+        "annotations/roi_pixels.py", "roi.float_stroke_width if roi.float_stroke_width > 0 else ", "", "annotations"
+    ),
+    # features
+    Mutant(
+        "features/intensity.py", "PERCENTILES = (0.5, 99.5)", "PERCENTILES = (1.0, 99.0)", "features/test_intensity.py"
+    ),
+    Mutant("features/intensity.py", "offset=32768.0", "offset=32767.0", "features/test_intensity.py"),
+    Mutant(
+        "features/families.py",
+        "            sigma *= 2\n",
+        "            sigma += 1\n",
+        "features/test_channel_names.py features/test_features.py",
+    ),
+    # forest
+    Mutant("forest/arrays.py", "np.where(s > t, s, np.nextafter(s, np.float32(np.inf)))", "s", "forest"),
+    Mutant(
+        "forest/predict.py",
+        "rows[feature(node)].take(at) < threshold(node)",
+        "rows[feature(node)].take(at) <= threshold(node)",
+        "forest",
+    ),
+    Mutant("forest/predict.py", "weight * (1 - share)", "weight * share", "forest"),
+    Mutant("forest/java_random.py", "(self.state * _MULTIPLIER + 11)", "(self.state * _MULTIPLIER + 12)", "forest"),
+    Mutant("forest/arrays.py", '_require(left > parent, "child"', '_require(left >= 0, "child"', "forest"),
+    # model
+    Mutant(
+        "model/model.py",
+        "VOXEL_SIZE_TOLERANCE for r in ratios[1:]",
+        "VOXEL_SIZE_TOLERANCE for r in ratios[2:]",
+        "model training",
+    ),
+    Mutant(
+        "model/model.py", 'return "float" if dtype.kind == "f" else dtype.name', "return dtype.kind", "model training"
+    ),
+    # training
+    Mutant(
+        "training/cross_validation.py",
+        "splitter.split(rows.labels, rows.labels, groups)",
+        "splitter.split(rows.labels, rows.labels, np.arange(groups.size))",
+        "training/test_cross_validation.py",
+    ),
+    Mutant(
+        "training/drift.py",
+        "weight[left + 1] = weight[asking] - weight[left]",
+        "weight[left + 1] = weight[asking]",
+        "training/test_drift.py",
+    ),
+    Mutant(
+        "training/drift.py",
+        "values = np.sort(values[np.isfinite(values)])",
+        "values = np.sort(values)",
+        "training/test_drift.py",
+    ),
+    # labels
+    Mutant(
+        "labels/evaluate.py",
+        "_ratio(right, self._true_counts + self._predicted_counts - right)",
+        "_ratio(right, self._true_counts + self._predicted_counts)",
+        "labels/test_evaluate.py",
+    ),
+    Mutant("labels/boundaries.py", "sampling=(y, x)", "sampling=(x, y)", "labels/test_boundaries.py"),
+    Mutant("labels/boundaries.py", "<= self.distance)", "< self.distance)", "labels/test_boundaries.py"),
+    Mutant("labels/cleaning.py", "small = size < min_size", "small = size <= min_size", "labels/test_cleaning.py"),
+    # classification
+    Mutant("classification/backoff.py", "np.log(len(p))", "1.0", "classification/test_uncertainty.py"),
+    Mutant(
+        "classification/backoff.py",
+        "block.radius or 0) for block",
+        "block.radius or 0) // 2 for block",
+        "classification/test_uncertainty.py",
+    ),
+    # baseline
+    Mutant(
+        "baseline/thresholds.py",
+        "starts = (edges[:-1] + 0.5)",
+        "starts = (edges[:-1] + 1.5)",
+        "baseline/test_thresholds.py",
+    ),
+    # outputs
+    Mutant("baseline/thresholds.py", "minlength=len(exact)", "minlength=0", "baseline/test_thresholds.py"),
+)
