@@ -1,6 +1,6 @@
 """The planted faults of ``tools/mutate.py``: one small, plausible mistake each, and the tests that must notice it.
 
-A fault replaces ``old``, which must occur exactly once in the file, by ``new``. Its tests are those of the room it is in:
+A fault replaces ``old``, which must occur exactly once in the file, by ``new``. Its tests are those of its own room:
 a fault that only a far-away test of a command would notice counts as missed.
 """
 
