@@ -286,7 +286,7 @@ def load_annotation(
     if where.lower().endswith((".roi", ".zip")):
         annotation = _from_rois(where, volume_shape, substack, names=names, skip_bad_rois=skip_bad_rois)
     else:
-        with open_volume(path, axes=axes) as labels:
+        with open_volume(path, axes=axes, sparse=True) as labels:
             annotation = _from_labels(labels, volume_shape, substack, names=names)
     return annotation if partial else _checked(annotation)
 

@@ -28,6 +28,7 @@ def open_volume(
     series: int | None = None,
     channel: int | None = None,
     allow_missing_planes: bool = False,
+    sparse: bool = False,
 ) -> Volume:
     """Open a volume of any format that can be read, of which only headers are read; or make a volume of an array.
 
@@ -47,9 +48,12 @@ def open_volume(
     series : int, optional
         Which image of a TIFF with several, from 0.
     channel : int, optional
-        Which channel (or colour, or time point) of an image with four axes, from 0; TIFF and Zarr.
+        Which channel (or colour, or time point) of an image with four axes, from 0.
     allow_missing_planes : bool
         Fill planes that cannot be read with zeros and list them in ``missing_planes``, instead of refusing the volume.
+    sparse : bool
+        Chunks of Zarr and HDF5 that were never written hold the fill value, instead of being missing: their writers
+        leave out empty chunks of label images.
 
     Raises
     ------
@@ -61,8 +65,9 @@ def open_volume(
     edges = None if voxel_size is None else checked_voxel_size(voxel_size)
     options: dict[str, Any] = {"axes": axes, "series": series, "channel": channel}
     if isinstance(source, (str, PathLike)):
-        volume = _open(source, **options, allow_missing_planes=allow_missing_planes)
-        volume.reading = {"voxel_size": edges, **options, "allow_missing_planes": allow_missing_planes}
+        gaps = {"allow_missing_planes": allow_missing_planes, "sparse": sparse}
+        volume = _open(source, **options, **gaps)
+        volume.reading = {"voxel_size": edges, **options, **gaps}
     elif isinstance(source, Volume):
         refuse_options(source.path, format="a volume that is open", options={"voxel_size": edges, **options})
         return source
@@ -85,6 +90,7 @@ def _open(
     series: int | None,
     channel: int | None,
     allow_missing_planes: bool,
+    sparse: bool,
 ) -> Volume:
     kind = detect_format(path)
     if kind == "tiff":
@@ -100,15 +106,16 @@ def _open(
         from gpu_tomoclass.volumes.ome_zarr.reader import open_zarr
 
         refuse_options(path, format="Zarr", options={"series": series})
-        return open_zarr(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes)
-    refuse_options(path, format=kind.upper(), options={"series": series, "channel": channel})
+        return open_zarr(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes, sparse=sparse)
+    refuse_options(path, format=kind.upper(), options={"series": series})
     if kind == "mrc":
         from gpu_tomoclass.volumes.mrc.mrc import open_mrc
 
+        refuse_options(path, format="MRC", options={"channel": channel})
         return open_mrc(path, axes=axes, allow_missing_planes=allow_missing_planes)
-    from gpu_tomoclass.volumes.hdf5 import open_hdf5
+    from gpu_tomoclass.volumes.hdf5.reader import open_hdf5
 
-    return open_hdf5(path, axes=axes, allow_missing_planes=allow_missing_planes)
+    return open_hdf5(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes, sparse=sparse)
 
 
 def volume_names(path: str | PathLike[str], *, channels: Sequence[str] = ()) -> list[str]:

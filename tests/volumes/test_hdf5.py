@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.volumes import hdf5, stored
-from gpu_tomoclass.volumes.hdf5 import Hdf5Volume, open_hdf5
+from gpu_tomoclass.volumes import indexed, stored
+from gpu_tomoclass.volumes.hdf5.reader import Hdf5Volume, open_hdf5
 from gpu_tomoclass.volumes.opening import open_volume
 
 SHAPE = (7, 20, 33)
+GUESS = "the file does not name its axes: read as z, y, x"
 
 
 def values(shape=SHAPE, dtype="uint16"):
@@ -40,7 +41,7 @@ def read_all(vol):
 def test_layouts(tmp_path, options):
     data = values()
     with open_volume(write(tmp_path / "a.h5", data, "/entry/data/data", **options)) as vol:
-        assert (vol.shape, vol.dtype, vol.axes, vol.voxel_size, vol.notes) == (SHAPE, data.dtype, "ZYX", None, [])
+        assert (vol.shape, vol.dtype, vol.axes, vol.voxel_size, vol.notes) == (SHAPE, data.dtype, "ZYX", None, [GUESS])
         np.testing.assert_array_equal(read_all(vol), data)
         np.testing.assert_array_equal(vol.plane(4), data[4])
 
@@ -58,7 +59,7 @@ def test_value_types(tmp_path, dtype):
 @pytest.mark.parametrize("chunks", [None, (3, 4, 5)])
 def test_other_orders_are_read_as_zyx(tmp_path, order, chunks, monkeypatch):
     truth = values()
-    monkeypatch.setattr(hdf5, "SLAB_BYTES", 3 * 20 * 33 * 2)
+    monkeypatch.setattr(indexed, "SLAB_BYTES", 3 * 20 * 33 * 2)
     data = np.ascontiguousarray(truth.transpose(["zyx".index(a) for a in order]))
     path = write(tmp_path / "a.h5", data, chunks=chunks)
     with h5py.File(tmp_path / "a.h5", "a") as file:

@@ -251,7 +251,7 @@ def test_folders_that_hold_no_volume(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "option", "format"),
-    [("a.mrc", "series", "MRC"), ("a.mrc", "channel", "MRC"), ("a.h5", "channel", "HDF5"), ("z", "series", "Zarr")],
+    [("a.mrc", "series", "MRC"), ("a.mrc", "channel", "MRC"), ("a.h5", "series", "HDF5"), ("z", "series", "Zarr")],
 )
 def test_options_that_mean_nothing_are_refused(tmp_path, name, option, format):
     if name == "z":

@@ -16,6 +16,7 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
+from gpu_tomoclass.annotations import load_annotation
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 from gpu_tomoclass.volumes.ome_zarr.reader import open_zarr
 from gpu_tomoclass.volumes.ome_zarr.writer import ZarrWriter
@@ -509,3 +510,80 @@ def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ResourceError, match="cannot be written"):
         write_planes(tmp_path / "file" / "a.zarr", planes=range(3))
+
+
+# Structures that JSON and file systems allow
+
+
+def test_odd_values_in_metadata_are_named_or_cost_only_the_voxel_size(tmp_path):
+    path = write_image(tmp_path / "a.zarr")
+
+    def odd_unit(content):
+        content["multiscales"][0]["axes"][0]["unit"] = {"a": 1}
+        content["multiscales"][0]["datasets"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [2, 1, 1]}]
+
+    edit_json(path / ".zattrs", odd_unit)
+    with open_zarr(path) as volume:
+        assert volume.voxel_size is None
+        assert any("the voxel size is ignored" in note for note in volume.notes)
+    edit_json(path / ".zattrs", lambda c: c["multiscales"][0]["datasets"][0].update(path="\ud800"))
+    with pytest.raises(DataError, match="leaves the store"):
+        open_zarr(path)
+    edit_json(path / ".zattrs", lambda c: c.update(multiscales=[]))
+    with pytest.raises(DataError, match="field 'multiscales' is damaged: an empty list"):
+        open_zarr(path)
+
+
+def test_shard_that_is_a_folder(tmp_path):
+    write_array(tmp_path / "a.zarr", chunks=(1, 16, 16), shards=(4, 16, 16))
+    (tmp_path / "a.zarr/c/1/0/0").unlink()
+    (tmp_path / "a.zarr/c/1/0/0").mkdir()
+    with pytest.raises(DataError, match="shard c/1/0/0 is a folder"):
+        open_zarr(tmp_path / "a.zarr")
+
+
+def test_version_0_6_is_named(tmp_path):
+    path = write_image(tmp_path / "a.zarr")
+
+    def newer(content):
+        image = content["multiscales"][0]
+        image.update(version="0.6.dev2", coordinateSystems=[{"name": "physical", "axes": image.pop("axes")}])
+
+    edit_json(path / ".zattrs", newer)
+    with pytest.raises(DataError, match=r"is OME-Zarr 0\.6\.dev2, whose axes stand in 'coordinateSystems'.*open the"):
+        open_zarr(path)
+
+
+def test_large_chunks_are_not_believed_to_come_from_a_few_bytes(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(1, 40000, 40000), dtype="u1", chunks=(1, 40000, 40000), fill_value=1)
+    (tmp_path / "a.zarr/c/0/0").mkdir(parents=True)
+    (tmp_path / "a.zarr/c/0/0/0").write_bytes(bytes(1000))
+    with pytest.raises(DataError, match=r"declares planes of 1\.6 GB, stored in"):
+        open_zarr(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_sparse_label_images(tmp_path, zarr_format):
+    """Zarr's writers leave out chunks of nothing but the fill value; zarr-python reads such a store as written."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[3, 4:6], labels[6, 2:9] = 1, 2
+    path = tmp_path / "l.zarr"
+    zarr.create_array(path, data=labels, chunks=(1, 16, 16), zarr_format=zarr_format)
+    with pytest.raises(DataError, match="missing"):
+        open_volume(path)
+    with open_volume(path, sparse=True) as volume:
+        assert not volume.missing_planes
+        assert any("6 of 8 chunks are not there and hold the fill value 0" in note for note in volume.notes)
+        np.testing.assert_array_equal(np.stack([plane for _, plane in volume.planes()]), zarr.open_array(path)[...])
+    annotation = load_annotation(path, volume_shape=SHAPE)
+    assert annotation.counts() == {1: 32, 2: 112}
+
+
+def test_time_points_are_planes_where_there_is_no_z(tmp_path):
+    path = write_image(tmp_path / "a.zarr")
+    edit_json(path / ".zattrs", lambda c: c["multiscales"][0]["axes"][0].update(name="t"))
+    with open_zarr(path) as volume:
+        assert volume.shape == SHAPE
+        assert any("reading axis t as z (8 planes)" in note for note in volume.notes)
+    with open_zarr(path, channel=3) as volume:
+        assert volume.shape == (1, *SHAPE[1:])

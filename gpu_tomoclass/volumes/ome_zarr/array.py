@@ -22,6 +22,7 @@ import numpy as np
 
 from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.volumes.ome_zarr.codecs import DECODERS, decode, encoded_limit
+from gpu_tomoclass.volumes.stored import check_declared
 
 JSON_LIMIT = 64 * 2**20
 CHUNK_LIMIT = 2**31  # bytes of a decoded chunk; the compressors of Zarr cannot hold more
@@ -215,11 +216,14 @@ class ZarrArray:
             length = status.st_size if length is None else length
             if length > encoded_limit(size):
                 raise ValueError(f"{length} bytes found for a chunk of {size}")
+            check_declared(self.name(index), size, length, where=self.node.folder)
             with open(self.node.folder / key, "rb") as file:
                 file.seek(offset)
                 return self._chain.decode(file.read(length), self.chunks)
         except FileNotFoundError:
             return None
+        except DataError:
+            raise
         except ValueError as error:
             raise DataError(f"{self.name(index)} is damaged: {error}", where=self.node.folder) from error
 
@@ -252,6 +256,8 @@ class ZarrArray:
                 data = decode(file.read(stored), self._table_codecs, size)
         except FileNotFoundError:
             return None
+        except IsADirectoryError as error:
+            raise DataError(f"shard {self._key(shard)} is a folder, not a file", where=self.node.folder) from error
         except ValueError as error:
             raise DataError(f"shard {self._key(shard)} is damaged: {error}", where=self.node.folder) from error
         table = np.frombuffer(data, "<u8").reshape(*self._per_shard, 2)

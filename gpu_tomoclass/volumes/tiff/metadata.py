@@ -17,36 +17,12 @@ from xml.etree import ElementTree
 import tifffile
 
 from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass.volumes.units import CENTIMETRE, INCH, LARGEST_PIXEL, nanometres
 from gpu_tomoclass.volumes.volume import VoxelSize
 
 KEY = "gpu_tomoclass"
 
-_NANOMETRES = {
-    "pm": 1e-3,
-    "a": 0.1,
-    "å": 0.1,
-    "angstrom": 0.1,
-    "ångström": 0.1,
-    "nm": 1.0,
-    "nanometer": 1.0,
-    "nanometre": 1.0,
-    "um": 1e3,
-    "µm": 1e3,
-    "micron": 1e3,
-    "micrometer": 1e3,
-    "micrometre": 1e3,
-    "mm": 1e6,
-    "millimeter": 1e6,
-    "cm": 1e7,
-    "centimeter": 1e7,
-    "in": 2.54e7,
-    "inch": 2.54e7,
-    "m": 1e9,
-}
 _NO_UNIT = ("", "pixel", "pixels", "px", "voxel", "voxels", "reference frame", "unknown")
-
-# Cameras and drawing programs write 72 to 2400 dots per inch, that is 10 to 350 µm per pixel: no electron micrograph.
-_LARGEST_PIXEL = 5e3  # nm
 
 
 @dataclass
@@ -92,15 +68,6 @@ def own_text(*, classes: Sequence[LabelClass], channels: Sequence[str], metadata
     return json.dumps({KEY: own}, ensure_ascii=False) if own else ""
 
 
-def nanometres(unit: str) -> float | None:
-    """How many nm the unit is; None for pixels and for words that are no length."""
-    # ImageJ writes the micro sign as a Java escape; there are two code points for it and two for the Angstrom sign.
-    text = unit.strip().replace("\\u00B5", "µ").replace("\u03bc", "µ").replace("\u212b", "Å").lower()
-    if text in _NANOMETRES:
-        return _NANOMETRES[text]
-    return _NANOMETRES.get(text.removesuffix("s"))
-
-
 def _own_part(found: Description, text: str) -> None:
     start = text.find('{"' + KEY + '"')
     if start < 0:
@@ -116,26 +83,30 @@ def _own_part(found: Description, text: str) -> None:
 
 
 def _imagej_voxel_size(found: Description, imagej: Mapping[str, Any], page: tifffile.TiffPage) -> None:
-    unit = str(imagej.get("unit", ""))
-    scale = nanometres(unit)
-    if scale is None:
-        if unit.lower().strip() not in _NO_UNIT:
-            found.notes.append(f"voxel size ignored: its unit {unit!r} is no length")
-        elif not unit:
+    """``unit`` counts for x, and for y and z unless ``yunit`` and ``zunit`` are given (ij/io/FileInfo.java)."""
+    units = [str(imagej.get(key, imagej.get("unit", ""))) for key in ("zunit", "yunit", "unit")]
+    scales = [nanometres(unit) for unit in units]
+    if None in scales:
+        unknown = [unit for unit, scale in zip(units, scales, strict=True) if scale is None]
+        if unknown[0].lower().strip() not in _NO_UNIT:
+            found.notes.append(f"voxel size ignored: its unit {unknown[0]!r} is no length")
+        elif not any(units):
             _printing_resolution(found, page)
         return
+    z_scale, y_scale, x_scale = (scale for scale in scales if scale is not None)
     x, y = (_per_unit(page, tag) for tag in (282, 283))
+    unit = units[2]
     if x is None or y is None:
         found.notes.append(f"voxel size ignored: the unit is {unit}, and the file has no resolution")
         return
-    if scale >= _NANOMETRES["cm"] and max(x, y) * scale > _LARGEST_PIXEL:
+    if x_scale >= CENTIMETRE and max(x, y) * x_scale > LARGEST_PIXEL:
         found.notes.append(f"voxel size ignored: {1 / x:g} pixels per {unit} is a printing resolution")
         return
-    _set_voxel_size(found, imagej.get("spacing"), y, x, scale=scale)
+    _set_voxel_size(found, imagej.get("spacing"), y, x, scale=(z_scale, y_scale, x_scale))
     if found.voxel_size is not None and x == y == 1 and imagej.get("spacing", 1) != 1:
         found.notes.append(
-            f"planes are {imagej['spacing']:g} {unit} apart and pixels 1 {unit} wide, which is also what files without "
-            "a pixel size say: check it"
+            f"planes are {imagej['spacing']:g} {units[0]} apart and pixels 1 {unit} wide, which is also what files "
+            "without a pixel size say: check it"
         )
 
 
@@ -154,10 +125,10 @@ def _imagej_calibration(found: Description, imagej: Mapping[str, Any]) -> None:
 def _printing_resolution(found: Description, page: tifffile.TiffPage) -> None:
     """Voxel size from the resolution tags of a plain TIFF, unless it is a printing resolution."""
     unit = page.tags.valueof(296)
-    scale = {2: _NANOMETRES["inch"], 3: _NANOMETRES["cm"]}.get(unit) if isinstance(unit, int) else None
+    scale = {2: INCH, 3: CENTIMETRE}.get(unit) if isinstance(unit, int) else None
     x, y = (_per_unit(page, tag) for tag in (282, 283))
-    if scale is not None and x is not None and y is not None and max(x, y) * scale <= _LARGEST_PIXEL:
-        _set_voxel_size(found, None, y, x, scale=scale)
+    if scale is not None and x is not None and y is not None and max(x, y) * scale <= LARGEST_PIXEL:
+        _set_voxel_size(found, None, y, x, scale=(scale, scale, scale))
 
 
 def _per_unit(page: tifffile.TiffPage, tag: int) -> float | None:
@@ -170,8 +141,9 @@ def _per_unit(page: tifffile.TiffPage, tag: int) -> float | None:
         return None
 
 
-def _set_voxel_size(found: Description, z: Any, y: Any, x: Any, *, scale: float) -> None:
-    sizes = [_positive(value, scale) for value in (z, y, x)]
+def _set_voxel_size(found: Description, z: Any, y: Any, x: Any, *, scale: VoxelSize) -> None:
+    """The voxel size in nm from numbers along z, y, x and the nm that each counts in."""
+    sizes = [_positive(value, nm) for value, nm in zip((z, y, x), scale, strict=True)]
     depth, height, width = sizes
     if height is None or width is None:
         found.notes.append(f"voxel size ignored: it is {x} x {y} x {z}")
@@ -215,4 +187,4 @@ def _ome_voxel_size(found: Description, pixels: Mapping[str, str]) -> None:
             found.notes.append(f"voxel size along {letter.lower()} ignored: its unit {unit!r} is no length")
         sizes.append(None if scale is None or value is None else _positive(value, scale))
     if sizes[1] is not None and sizes[2] is not None:
-        _set_voxel_size(found, *sizes, scale=1.0)
+        _set_voxel_size(found, *sizes, scale=(1.0, 1.0, 1.0))
