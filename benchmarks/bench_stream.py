@@ -29,7 +29,8 @@ from shared import model_of_two_classes, processor
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classification.backoff import SlabClassifier
 from gpu_tomoclass.classification.classify_volume import classify
-from gpu_tomoclass.classification.slab import Product, Slab, Wanted
+from gpu_tomoclass.classification.options import RunOptions
+from gpu_tomoclass.classification.slab import Product, Slab
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.classification.workers import Work
 from gpu_tomoclass.device import choose_device
@@ -47,7 +48,7 @@ PLANES_WHEN_STOPPED = 120
 def stages(volume: Volume, model: Model, *, threads: int, n_planes: int, folder: Path) -> dict[str, float]:
     """Seconds of each stage alone and of all together."""
     device = choose_device("native", threads=threads)
-    work = Work(volume, model, Wanted(), scale=model.intensity, nan="error")
+    work = Work(volume, model, RunOptions(), scale=model.intensity)
     seconds = {}
 
     began = time.perf_counter()
@@ -57,7 +58,7 @@ def stages(volume: Volume, model: Model, *, threads: int, n_planes: int, folder:
 
     planes = [work.prepared(z, z + 1) for z in range(n_planes)]
     plane_device, n_threads = device.side_by_side()
-    slabs = SlabClassifier(model, plane_device, wanted=work.wanted, n_threads=n_threads)
+    slabs = SlabClassifier(model, plane_device, wanted=work.options.wanted, n_threads=n_threads)
     with ThreadPoolExecutor(n_threads) as pool:
         timings: list[dict[str, float]] = [{} for _ in planes]
         list(pool.map(slabs.classify, range(2 * n_threads), planes, timings))  # compiles, allocates

@@ -29,9 +29,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.device import DEVICES, Device
 from gpu_tomoclass.errors import DataError, StoppedError, TomoclassError, UsageError
 from gpu_tomoclass.model import Model, load_model
@@ -41,17 +43,16 @@ from gpu_tomoclass.volumes import convert, open_volume
 
 TASKS = ("classify", "convert")
 READING = {"axes": str, "series": int, "channel": int, "allow_missing_planes": bool}
-WRITING = {"overwrite": bool, "ome_version": str, "sharded": bool}
-CLASSIFYING = {
-    "probabilities": str,
-    "uncertainty": str,
-    "intensity": str,
-    "nan": str,
-    "force": bool,
-    "slab_planes": int,
-    "memory_limit": int,
-    "restart": bool,
-}
+WRITING = {"ome_version": str, "sharded": bool}
+
+
+def _toml_type(hint: Any) -> type:
+    """What TOML has for a type such as ``str | None`` or a tuple."""
+    kinds: list[Any] = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
+    return list if get_origin(kinds[0]) is tuple else kinds[0]
+
+
+CLASSIFYING = {name: _toml_type(hint) for name, hint in get_type_hints(RunOptions).items()}
 SETTINGS: dict[str, type] = {
     "task": str,
     "model": str,
@@ -164,6 +165,8 @@ def load_job(path: str | PathLike[str]) -> list[Item]:
         settings = {**defaults, **_checked(given, where=where)}
         if settings.get("task", "classify") == "classify" and "model" not in settings:
             raise UsageError("has no model", where=where, do="give model here or at the top of the file")
+        if settings.get("task") == "convert" and "planes" in settings:
+            raise UsageError("planes is no setting of convert", where=where, do="leave it out, or classify")
         items += [_item(source, settings, folder=file.parent) for source in _matches(pattern, file.parent, where=where)]
     _refuse_collisions(items, file)
     return items
@@ -259,6 +262,8 @@ def _classify(
     item: Item, model: Model, device: Device, *, progress: Progress | None, should_stop: Callable[[], bool]
 ) -> Outcome:
     options = {key: value for key, value in item.settings.items() if key in (*CLASSIFYING, *WRITING)}
+    if "planes" in options:
+        options["planes"] = tuple(options["planes"])
     with open_volume(item.source, **_reading(item)) as volume:
         result = classify(
             volume, model, output=item.output, device=device, progress=progress, should_stop=should_stop, **options
@@ -276,7 +281,7 @@ def _convert(item: Item, *, progress: Progress | None, should_stop: Callable[[],
                         f"exists already and is another volume: {there.dtype} {there.shape}", where=item.output
                     )
             return Outcome(item, "skipped", n_planes=volume.shape[0], message="was converted before")
-        options = {key: value for key, value in item.settings.items() if key in WRITING and key != "overwrite"}
+        options = {key: value for key, value in item.settings.items() if key in WRITING}
         convert(volume, item.output, overwrite=overwrite, progress=progress, should_stop=should_stop, **options)
         return Outcome(item, "done", n_planes=volume.shape[0])
 
@@ -309,6 +314,9 @@ def _checked(settings: Mapping[str, Any], *, where: str) -> dict[str, Any]:
             raise UsageError(f"unknown setting {key!r}", where=where, do=f"known are {', '.join(SETTINGS)}")
         if type(value) is not SETTINGS[key]:
             raise UsageError(f"{key} = {value!r} is not of the type {SETTINGS[key].__name__}", where=where)
+    planes = settings.get("planes")
+    if planes is not None and (len(planes) != 2 or any(type(z) is not int for z in planes)):
+        raise UsageError(f"planes = {planes!r:.60} is no [first, last + 1]", where=where)
     task, device = settings.get("task", "classify"), settings.get("device", "auto")
     if task not in TASKS:
         raise UsageError(f"task {task!r} is unknown", where=where, do=f"choose {' or '.join(TASKS)}")

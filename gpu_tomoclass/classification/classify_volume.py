@@ -16,8 +16,9 @@ import numpy as np
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classification.on_device import Classifier
+from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.plan import threads_within
-from gpu_tomoclass.classification.slab import PROBABILITIES, UNCERTAINTIES, UNLABELLED, Product, Wanted
+from gpu_tomoclass.classification.slab import UNLABELLED, Product, Wanted
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.classification.workers import PlaneWorkers, ThreadWorkers, Work
 from gpu_tomoclass.device import Device, choose_device
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from gpu_tomoclass.classification.cluster import Cluster
 
 __all__ = ["Classifier", "ClassifyResult", "classify", "plane_range", "product_name", "provenance"]
-
-INTENSITY_CHOICES = ("model", "auto", "none")
 
 
 @dataclass(frozen=True)
@@ -157,26 +156,31 @@ def classify(
     StoppedError
         If ``should_stop`` said so.
     """
-    _check_choice("intensity", intensity, INTENSITY_CHOICES)
-    _check_choice("probabilities", probabilities, (None, *PROBABILITIES))
-    _check_choice("uncertainty", uncertainty, (None, *UNCERTAINTIES))
-    if slab_planes is not None and slab_planes < 1:
-        raise UsageError(f"slabs of {slab_planes} planes cannot be classified", do="give 1 or more")
+    options = RunOptions(
+        probabilities=probabilities,
+        uncertainty=uncertainty,
+        planes=planes,
+        intensity=intensity,
+        nan=nan,
+        force=force,
+        slab_planes=slab_planes,
+        memory_limit=memory_limit,
+        overwrite=overwrite,
+        restart=restart,
+    )
     notes = [*volume.notes, *fits_volume(model, volume, force=force)]
     start, stop = plane_range(volume, planes)
     scale = model.intensity if intensity == "model" else IntensityScale.for_volume(volume, mode=intensity)
-    wanted = Wanted(probabilities, uncertainty, mask_filled=nan == "mask")
-    work = Work(volume, model, wanted, scale=scale, nan=nan, first=start, slab_planes=slab_planes,
-                memory_limit=memory_limit)  # fmt: skip
+    work = Work(volume, model, options, scale=scale, first=start)
     if cluster is not None and device is not None:
         raise UsageError("a device and a cluster contradict each other", do="give the device to the cluster")
     if cluster is None:
         chosen = choose_device() if device is None else device
         if memory_limit is not None and not chosen.has_own_memory:
-            chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=wanted))
+            chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=options.wanted))
     device_name = chosen.name if cluster is None else cluster.device
     metadata = provenance(volume, model, planes=(start, stop), scale=scale, nan=nan)
-    products = _products(output, model, wanted)
+    products = _products(output, model, options.wanted)
     began = time.perf_counter()
     with Staging(
         output,
@@ -289,12 +293,6 @@ class _Run:
             "thread_seconds": dict(self.workers.timings),
             "planes": int(self._todo.size),
         }
-
-
-def _check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:
-    if value not in choices:
-        listed = ", ".join(str(choice) for choice in choices if choice is not None)
-        raise UsageError(f"{name} {value!r} is unknown", do=f"choose one of {listed}")
 
 
 def _products(output: str | PathLike[str], model: Model, wanted: Wanted) -> list[Product]:

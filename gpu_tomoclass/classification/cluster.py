@@ -313,12 +313,9 @@ class ClusterWorkers(PlaneWorkers):
             owner=staging.owner,
             products=tuple(product.name for product in staging.products),
             model_hash=work.model.hash,
-            wanted=work.wanted,
+            options=work.options,
             scale=work.scale,
-            nan=work.nan,
             first=work.first,
-            slab_planes=work.slab_planes,
-            memory_limit=work.memory_limit,
             device=self._cluster.device,
         )
 
@@ -369,8 +366,8 @@ class ClusterWorkers(PlaneWorkers):
 
     def _slab_planes(self, n_left: int) -> int:
         """What the workers' memory holds, and towards the end less, so that all of them end together."""
-        if self.work.slab_planes is not None:
-            return self.work.slab_planes
+        if self.work.options.slab_planes is not None:
+            return self.work.options.slab_planes
         preferred = min(self._preferred.values(), default=1)
         return max(1, min(preferred, n_left // (AHEAD * self.n_threads)))
 

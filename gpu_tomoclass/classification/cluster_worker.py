@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.classification.backoff import SlabClassifier
 from gpu_tomoclass.classification.on_device import side_by_side, used_blocks
+from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.pipeline import StageSeconds
-from gpu_tomoclass.classification.plan import slab_within, threads_within
-from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.classification.plan import threads_within
 from gpu_tomoclass.classification.staging import LOCK, MODEL, store_slab
 from gpu_tomoclass.classification.workers import Work, count_labels
 from gpu_tomoclass.device import Device, choose_device, kernels_folder
@@ -63,7 +62,7 @@ class Job:
     products : tuple of str
         Names of the stores.
     model_hash : str
-    wanted, scale, nan, first, slab_planes, memory_limit
+    options, scale, first
         See :class:`gpu_tomoclass.classification.workers.Work`.
     device : str
         Name of the device to compute on.
@@ -78,12 +77,9 @@ class Job:
     owner: str
     products: tuple[str, ...]
     model_hash: str
-    wanted: Wanted
+    options: RunOptions
     scale: IntensityScale
-    nan: str
     first: int
-    slab_planes: int | None
-    memory_limit: int | None
     device: str
 
 
@@ -191,23 +187,14 @@ class _Opened:
         model = load_model(Path(job.folder, MODEL))
         if model.hash != job.model_hash:
             raise ModelError("is another model here than where the run was started", where=Path(job.folder, MODEL))
-        self.work = Work(volume, model, job.wanted, scale=job.scale, nan=job.nan, first=job.first)
+        self.work = Work(volume, model, job.options, scale=job.scale, first=job.first)
         device = _device(job.device, n_threads)
-        if job.memory_limit is not None and not device.has_own_memory:
-            n_threads = threads_within(job.memory_limit, volume, model, device, wanted=job.wanted)
+        limit = job.options.memory_limit
+        if limit is not None and not device.has_own_memory:
+            n_threads = threads_within(limit, volume, model, device, wanted=job.options.wanted)
         thread_device, most = side_by_side(device, used_blocks(model))
         n_threads = min(n_threads, most) if most == 1 else n_threads
-        self.slabs = SlabClassifier(
-            model,
-            thread_device,
-            wanted=job.wanted,
-            n_threads=n_threads,
-            fixed_slab=job.slab_planes,
-            memory_limit=job.memory_limit,
-            plane_pixels=self.work.plane_pixels,
-        )
-        if job.memory_limit is not None and not device.has_own_memory:
-            self.slabs.classifier.limit_slab(slab_within(job.memory_limit, volume, model, device, job.wanted))
+        self.slabs = self.work.slab_classifier(thread_device, n_threads=n_threads)
         self._stores = {name: ZarrStore.open(Path(job.folder, name)) for name in job.products}
         self._reading = threading.Lock()  # a volume is read by one thread at a time
 

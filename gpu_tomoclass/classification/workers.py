@@ -12,9 +12,10 @@ import numpy as np
 
 from gpu_tomoclass.classification.backoff import SlabClassifier
 from gpu_tomoclass.classification.on_device import side_by_side, used_blocks
+from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.pipeline import Pipeline, StageSeconds
 from gpu_tomoclass.classification.plan import slab_within
-from gpu_tomoclass.classification.slab import Slab, Wanted
+from gpu_tomoclass.classification.slab import Slab
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.features import Aspect, IntensityScale, PreparedPlane, PreparedSlab, aspect_of, prepare_slab
@@ -32,24 +33,18 @@ class Work:
     ----------
     volume : Volume
     model : Model
-    wanted : Wanted
+    options : RunOptions
     scale : IntensityScale
-    nan : str
-        See :func:`gpu_tomoclass.features.prepare.prepare_slab`.
+        What ``options.intensity`` stands for.
     first : int
         The plane of the volume that is plane 0 of the output.
-    slab_planes, memory_limit : int, optional
-        See :func:`gpu_tomoclass.classification.classify_volume.classify`.
     """
 
     volume: Volume
     model: Model
-    wanted: Wanted
+    options: RunOptions
     scale: IntensityScale
-    nan: str
     first: int = 0
-    slab_planes: int | None = None
-    memory_limit: int | None = None
 
     def prepared(
         self, start: int, stop: int, *, halo: int = 0, held: MutableMapping[int, PreparedPlane] | None = None
@@ -57,16 +52,29 @@ class Work:
         """Planes of the output, read and prepared, with a halo; see
         :func:`gpu_tomoclass.features.prepare.prepare_slab`."""
         first, last = self.first + start, self.first + stop
-        return prepare_slab(self.volume, first, last, halo=halo, scale=self.scale, nan=self.nan, held=held)
-
-    @property
-    def plane_pixels(self) -> int:
-        return self.volume.shape[1] * self.volume.shape[2]
+        return prepare_slab(self.volume, first, last, halo=halo, scale=self.scale, nan=self.options.nan, held=held)
 
     @property
     def aspect(self) -> Aspect:
         """Of the volume's voxels."""
         return aspect_of(self.volume.voxel_size)
+
+    def slab_classifier(self, device: Device, *, n_threads: int) -> SlabClassifier:
+        """What turns prepared slabs into finished ones, for so many threads of ``device``, that of one thread."""
+        options = self.options
+        found = SlabClassifier(
+            self.model,
+            device,
+            wanted=options.wanted,
+            n_threads=n_threads,
+            fixed_slab=options.slab_planes,
+            memory_limit=options.memory_limit,
+            plane_pixels=self.volume.shape[1] * self.volume.shape[2],
+        )
+        if options.memory_limit is not None and not device.has_own_memory:
+            most = slab_within(options.memory_limit, self.volume, self.model, device, options.wanted)
+            found.classifier.limit_slab(most)
+        return found
 
 
 class PlaneWorkers(ABC):
@@ -121,19 +129,7 @@ class ThreadWorkers(PlaneWorkers):
         if n_todo > 1:  # planes side by side; a single one has all threads to itself
             thread_device, n_threads = side_by_side(device, used_blocks(work.model))
             self.n_threads = min(n_threads, n_todo)
-        self._slabs = SlabClassifier(
-            work.model,
-            thread_device,
-            wanted=work.wanted,
-            n_threads=self.n_threads,
-            fixed_slab=work.slab_planes,
-            memory_limit=work.memory_limit,
-            plane_pixels=work.plane_pixels,
-        )
-        if work.memory_limit is not None and not device.has_own_memory:
-            self._slabs.classifier.limit_slab(
-                slab_within(work.memory_limit, work.volume, work.model, device, work.wanted)
-            )
+        self._slabs = work.slab_classifier(thread_device, n_threads=self.n_threads)
         self._halo = self._slabs.classifier.halo(work.aspect)
         self.notes = self._slabs.notes
         self._timings_lock = threading.Lock()

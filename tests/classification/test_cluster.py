@@ -275,8 +275,8 @@ def test_a_worker_whose_run_is_over_writes_nothing(sample_path, sample_model, tm
         job = cluster_worker.Job(
             key="a", code=cluster_worker.code_digest(), volume=str(sample_path), reading=volume.reading,
             fingerprint=volume.fingerprint(), folder=str(tmp_path), owner="me", products=(),
-            model_hash=sample_model.hash, wanted=cluster_worker.Wanted(), scale=sample_model.intensity, nan="error",
-            first=0, slab_planes=None, memory_limit=None, device="numpy",
+            model_hash=sample_model.hash, options=cluster_worker.RunOptions(), scale=sample_model.intensity, first=0,
+            device="numpy",
         )  # fmt: skip
     opened = cluster_worker._Opened(job, 1)
     with pytest.raises(ResourceError, match="belongs to another run now"):
