@@ -36,12 +36,21 @@
 #ifdef ONE_THREAD
 #define PIXELS TILE  // of a thread
 #define BLOCKS 1
+#define IN_REGISTERS 1
+#define PER_CLASS
 #else
 #define PIXELS 1
 #define MISSING_OF(word) ((((word) & 0x7f7f7f7fu) + 0x01010101u) & (word) & 0x80808080u)  // of four bytes each
-#define BLOCKS (2048 / (TILE * ROWS))  // of a multiprocessor, for a full one
+// Of a multiprocessor: a full one has 32 registers per thread, which hold the sums of four classes; half a one has 64.
+#define BLOCKS ((CLASSES > 4 ? 1024 : 2048) / (TILE * ROWS))
+#define IN_REGISTERS (CLASSES <= 12)  // the sums; else in local memory, where a leaf finds its class by number
+#if IN_REGISTERS
+#define PER_CLASS UNROLL
+#else
+#define PER_CLASS _Pragma("unroll 1")
+#endif
 #define TILE_WORDS (WORDS * TILE)
-#define SUM_WORDS (2 * ROWS * CLASSES * TILE)
+#define SUM_WORDS (ROWS > 1 ? 2 * ROWS * CLASSES * TILE : 0)
 #define BETWEEN_TESTS 2  // steps; a walk may stay at its leaf for some
 #endif
 
@@ -51,10 +60,14 @@ forest(const unsigned char* __restrict__ ranks, const unsigned* __restrict__ nod
        long long n_pixels) {
     const long long first = (long long)blockIdx.x * TILE;
     const unsigned* of_block = (const unsigned*)ranks + (size_t)blockIdx.x * (WORDS * TILE);
-    int count[CLASSES][PIXELS];
     double sum[CLASSES][PIXELS];
-    for (int c = 0; c < CLASSES; ++c)
-        for (int i = 0; i < PIXELS; ++i) count[c][i] = 0, sum[c][i] = 0.0;
+    PER_CLASS for (int c = 0; c < CLASSES; ++c)
+        for (int i = 0; i < PIXELS; ++i) sum[c][i] = 0.0;
+#if IN_REGISTERS
+    int count[CLASSES][PIXELS];
+    PER_CLASS for (int c = 0; c < CLASSES; ++c)
+        for (int i = 0; i < PIXELS; ++i) count[c][i] = 0;
+#endif
 #ifdef ONE_THREAD
     unsigned is_missing[PIXELS];
     for (int i = 0; i < PIXELS; ++i) is_missing[i] = 0;
@@ -82,14 +95,14 @@ forest(const unsigned char* __restrict__ ranks, const unsigned* __restrict__ nod
         }
         if (is_mixed) {
             for (int i = 0; i < PIXELS; ++i) leaf[i] = rows[roots[tree] + at[i]] * CLASSES;
-            for (int c = 0; c < CLASSES; ++c)
+            PER_CLASS for (int c = 0; c < CLASSES; ++c)
                 for (int i = 0; i < PIXELS; ++i) sum[c][i] += votes[leaf[i] + c];
         } else {
-            for (int c = 0; c < CLASSES; ++c)
+            PER_CLASS for (int c = 0; c < CLASSES; ++c)
                 for (int i = 0; i < PIXELS; ++i) count[c][i] += leaf[i] == c ? 1 : 0;
         }
     }
-    for (int c = 0; c < CLASSES; ++c)
+    PER_CLASS for (int c = 0; c < CLASSES; ++c)
         for (int i = 0; i < PIXELS; ++i) sum[c][i] += count[c][i];
     const int pixel = 0;
 #else
@@ -100,7 +113,6 @@ forest(const unsigned char* __restrict__ ranks, const unsigned* __restrict__ nod
 #endif
     const int lane = threadIdx.x, row = threadIdx.y, me = row * TILE + lane;
     uint4* tile = memory;
-    double* sums = (double*)memory;  // of the rows, later
     if (me < TILE / 4) missing_of_word[me] = 0;
     uint4 missing = make_uint4(0, 0, 0, 0);
     for (int i = me; i < TILE_WORDS / 4; i += TILE * ROWS) {  // the same 16 pixels every time
@@ -150,28 +162,40 @@ forest(const unsigned char* __restrict__ ranks, const unsigned* __restrict__ nod
         const int leaf = COLUMN_OF(node);
         if (leaf == CLASSES) {
             const double* of_leaf = votes + (size_t)rows[origin + (int)at] * CLASSES;
-            UNROLL for (int c = 0; c < CLASSES; ++c) sum[c][0] += of_leaf[c];
+            PER_CLASS for (int c = 0; c < CLASSES; ++c) sum[c][0] += of_leaf[c];
         }
+#if IN_REGISTERS
         UNROLL for (int c = 0; c < CLASSES; ++c) count[c][0] += leaf == c ? 1 : 0;
+#else
+        else sum[leaf][0] += 1.0;
+#endif
     }
 
     __syncthreads();  // everybody has done with the tile
     const int own = 4 * (lane % (TILE / 4)) + lane / (TILE / 4);
-    for (int c = 0; c < CLASSES; ++c) sums[(row * CLASSES + c) * TILE + own] = sum[c][0] + count[c][0];
+#if IN_REGISTERS
+    PER_CLASS for (int c = 0; c < CLASSES; ++c) sum[c][0] += count[c][0];
+#endif
+#if ROWS > 1
+    double* sums = (double*)memory;  // of the rows
+    PER_CLASS for (int c = 0; c < CLASSES; ++c) sums[(row * CLASSES + c) * TILE + own] = sum[c][0];
     __syncthreads();
     if (row > 0) return;
     const int pixel = lane;
-    const unsigned is_missing[1] = {missing_of_word[lane / 4] >> (8 * (lane % 4)) & 128u};
-    for (int c = 0; c < CLASSES; ++c) sum[c][0] = 0.0;
+    PER_CLASS for (int c = 0; c < CLASSES; ++c) sum[c][0] = 0.0;
     for (int r = 0; r < ROWS; ++r)
-        for (int c = 0; c < CLASSES; ++c) sum[c][0] += sums[(r * CLASSES + c) * TILE + lane];
+        PER_CLASS for (int c = 0; c < CLASSES; ++c) sum[c][0] += sums[(r * CLASSES + c) * TILE + lane];
+#else
+    const int pixel = own;
+#endif
+    const unsigned is_missing[1] = {missing_of_word[pixel / 4] >> (8 * (pixel % 4)) & 128u};
 #endif
     double total[PIXELS];
     for (int i = 0; i < PIXELS; ++i) total[i] = 0.0;
-    for (int c = 0; c < CLASSES; ++c)
+    PER_CLASS for (int c = 0; c < CLASSES; ++c)
         for (int i = 0; i < PIXELS; ++i) total[i] += sum[c][i];
     const int n_here = (int)min((long long)TILE, n_pixels - first);
-    for (int c = 0; c < CLASSES; ++c)
+    PER_CLASS for (int c = 0; c < CLASSES; ++c)
         for (int i = 0; i < PIXELS; ++i)
             if (pixel + i < n_here)
                 probabilities[c * n_pixels + first + pixel + i] =

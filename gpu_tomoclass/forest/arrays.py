@@ -237,6 +237,20 @@ def smallest_above(t: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return np.minimum(s, np.finfo(np.float32).max)
 
 
+def thresholds_of_flushed(thresholds: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Thresholds for which ``value < threshold`` is what it was if the value's denormals had been zeros.
+
+    GPUs count denormal numbers, those nearer to 0 than the smallest normal float32, as zeros, of features and of
+    thresholds; compared with these thresholds they are zeros everywhere. scikit-learn's ``value <= 0`` is one that
+    would else ask for "less than the smallest denormal", which a GPU takes for "less than 0". The one denormal in the
+    result stands for "not even a denormal below 0", and its own flushed value, 0, says the same to a GPU.
+    """
+    tiny = np.finfo(np.float32).tiny
+    below = np.nextafter(-tiny, np.float32(0))
+    raised = np.where((thresholds > 0) & (thresholds < tiny), tiny, thresholds)
+    return np.where((raised <= 0) & (raised > -tiny), below, raised)
+
+
 def _require(
     good: npt.NDArray[np.bool_], field: str, values: np.ndarray, rule: str, *, index: np.ndarray | None = None
 ) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_tomoclass.errors import ResourceError
-from gpu_tomoclass.forest.arrays import LEAF, Forest
+from gpu_tomoclass.forest.arrays import LEAF, Forest, thresholds_of_flushed
 
 QUIET_NAN = np.uint32(0x7FC00000)
 MAX_ROWS = 1 << 23  # of votes: what the sign and the free bits of a NaN can count
@@ -230,7 +230,7 @@ def value_nodes(placed: PlacedForest) -> tuple[npt.NDArray[np.uint32], int]:
             do="choose --device numpy, or train smaller trees",
         )
     nodes = np.zeros((placed.n_places, 2), dtype=np.uint32)
-    nodes[at, 0] = forest.threshold[inner].view(np.uint32)
+    nodes[at, 0] = thresholds_of_flushed(forest.threshold[inner]).view(np.uint32)
     nodes[at, 1] = forest.feature[inner].astype(np.uint32) << np.uint32(offset_bits) | offset.astype(np.uint32)
     row = placed.row_of_leaf[forest.child[leaf]].astype(np.uint32)
     nodes[place[leaf], 0] = QUIET_NAN | (row & np.uint32(0x3FFFFF)) | row >> np.uint32(22) << np.uint32(31)
@@ -244,7 +244,7 @@ def ranked_nodes(placed: PlacedForest) -> RankedNodes | None:
     if forest.n_nodes > SMALL_FOREST:
         return None
     inner, leaf = np.flatnonzero(forest.feature != LEAF), np.flatnonzero(forest.feature == LEAF)
-    feature, threshold = forest.feature[inner], forest.threshold[inner]
+    feature, threshold = forest.feature[inner], thresholds_of_flushed(forest.threshold[inner])
     order = np.lexsort((threshold, feature))
     is_new = np.ones(inner.size, dtype=bool)
     is_new[1:] = (np.diff(feature[order]) != 0) | (np.diff(threshold[order]) != 0)

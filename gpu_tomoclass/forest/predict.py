@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
-from gpu_tomoclass.forest.arrays import LEAF, Forest
+from gpu_tomoclass.forest.arrays import LEAF, Forest, thresholds_of_flushed
 
 BLOCK = 1 << 17  # pixels at a time: their values of one channel stay in the second-level cache
 FEW = 512  # measured: 256 to 1024 are equal
@@ -33,7 +33,8 @@ def predict_probabilities(
     ----------
     forest : Forest
     features : numpy.ndarray
-        (n_features, n_pixels) float32, C-contiguous for speed; NaN is a missing value.
+        (n_features, n_pixels) float32, C-contiguous for speed; NaN is a missing value, and denormal numbers count as
+        zeros, as on a GPU.
     n_threads : int
         Threads over blocks of pixels.
 
@@ -113,6 +114,7 @@ class _Walker:
         self.used = forest.used_features()
         self.feature = forest.feature.astype(np.intp)
         self.child = forest.child.astype(np.intp)
+        self.threshold = thresholds_of_flushed(forest.threshold)
         self.votes_of_class = np.ascontiguousarray(forest.votes.T, dtype=np.float64)
         # Python ints: the trees are walked one by one.
         self.roots: list[int] = forest.roots.tolist()
@@ -138,7 +140,7 @@ class _Walker:
 
     def _find_leaves(self, root: int, pixels: np.ndarray, leaf: np.ndarray, start: int) -> None:
         """Write the row of votes of each of the ``pixels`` (numbered from ``start``) to ``leaf``."""
-        feature, threshold, child = self.forest.feature.item, self.forest.threshold.item, self.forest.child.item
+        feature, threshold, child = self.forest.feature.item, self.threshold.item, self.forest.child.item
         rows = self.features[:, start : start + leaf.size]
         together = [(root, pixels)] if pixels.size else []
         few_nodes: list[int] = []
@@ -171,7 +173,7 @@ class _Walker:
         while node.size:
             value = self.flat.take(feature * n_pixels + (pixel + start))
             # not (value < threshold) is value >= threshold, as nothing is NaN here
-            node = self.child.take(node) + (value >= self.forest.threshold.take(node))
+            node = self.child.take(node) + (value >= self.threshold.take(node))
             feature = self.feature.take(node)
             arrived = feature == LEAF
             done = arrived.nonzero()[0]
@@ -205,7 +207,7 @@ class _Walker:
             node, position, weight = node[~arrived], position[~arrived], weight[~arrived]
             value = self.features[self.feature[node], pixels[position]]
             fraction = self.forest.left_fraction[node].astype(np.float64)
-            share = np.where(np.isnan(value), fraction, value < self.forest.threshold[node])
+            share = np.where(np.isnan(value), fraction, value < self.threshold[node])
             left = self.child[node]
             node = np.concatenate([left, left + 1])
             position = np.concatenate([position, position])

@@ -355,12 +355,12 @@ def gpu_shape(ranked: RankedNodes, placed: PlacedForest) -> GpuShape:
     tile = next(tile for tile in GPU_TILES if tile * (columns + 1) <= GPU_SHARED_BYTES)
     rows = _gpu_rows(tile, n_classes)
     quads = -(-longest_group(placed, rows) // (4 * QUADS_STEP)) * QUADS_STEP
-    used = tile * max(columns, 8 * rows * n_classes) + tile
+    used = tile * max(columns, 8 * rows * n_classes if rows > 1 else 0) + tile
     return GpuShape(tile, rows, quads if used + 16 * quads <= GPU_SHARED_BYTES else 0)
 
 
 def _gpu_rows(lanes: int, n_classes: int) -> int:
-    """Rows of threads that share a tile's trees: their sums must fit shared memory."""
+    """Rows of threads that share a tile's trees: their sums must fit shared memory, those of one row need not be there."""
     rows = GPU_THREADS // lanes
     while rows > 1 and lanes * (8 * rows * n_classes + 4) > GPU_SHARED_BYTES:
         rows //= 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -25,6 +25,7 @@ class Size:
     n_pixels: int
     missing: float = 0.0  # share of values that are NaN
     pure: bool = True  # leaves vote for one class
+    near_zero: bool = False  # thresholds and values are zeros of both signs, denormal or barely normal
 
 
 def random_forest(random: np.random.Generator, size: Size) -> Forest:
@@ -59,9 +60,17 @@ def random_forest(random: np.random.Generator, size: Size) -> Forest:
     )
 
 
+TINY = np.finfo(np.float32).tiny  # the smallest normal number
+NEAR_ZERO = np.array([0, -0.0, 1e-45, -1e-45, 1e-39, -1e-39, TINY, -TINY, 2 * TINY, -2 * TINY, 1, -1], np.float32)
+
+
 def make(random: np.random.Generator, size: Size) -> Inputs:
     forest = random_forest(random, size)
     features = random.normal(size=(size.n_features, size.n_pixels)).astype(np.float32)
+    if size.near_zero:
+        features = random.choice(NEAR_ZERO, size=features.shape)
+        threshold = np.where(forest.feature == LEAF, 0, random.choice(NEAR_ZERO, size=forest.n_nodes))
+        forest = replace(forest, threshold=threshold.astype(np.float32))
     # Some values are exactly a threshold, some are infinite.
     asked = np.flatnonzero(forest.feature != LEAF)
     for node in asked[:: max(1, asked.size // 20)]:
@@ -80,9 +89,9 @@ def run(device: Device, inputs: Inputs, *, by_rank: bool = True) -> np.ndarray:
 
 
 def expected(inputs: Inputs) -> np.ndarray:
-    """Pixel by pixel, tree by tree."""
+    """Pixel by pixel, tree by tree; denormal values are zeros, and each threshold is the number that it is."""
     forest: Forest = inputs["forest"]
-    features = inputs["features"]
+    features = np.where(np.abs(inputs["features"]) < TINY, 0, inputs["features"])
     votes = np.zeros((features.shape[1], forest.n_classes))
     for p, values in enumerate(features.T.tolist()):
         for root in forest.roots:
@@ -106,6 +115,12 @@ SMALL = (
     Size(n_trees=2, n_nodes=15, n_features=400, n_classes=2, n_pixels=5),
     Size(n_trees=2, n_nodes=701, n_features=1, n_classes=3, n_pixels=7),  # three columns of thresholds
     Size(n_trees=1, n_nodes=1, n_features=2, n_classes=2, n_pixels=3, pure=False),
+    Size(n_trees=8, n_nodes=15, n_features=4, n_classes=3, n_pixels=40, missing=0.01, near_zero=True),
+)
+# A GPU adds the votes of few classes in registers, of more in local memory; and in one row of threads or several.
+MANY_CLASSES = tuple(
+    Size(n_trees=9, n_nodes=21, n_features=6, n_classes=n, n_pixels=33, missing=0.02, pure=pure)
+    for n, pure in ((12, False), (6, False), (48, True), (255, False))
 )
 CASES = [
     Case(
@@ -117,7 +132,7 @@ CASES = [
             *SMALL,
             Size(n_trees=30, n_nodes=201, n_features=252, n_classes=4, n_pixels=301),
             Size(n_trees=3, n_nodes=41, n_features=9, n_classes=17, n_pixels=257, missing=0.3, pure=False),
-            Size(n_trees=2, n_nodes=9, n_features=4, n_classes=255, n_pixels=70),
+            Size(n_trees=30, n_nodes=201, n_features=252, n_classes=48, n_pixels=301),
             Size(n_trees=2, n_nodes=40001, n_features=5, n_classes=3, n_pixels=64, missing=0.001),
             Size(n_trees=5, n_nodes=1001, n_features=1500, n_classes=3, n_pixels=64),  # too many columns for bytes
             Size(n_trees=2, n_nodes=70001, n_features=60, n_classes=2, n_pixels=40),  # too large trees
@@ -129,6 +144,26 @@ CASES = [
         why=FOREST.why,
     ),
     Case(
+        name="forest of many classes",
+        make=make,
+        run=run,
+        expected=expected,
+        sizes=MANY_CLASSES,
+        small_sizes=MANY_CLASSES,
+        tolerance=FOREST.factor,
+        why=FOREST.why,
+    ),
+    Case(
+        name="large forest of many classes",
+        make=make,
+        run=partial(run, by_rank=False),
+        expected=expected,
+        sizes=MANY_CLASSES,
+        small_sizes=MANY_CLASSES,
+        tolerance=FOREST.factor,
+        why=FOREST.why,
+    ),
+    Case(
         name="large forest",
         make=make,
         run=partial(run, by_rank=False),
@@ -136,7 +171,6 @@ CASES = [
         sizes=(
             *SMALL,
             Size(n_trees=3, n_nodes=41, n_features=9, n_classes=17, n_pixels=5001, missing=0.3, pure=False),
-            Size(n_trees=2, n_nodes=9, n_features=4, n_classes=255, n_pixels=70),
             Size(n_trees=2, n_nodes=40001, n_features=5, n_classes=3, n_pixels=64, missing=0.001),
             Size(n_trees=2, n_nodes=31, n_features=3, n_classes=2, n_pixels=70_000, missing=0.001),  # several launches
         ),

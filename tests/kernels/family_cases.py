@@ -32,7 +32,7 @@ class Planes:
     nz, ny, nx : int
     kind : str
         ``"noise"``, uint16-like values; ``"float"``, around 0; ``"steps"``, few grey levels with flat regions;
-        ``"constant"``, 1000 everywhere; or a golden set such as ``"small16"``, cut to nz, ny, nx (nz copies,
+        ``"constant"``, 1000 everywhere; ``"zeros"``, mostly zeros of both signs; ``"denormals"``, denormal numbers too; or a golden set such as ``"small16"``, cut to nz, ny, nx (nz copies,
         each rolled by some rows so that planes differ).
     parameters : sequence of dict
         What the reference is called with, one per block.
@@ -58,6 +58,10 @@ def make_planes(random: np.random.Generator, size: Planes) -> np.ndarray:
         return (random.integers(0, 3, size=shape).cumsum(axis=1) // 4 * 100).astype(np.float32)
     if size.kind == "constant":
         return np.full(shape, 1000, np.float32)
+    if size.kind in ("zeros", "denormals"):
+        small = [0, -0.0] if size.kind == "zeros" else [0, -0.0, 1e-45, -1e-45, 1e-39, -1e-39]
+        values = random.choice(np.array([1, -2, 300], np.float32), size=shape)
+        return np.where(random.random(shape) < 0.9, random.choice(np.array(small, np.float32), size=shape), values)
     image = tifffile.imread(GOLDEN_FOLDER / f"{size.kind}.tif").astype(np.float32)[: size.ny, : size.nx]
     assert image.shape == shape[1:], f"{size.kind} is smaller than {shape[1:]}"
     return np.stack([np.roll(image, 7 * z, axis=0) for z in range(size.nz)])

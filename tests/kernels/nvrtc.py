@@ -32,6 +32,9 @@ def _library() -> ctypes.CDLL:
     found = sorted(path for folder in folders for path in folder.glob("**/libnvrtc.so.*"))
     if not found:
         raise RuntimeError("NVRTC is missing: install the test extra of gpu_tomoclass")
+    # NVRTC 13.0 opens its builtins by name alone and does not look beside itself; what is loaded already it finds.
+    for path in sorted(found[-1].parent.glob("libnvrtc-builtins.so.*")):
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL(str(found[-1]))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library
