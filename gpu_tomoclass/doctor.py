@@ -39,7 +39,15 @@ from gpu_tomoclass.device import (
 )
 from gpu_tomoclass.errors import TomoclassError
 from gpu_tomoclass.features import FAMILIES, ORIGINAL, FeatureBank, FeatureBlock, FeatureEngine, accelerated_family
-from gpu_tomoclass.forest import LEAF, DeviceForest, Forest, device_labels, predict_classes, predict_probabilities
+from gpu_tomoclass.forest import (
+    LEAF,
+    DeviceForest,
+    Forest,
+    describe_walks,
+    device_labels,
+    predict_classes,
+    predict_probabilities,
+)
 from gpu_tomoclass.types import Progress
 
 COMPARED = (2, 131, 157)  # planes, rows, columns: primes, so that blocks of kernels are cut off
@@ -220,7 +228,8 @@ def examine(
 def _device_report(name: str, found: Device | TomoclassError, checks: Sequence[Check]) -> DeviceReport:
     if isinstance(found, TomoclassError):
         return DeviceReport(name, False, str(found))
-    return DeviceReport(name, True, found.description, found.notes, found.free_memory(), tuple(checks))
+    notes = (*found.notes, *([describe_walks(found)] if checks and not found.wants_gpu_plan else []))
+    return DeviceReport(name, True, found.description, notes, found.free_memory(), tuple(checks))
 
 
 def _verdict(
@@ -267,10 +276,11 @@ class Subjects:
         families = (ORIGINAL.name, *FAMILIES)
         self.families = tuple(name for name in families if accelerated_family(name) is not None)
         self.names = (*self.families, *OTHERS)
-        self.forest = random_forest(random)
-        self.class_values = np.arange(1, self.forest.n_classes + 1, dtype=np.uint8)
+        self.forests = {"forest": random_forest(random, pure=True), "forest by values": random_forest(random)}
+        n_classes, n_features = (getattr(self.forests["forest"], name) for name in ("n_classes", "n_features"))
+        self.class_values = np.arange(1, n_classes + 1, dtype=np.uint8)
         n_pixels = self.planes[0].size
-        self.values = random.normal(size=(self.forest.n_features, n_pixels)).astype(np.float32)
+        self.values = random.normal(size=(n_features, n_pixels)).astype(np.float32)
         self.values[random.random(self.values.shape) < 0.001] = np.nan  # missing: the slow way through the trees
         self.expected: dict[str, npt.NDArray[Any]] = {}
         self.reference_speed: dict[str, float] = {}
@@ -281,7 +291,7 @@ class Subjects:
         for name in self.names:
             began = time.perf_counter()
             if name.startswith("forest"):
-                self.expected[name] = predict_probabilities(self.forest, self.values)
+                self.expected[name] = predict_probabilities(self.forests[name], self.values)
                 n_pixels = self.values.shape[1]
             elif name in NAD_KINDS:
                 denoise, parameters = NAD_KINDS[name], nad_parameters(name, self.planes.shape)
@@ -311,20 +321,30 @@ def random_planes(random: np.random.Generator, shape: tuple[int, int, int]) -> n
 
 
 def random_forest(
-    random: np.random.Generator, *, n_trees: int = 40, depth: int = 9, n_features: int = 40, n_classes: int = 4
+    random: np.random.Generator,
+    *,
+    n_trees: int = 40,
+    depth: int = 9,
+    n_features: int = 40,
+    n_classes: int = 4,
+    pure: bool = False,
 ) -> Forest:
-    """Complete trees with random questions and votes."""
+    """Complete trees with random questions and votes, of one class per leaf or of all."""
     n_inner, n_leaves = 2**depth - 1, 2**depth
     n_nodes = n_inner + n_leaves
     node, tree = np.arange(n_nodes), np.arange(n_trees)[:, np.newaxis]
     is_leaf = np.broadcast_to(node >= n_inner, (n_trees, n_nodes))
     child = np.where(is_leaf, tree * n_leaves + node - n_inner, tree * n_nodes + 2 * node + 1)
+    if pure:
+        votes = np.eye(n_classes)[random.integers(n_classes, size=n_trees * n_leaves)]
+    else:
+        votes = random.random((n_trees * n_leaves, n_classes)) + 0.01
     return Forest(
         feature=np.where(is_leaf, LEAF, random.integers(n_features, size=is_leaf.shape)).astype(np.int32).ravel(),
         threshold=np.where(is_leaf, 0, random.normal(size=is_leaf.shape)).astype(np.float32).ravel(),
         child=child.astype(np.int32).ravel(),
         left_fraction=np.where(is_leaf, 0, random.random(is_leaf.shape)).astype(np.float32).ravel(),
-        votes=random.random((n_trees * n_leaves, n_classes)) + 0.01,
+        votes=votes,
         roots=tree.ravel() * n_nodes,
         n_features=n_features,
     )
@@ -391,7 +411,7 @@ def _check_nad(device: Device, name: str, subjects: Subjects, timed: npt.NDArray
 def _check_forest(device: Device, name: str, subjects: Subjects) -> Check:
     n_pixels = subjects.values.shape[1]
     began = time.perf_counter()
-    forest = DeviceForest(subjects.forest, device, by_rank=name == "forest")
+    forest = DeviceForest(subjects.forests[name], device, by_rank=name == "forest")
     values = device.array(subjects.values)
     probabilities = forest.probabilities(values)
     labels = device.empty(n_pixels, np.uint8)

@@ -18,14 +18,15 @@
 // [column][pixel] bytes (read once). On a GPU these are in shared memory, where four neighbouring pixels share a bank:
 // they belong to different warps, so that a lane's bank is its own whatever it asks for (with a TILE of 128). Each of
 // the ROWS of threads has a tree at a time; these trees, one behind the other, come to shared memory too where they fit;
-// the sums of the rows are added in the end. On a CPU (ONE_THREAD) a thread walks the TILE pixels of a tile side by
-// side, tree after tree, so that tile and tree stay in the first-level cache, gathers are vectors and the latency of
-// one vector hides behind the others.
+// the sums of the rows are added in the end. On a CPU (ONE_THREAD) a thread walks pixels of a tile side by side, tree
+// after tree, so that tile and tree stay in the first-level cache: all of them as vectors of gathers (GATHERS), or a few
+// one by one, so that the latency of one hides behind the others.
 //
 // A pixel with a missing value gets NaN here; forest_missing.cu then sends it both ways, weighted by left_fraction.
 //
-// Compile-time: CLASSES, COLUMN_BITS, WORDS (a quarter of the columns), TILE, ROWS, QUADS (of nodes in shared memory:
-// every ROWS trees begin at a multiple of 4 QUADS; 0: they are larger and stay where they are).
+// Compile-time: CLASSES, COLUMN_BITS, WORDS (a quarter of the columns), TILE; on a GPU ROWS, QUADS (of nodes in shared
+// memory: every ROWS trees begin at a multiple of 4 QUADS; 0: they are larger and stay where they are); on a CPU
+// ONE_THREAD, GATHERS.
 #ifndef UNROLL  // on a GPU; cuda_on_cpu.h has its own
 #define UNROLL _Pragma("unroll")
 #endif
@@ -35,6 +36,7 @@
 
 #ifdef ONE_THREAD
 #define PIXELS TILE  // of a thread
+#define TOGETHER 8
 #define BLOCKS 1
 #define IN_REGISTERS 1
 #define PER_CLASS
@@ -79,6 +81,7 @@ forest(const unsigned char* __restrict__ ranks, const unsigned* __restrict__ nod
         int at[PIXELS], leaf[PIXELS], is_mixed = 0;
         for (int i = 0; i < PIXELS; ++i) at[i] = 0;
         unsigned moving;
+#if GATHERS
         do {
             moving = 0;
             for (int i = 0; i < PIXELS; ++i) {
@@ -89,6 +92,24 @@ forest(const unsigned char* __restrict__ ranks, const unsigned* __restrict__ nod
                 moving |= step;
             }
         } while (moving);
+#else
+        for (int i = 0; i < PIXELS; i += TOGETHER) {
+            const unsigned char* of_pixels = (const unsigned char*)of_block + i;
+            unsigned to[TOGETHER];
+            UNROLL for (int j = 0; j < TOGETHER; ++j) to[j] = 0;
+            do {
+                moving = 0;
+                UNROLL for (int j = 0; j < TOGETHER; ++j) {
+                    const unsigned node = of_tree[to[j]];
+                    unsigned step = STEP(node, (unsigned)of_pixels[COLUMN_OF(node) * TILE + j]);
+                    KEEP_SCALAR(step);
+                    to[j] += step;
+                    moving |= step;
+                }
+            } while (moving);
+            UNROLL for (int j = 0; j < TOGETHER; ++j) at[i + j] = (int)to[j];
+        }
+#endif
         for (int i = 0; i < PIXELS; ++i) {
             leaf[i] = COLUMN_OF(of_tree[at[i]]);
             is_mixed |= leaf[i] == CLASSES ? 1 : 0;

@@ -169,7 +169,7 @@ class Classifier:
             # On a GPU an array that stays; on a CPU one that is given away.
             kept = (n_classes, flat.shape[1])
             room = workspace.array("probabilities", kept, np.float32) if device.has_own_memory else None
-            found = mine.forest.probabilities(flat, out=room)
+            found = mine.forest.probabilities(flat, out=room, want_labels=not want_probabilities)
             out = workspace.array("labels", (flat.shape[1],), np.uint8)
             values = workspace.constant("class values", lambda: self.class_values)
             device_labels(device, found, values=values, out=out)

@@ -171,6 +171,10 @@ class Device(ABC):
         """The same device with another number of CPU threads, where it has such."""
         return self
 
+    def figures(self, name: str, measure: Callable[[], dict[str, float]], *, keys: Sequence[str]) -> dict[str, float]:
+        """What was measured here under a name, a positive number for each key, now or by an earlier process."""
+        return measure()
+
     @abstractmethod
     def synchronize(self) -> None:
         """Wait for what was asked of this device (not of those :meth:`for_thread`)."""

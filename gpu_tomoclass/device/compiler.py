@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
+import json
+import math
 import os
 import platform
 import shutil
 import stat
 import subprocess
 import tempfile
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +25,9 @@ CANDIDATES = ("g++", "clang++", "c++")
 # No option here changes a result: -fno-trapping-math and -fno-math-errno only say that nobody reads the error flags;
 # -ffp-contract=off forbids fused multiply-add where the source does not say fmaf. Kernels reuse shared memory as
 # another type, as CUDA code does, hence -fno-strict-aliasing.
-COMMON = ("-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno")
+COMMON = ("-std=c++17", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno")
 EXACT = ("-fno-trapping-math", "-fno-strict-aliasing")
-# The first of each that a tiny program compiles with; an empty tuple means "do without".
-THREADS = (("-fopenmp",), ("-pthread",))
+# The first that a tiny program compiles with; an empty tuple means "do without".
 # GCC and Clang use half of an AVX-512 register unless told so: sums of products (Gabor) then take 1.7 times as long,
 # and no family gains. Processors without such registers do not mind.
 TUNING = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ("-mcpu=native",), ())
@@ -44,16 +48,12 @@ class Compiler:
     version : str
         First line of ``--version``.
     options : tuple of str
-        What every library is compiled with; includes threads and tuning as far as this machine has them.
+        What every library is compiled with; includes tuning as far as this machine has it.
     """
 
     path: str
     version: str
     options: tuple[str, ...]
-
-    @property
-    def has_openmp(self) -> bool:
-        return "-fopenmp" in self.options
 
 
 def find_compiler(cache: LibraryCache) -> Compiler:
@@ -72,16 +72,15 @@ def find_compiler(cache: LibraryCache) -> Compiler:
         raise ResourceError(f"there is no C++ compiler ({looked} not found)", do="install g++, or set CXX")
     version = _version(path)
     failure = ""
-    for threads in THREADS:
-        for tuning in TUNING:
-            safe = safe_tuning(tuning, version=version, machine=platform.machine())
-            compiler = Compiler(path, version, (*COMMON, *EXACT, *named[1:], *threads, *safe))
-            try:
-                cache.library(TINY, compiler, options=("-O0",))
-            except CompileError as error:
-                failure = failure or error.first_line
-            else:
-                return compiler
+    for tuning in TUNING:
+        safe = safe_tuning(tuning, version=version, machine=platform.machine())
+        compiler = Compiler(path, version, (*COMMON, *EXACT, *named[1:], *safe))
+        try:
+            cache.library(TINY, compiler, options=("-O0",))
+        except CompileError as error:
+            failure = failure or error.first_line
+        else:
+            return compiler
     raise ResourceError(f"{path} cannot make a shared library: {failure}", do="set CXX to a compiler that can")
 
 
@@ -115,7 +114,8 @@ class CompileError(ResourceError):
 
 
 class LibraryCache:
-    """Compiled libraries in the user's cache folder, one file each, named after what went in and what came out.
+    """Compiled libraries in the user's cache folder, one file each, named after what went in and what came out; and
+    what was measured with them.
 
     Several processes may fill it at once: a library appears by one rename. A damaged file does not have the content
     that its name promises and is compiled again. Where the folder cannot be written, a temporary one serves.
@@ -134,6 +134,8 @@ class LibraryCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.notes: tuple[str, ...] = ()
+        self._figures: dict[str, dict[str, float]] = {}
+        self._measuring = threading.Lock()
         wanted = default_cache_folder() if folder is None else folder
         if wanted is not None and is_usable(wanted):
             self.folder = wanted
@@ -145,6 +147,9 @@ class LibraryCache:
     @cached_property
     def _machine(self) -> str:
         return cpu_model()
+
+    def _key(self, what: str, compiler: Compiler, options: tuple[str, ...]) -> str:
+        return _digest("\0".join((what, compiler.path, compiler.version, self._machine, *options)).encode())
 
     def library(self, code: str, compiler: Compiler, *, options: tuple[str, ...] = ()) -> ctypes.CDLL:
         """Compile ``code`` unless that has been done, and load it.
@@ -166,13 +171,34 @@ class LibraryCache:
         """
         command = (*compiler.options, *options)
         # Not where the headers lie: the code says which they are, and another checkout or environment has the same.
-        relevant = (option for option in command if not option.startswith("-I"))
-        key = _digest("\0".join((code, compiler.path, compiler.version, self._machine, *relevant)).encode())
+        key = self._key(code, compiler, tuple(option for option in command if not option.startswith("-I")))
         for path in sorted(self.folder.glob(f"{key}-*.so")):
             if path.stem.partition("-")[2] == _digest(path.read_bytes()):
                 return _load(path)
             path.unlink(missing_ok=True)
         return _load(self._compile(code, compiler, command, key))
+
+    def figures(
+        self, name: str, compiler: Compiler, measure: Callable[[], dict[str, float]], *, keys: Sequence[str]
+    ) -> dict[str, float]:
+        """What ``measure`` gave when it was called for this name, compiler and processor, now or by another process.
+
+        A file that cannot be read, or does not hold a positive number for each of the keys, is as good as none; one
+        that cannot be written is missed by the next process only.
+        """
+        key = self._key(name, compiler, compiler.options)
+        with self._measuring:
+            if key not in self._figures:
+                path = self.folder / f"{key}.json"
+                found = _stored_figures(path, keys)
+                if found is None:
+                    found = measure()
+                    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+                        made = Path(scratch) / path.name
+                        made.write_text(json.dumps(found), encoding="utf-8")
+                        os.replace(made, path)
+                self._figures[key] = found
+            return self._figures[key]
 
     def _compile(self, code: str, compiler: Compiler, command: tuple[str, ...], key: str) -> Path:
         with tempfile.TemporaryDirectory(prefix="compile-", dir=self.folder) as scratch:
@@ -190,6 +216,15 @@ class LibraryCache:
             final = self.folder / f"{key}-{_digest(made.read_bytes())}.so"
             os.replace(made, final)
         return final
+
+
+def _stored_figures(path: Path, keys: Sequence[str]) -> dict[str, float] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_good = isinstance(found, dict) and found.keys() == set(keys)
+    return found if is_good and all(isinstance(v, float) and 0 < v < math.inf for v in found.values()) else None
 
 
 def _load(path: Path) -> ctypes.CDLL:

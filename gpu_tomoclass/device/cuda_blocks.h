@@ -1,17 +1,17 @@
 // Runs the blocks of a grid on CPU threads. Part of cuda_on_cpu.h.
 #pragma once
-#if !defined(_OPENMP)
-#include <atomic>
-#include <thread>
-#include <vector>
-#endif
 
 namespace cuda_on_cpu {
+
+// threads.cpp: calls body(context, start, stop) for portions of 0..n, on some threads at once.
+using RunBlocks = void (*)(void (*body)(void*, long long, long long), void* context, long long n, long long portion,
+                           int threads);
 
 struct Job {
     dim3 grid, block;
     int threads;           // CPU threads
     unsigned seed;         // checked builds: 0 for blocks and threads in order, else each seed has its own order
+    RunBlocks run_blocks;
     const char* error;     // what a kernel did wrong, or null
 };
 
@@ -51,26 +51,15 @@ template <class Body> static void for_each_block(Job& job, Body body) {
         return;
     }
     const long long portion = n / (16ll * threads) + 1;  // few enough to hand out cheaply, enough to even out the load
-#if defined(_OPENMP)
-#pragma omp parallel for num_threads(threads) schedule(dynamic, portion)
-    for (long long i = 0; i < n; ++i) {
-        enter_block(job, i);
-        body();
-    }
-#else
-    std::atomic<long long> next(0);
-    const auto work = [&] {
-        for (long long start; (start = next.fetch_add(portion)) < n;)
-            for (long long i = start; i < n && i < start + portion; ++i) {
-                enter_block(job, i);
-                body();
-            }
+    struct Context { Job& job; Body& body; } context{job, body};
+    const auto run = [](void* of_job, long long start, long long stop) {
+        Context& c = *(Context*)of_job;
+        for (long long i = start; i < stop; ++i) {
+            enter_block(c.job, i);
+            c.body();
+        }
     };
-    std::vector<std::thread> helpers;
-    for (int t = 1; t < threads; ++t) helpers.emplace_back(work);
-    work();
-    for (auto& helper : helpers) helper.join();
-#endif
+    job.run_blocks(run, &context, n, portion, threads);
 }
 
 template <class Kernel> static void launch_phases(Job& job, Kernel kernel) { for_each_block(job, kernel); }

@@ -80,6 +80,9 @@ static constexpr int warpSize = 32;
 #define UNROLL _Pragma("GCC unroll 128")  // without it, a loop over threads around this one is not vectorised
 #define CUDA_INDEPENDENT _Pragma("GCC ivdep")
 #endif
+#define INDEPENDENT CUDA_INDEPENDENT  // a loop whose passes do not depend on each other, though its arrays may overlap
+// Keeps a compiler from making vectors, and so gathers, of what a value is computed from.
+#define KEEP_SCALAR(value) __asm__("" : "+r"(value))
 #if !defined(CUDA_ON_CPU_CHECKED)
 // Threads between two barriers do not depend on each other (the race checks in tests/kernels prove it). Indices are
 // signed here, so that the compiler sees that threadIdx.x + 1 is next to threadIdx.x and can use vectors.

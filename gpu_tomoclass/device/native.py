@@ -8,7 +8,7 @@ import os
 import struct
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from gpu_tomoclass.device.compiler import LibraryCache, find_compiler
 from gpu_tomoclass.device.cores import worker_count
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
-from gpu_tomoclass.device.sources import KernelSource, kernel_source
+from gpu_tomoclass.device.sources import KernelSource, kernel_source, kernels_folder
 from gpu_tomoclass.errors import ResourceError
 
 HEADERS = ("cuda_on_cpu.h", "cuda_blocks.h", "cuda_fibers.h")
@@ -91,7 +91,9 @@ class NativeDevice(HostDevice):
         self._compiling: defaultdict[tuple[str, tuple[tuple[str, str], ...]], threading.Lock]
         self._compiling = defaultdict(threading.Lock)
         parallel = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        self.description = f"{self._compiler.version}, {parallel}{'' if self._compiler.has_openmp else ' (no OpenMP)'}"
+        self.description = f"{self._compiler.version}, {parallel}"
+        helpers = (Path(__file__).parent / "threads.cpp").read_text(encoding="utf-8")
+        self._helpers = self._cache.library(helpers, self._compiler, options=("-O2",))  # one pool for all devices
         self.notes = (*notes, *self._cache.notes)
 
     def with_threads(self, threads: int) -> NativeDevice:
@@ -104,6 +106,13 @@ class NativeDevice(HostDevice):
 
     def side_by_side(self) -> tuple[Device, int]:
         return self.with_threads(1), self.threads
+
+    def figures(self, name: str, measure: Callable[[], dict[str, float]], *, keys: Sequence[str]) -> dict[str, float]:
+        if self._build != "fast":  # such builds are not for speed
+            return dict.fromkeys(keys, 1.0)
+        sources = (path.read_text() for path in sorted(kernels_folder().glob("*.cu")))
+        what = "\0".join((name, _headers_digest(), *sources))
+        return self._cache.figures(what, self._compiler, measure, keys=keys)
 
     def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
         kind = np.dtype(dtype)
@@ -121,14 +130,15 @@ class NativeDevice(HostDevice):
             raise KeyError(f"kernels/{file} has no kernel {name}; it has {', '.join(signatures)}")
         signature = signatures[name]
         function = library[f"launch_{name}"]
-        function.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
+        function.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p, ctypes.c_char_p)
         function.restype = ctypes.c_char_p
         pack = struct.Struct("=" + "".join(_slot(p.is_pointer, p.dtype) for p in signature.parameters)).pack
         threads, seed = self.threads, self._seed
+        run_blocks = ctypes.cast(self._helpers.run_blocks, ctypes.c_void_p)
 
         def run(grid: Dim3, block: Dim3, values: list[Any]) -> None:
             slots = pack(*(v.ctypes.data if isinstance(v, np.ndarray) else v for v in values))
-            error = function(struct.pack("=6I", *grid, *block), threads, seed, slots)
+            error = function(struct.pack("=6I", *grid, *block), threads, seed, run_blocks, slots)
             if error is not None:
                 raise RuntimeError(f"{signature}: {error.decode()}")
 
@@ -174,9 +184,10 @@ def cpu_source(source: KernelSource, signatures: dict[str, KernelSignature], *, 
             names.append(f"a{i}")
         launchers += [
             f'extern "C" __attribute__((visibility("default"))) const char* launch_{signature.name}(',
-            "        const unsigned* shape, int threads, unsigned seed, const char* args) {",
+            "        const unsigned* shape, int threads, unsigned seed, cuda_on_cpu::RunBlocks run_blocks,",
+            "        const char* args) {",
             "    cuda_on_cpu::Job job{dim3(shape[0], shape[1], shape[2]), dim3(shape[3], shape[4], shape[5]),",
-            "                         threads, seed, nullptr};",
+            "                         threads, seed, run_blocks, nullptr};",
             *values,
             f"    cuda_on_cpu::launch_{style}(job, [=] {{ {signature.name}({', '.join(names)}); }});",
             "    return job.error;",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,14 +19,15 @@ from gpu_tomoclass.forest.packing import (
     ranked_nodes,
     value_nodes,
 )
+from gpu_tomoclass.forest.walks import CpuRankWalk, Tables, Walk
 
 GPU_SHARED_BYTES = 48 * 1024  # of a block, on every GPU
 GPU_THREADS = 512  # of a block: some tree rows of a tile of pixels
 GPU_TILES = (128, 64, 32)  # pixels; with 128, lanes never wait for each other's ranks
 QUADS_STEP = 64  # the quadruples of nodes that a block holds are rounded up to it, so that few variants are compiled
 FEATURES_STEP = 32  # a tile's height is rounded up to it, so that few variants are compiled
-CPU_TILE = 64  # pixels that a CPU thread walks side by side: vectors enough to hide the latency of a load
-RANKS_PIXELS = 2048  # of a block, on a CPU too: the tables of thresholds are read once for them
+CPU_TILE = 64  # pixels that a CPU thread takes down a large tree side by side: enough to hide the latency of a load
+RANKS_PIXELS = 2048  # of a block: the tables of thresholds are read once for them
 RANKS_THREADS = 256
 LARGE_PIXELS = 4096  # that a CPU thread takes down a large tree at a time; 1024 are as fast where caches are large
 LARGE_BLOCKS = 4  # of so many pixels per CPU thread and launch
@@ -47,6 +48,8 @@ class DeviceForest:
         One that runs kernels.
     by_rank : bool
         Compare ranks (``forest.cu``) where the forest is small enough for that; else values (``forest_values.cu``).
+    walk : {"questions", "steps", "gathers"}, optional
+        How a CPU compares ranks; default what is the fastest on this processor.
 
     Raises
     ------
@@ -55,30 +58,31 @@ class DeviceForest:
         of features, or more than 8 million different rows of votes).
     """
 
-    def __init__(self, forest: Forest, device: Device, *, by_rank: bool = True) -> None:
+    def __init__(self, forest: Forest, device: Device, *, by_rank: bool = True, walk: str | None = None) -> None:
         self.forest, self.device = forest, device
-        self._walk: _RankWalk | _ValueWalk | None = None
+        self._walk: Walk | None = None
         self._workspace = Workspace(device)
         if forest.used_features().size:
             placed = place_forest(forest)
             ranked = ranked_nodes(placed) if by_rank else None
-            shape = GpuShape(CPU_TILE, 1, 0)
+            shape: GpuShape | None = None
             if ranked is not None and device.wants_gpu_plan:
                 shape = gpu_shape(ranked, placed)
                 if shape.quads:
                     placed = in_groups(placed, shape.rows, 4 * shape.quads)
                     ranked = ranked_nodes(placed)
-            self._tables = _Tables(
+            self._tables = Tables(
                 roots=device.array(placed.roots),
                 votes=device.array(placed.votes),
                 left_fraction=device.array(placed.left_fractions()),
                 rows=device.array(np.zeros(1, np.int32) if ranked is None else placed.rows()),
             )
-            self._walk = (
-                _ValueWalk(placed, device, self._tables, self._workspace)
-                if ranked is None
-                else _RankWalk(placed, ranked, shape, device, self._tables, self._workspace)
-            )
+            if ranked is None:
+                self._walk = _ValueWalk(placed, device, self._tables, self._workspace)
+            elif shape is None:
+                self._walk = CpuRankWalk(placed, ranked, device, self._tables, self._workspace, walk=walk)
+            else:
+                self._walk = _RankWalk(placed, ranked, shape, device, self._tables, self._workspace)
             self._stack_depth = max(1, placed.depth)
 
     def for_thread(self, device: Device) -> DeviceForest:
@@ -105,7 +109,12 @@ class DeviceForest:
         """Memory of the forest itself, on the device."""
         return 0 if self._walk is None else self._walk.n_bytes + sum(int(table.nbytes) for table in self._tables)
 
-    def probabilities(self, features: Array, *, out: Array | None = None) -> Array:
+    @property
+    def walk(self) -> str:
+        """How the trees are walked: one of ``forest_walks.WALKS`` on a CPU; ``"ranks"``, ``"values"`` or ``"none"``."""
+        return "none" if self._walk is None else self._walk.name
+
+    def probabilities(self, features: Array, *, out: Array | None = None, want_labels: bool = False) -> Array:
         """Class probabilities of pixels, equal to :func:`gpu_tomoclass.forest.predict.predict_probabilities`.
 
         Parameters
@@ -114,6 +123,9 @@ class DeviceForest:
             (n_features, n_pixels) float32; NaN is a missing value.
         out : array on the device, optional
             To be filled and returned; default a new one.
+        want_labels : bool
+            Only the label of the largest matters: trees that cannot change it need not be asked, and what is returned
+            are then the shares of the votes of the others. Its first largest is that of the probabilities.
 
         Returns
         -------
@@ -137,11 +149,11 @@ class DeviceForest:
             share = (total / total.sum()).astype(np.float32)
             self.device.upload(np.repeat(share[:, None], n_pixels, axis=1), probabilities)
             return probabilities
-        values = self._walk.launch(features, probabilities)
+        values = self._walk.launch(features, probabilities, want_labels=want_labels)
         self._launch_missing(self._walk, values, probabilities)
         return probabilities
 
-    def _launch_missing(self, walk: _RankWalk | _ValueWalk, values: Array, probabilities: Array) -> None:
+    def _launch_missing(self, walk: Walk, values: Array, probabilities: Array) -> None:
         threads = MISSING_BLOCKS if self.device.wants_gpu_plan else 1
         stack = self._stack_depth, MISSING_BLOCKS * threads
         self.device.launch(
@@ -166,37 +178,10 @@ class DeviceForest:
         )
 
 
-class _Tables(NamedTuple):
-    """What both kinds of nodes need, on the device."""
+class _RankWalk(Walk):
+    """``forest_ranks.cu``, then ``forest.cu`` on a GPU: bytes are compared."""
 
-    roots: Array
-    votes: Array
-    left_fraction: Array
-    rows: Array  # of votes, by place; one zero where nodes hold them
-
-
-class _Walk:
-    """Down the trees, with arrays that may be shared and a workspace that may not."""
-
-    _device: Device
-    _workspace: Workspace
-    _arrays: tuple[str, ...]
-
-    @property
-    def n_bytes(self) -> int:
-        """Of the arrays."""
-        return sum(int(getattr(self, name).nbytes) for name in self._arrays)
-
-    def for_thread(self, device: Device, workspace: Workspace) -> Self:
-        """With the same arrays."""
-        twin = copy.copy(self)
-        twin._device, twin._workspace = device, workspace
-        return twin
-
-
-class _RankWalk(_Walk):
-    """``forest_ranks.cu``, then ``forest.cu``: bytes are compared."""
-
+    name = "ranks"
     _arrays = ("nodes", "_feature_of_column", "_thresholds")
 
     def __init__(
@@ -205,7 +190,7 @@ class _RankWalk(_Walk):
         ranked: RankedNodes,
         shape: GpuShape,
         device: Device,
-        tables: _Tables,
+        tables: Tables,
         workspace: Workspace,
     ) -> None:
         self._device, self._tables, self._workspace = device, tables, workspace
@@ -215,18 +200,14 @@ class _RankWalk(_Walk):
         self._thresholds = device.array(ranked.thresholds)
         n_classes = placed.forest.n_classes
         self._tile, self._rows = tile, rows = shape.tile, shape.rows
-        style = {} if device.wants_gpu_plan else {"ONE_THREAD": 1}
-        layout = {"WORDS": ranked.n_words, "TILE": tile, **style}
+        layout = {"WORDS": ranked.n_words, "TILE": tile}
         packing = {"CLASSES": n_classes, "COLUMN_BITS": ranked.column_bits, **layout}
         self._walk_defines = {**packing, "ROWS": rows, "QUADS": shape.quads}
-        threads, pixels = (RANKS_THREADS, 1) if device.wants_gpu_plan else (1, CPU_TILE)
-        passes = {"THREADS": threads, "PIXELS": pixels, "PASSES": RANKS_PIXELS // (threads * pixels)}
+        passes = {"THREADS": RANKS_THREADS, "PASSES": RANKS_PIXELS // RANKS_THREADS}
         self._ranks_defines = {"STEPS": ranked.steps, **passes, **layout}
-        self.missing_defines: dict[str, int | str]
         self.missing_defines = {**packing, "VALUE": "unsigned char", "NODE": "unsigned", "BY_RANK": 1}
 
-    def launch(self, features: Array, probabilities: Array) -> Array:
-        """Fill the probabilities; the ranks."""
+    def launch(self, features: Array, probabilities: Array, *, want_labels: bool) -> Array:
         n_pixels, n_words = int(features.shape[1]), self._ranked.n_words
         n_tiles = -(-n_pixels // self._tile)
         ranks = self._workspace.array("ranks", (n_tiles, 4 * n_words, self._tile), np.uint8)
@@ -234,7 +215,7 @@ class _RankWalk(_Walk):
             "forest_ranks.cu",
             "forest_ranks",
             grid=(-(-n_pixels // RANKS_PIXELS) * n_words,),
-            block=(self._ranks_defines["THREADS"],),
+            block=(RANKS_THREADS,),
             args={
                 "features": features,
                 "feature_of_column": self._feature_of_column,
@@ -248,7 +229,7 @@ class _RankWalk(_Walk):
             "forest.cu",
             "forest",
             grid=(n_tiles,),
-            block=(self._tile, self._rows) if self._device.wants_gpu_plan else (1,),
+            block=(self._tile, self._rows),
             args={
                 "ranks": ranks,
                 "nodes": self.nodes,
@@ -264,12 +245,13 @@ class _RankWalk(_Walk):
         return ranks
 
 
-class _ValueWalk(_Walk):
+class _ValueWalk(Walk):
     """``forest_values.cu`` or ``forest_values_cpu.cu``: values are compared."""
 
+    name = "values"
     _arrays = ("nodes",)
 
-    def __init__(self, placed: PlacedForest, device: Device, tables: _Tables, workspace: Workspace) -> None:
+    def __init__(self, placed: PlacedForest, device: Device, tables: Tables, workspace: Workspace) -> None:
         self._device, self._tables, self._workspace = device, tables, workspace
         self._forest = placed.forest
         nodes, offset_bits = value_nodes(placed)
@@ -278,8 +260,7 @@ class _ValueWalk(_Walk):
         style = {} if device.wants_gpu_plan else {"ONE_THREAD": 1}
         self.missing_defines = {**self._common, **style, "VALUE": "float", "NODE": "uint2", "BY_RANK": 0}
 
-    def launch(self, features: Array, probabilities: Array) -> Array:
-        """Fill the probabilities; the values."""
+    def launch(self, features: Array, probabilities: Array, *, want_labels: bool) -> Array:
         args = {
             "features": features,
             "nodes": self.nodes,
@@ -339,10 +320,7 @@ class _ValueWalk(_Walk):
 
 
 class GpuShape(NamedTuple):
-    """A block of ``forest.cu``: pixels, rows of threads, quadruples of nodes in shared memory (0: none).
-
-    On a CPU a block has no rows and no shared memory.
-    """
+    """A block of ``forest.cu`` on a GPU: pixels, rows of threads, quadruples of nodes in shared memory (0: none)."""
 
     tile: int
     rows: int
@@ -360,7 +338,7 @@ def gpu_shape(ranked: RankedNodes, placed: PlacedForest) -> GpuShape:
 
 
 def _gpu_rows(lanes: int, n_classes: int) -> int:
-    """Rows of threads that share a tile's trees: their sums must fit shared memory, those of one row need not be there."""
+    """Rows of threads that share a tile's trees: the sums of more than one must fit shared memory."""
     rows = GPU_THREADS // lanes
     while rows > 1 and lanes * (8 * rows * n_classes + 4) > GPU_SHARED_BYTES:
         rows //= 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,6 +13,7 @@ from gpu_tomoclass.device import Device
 from gpu_tomoclass.device.tolerances import FOREST
 from gpu_tomoclass.forest.arrays import LEAF, Forest
 from gpu_tomoclass.forest.predict_on_device import DeviceForest
+from gpu_tomoclass.forest.walks import WALKS
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,19 @@ def make(random: np.random.Generator, size: Size) -> Inputs:
     return {"forest": forest, "features": features}
 
 
-def run(device: Device, inputs: Inputs, *, by_rank: bool = True) -> np.ndarray:
+def run(device: Device, inputs: Inputs, *, by_rank: bool = True, walks: Sequence[str | None] = (None,)) -> np.ndarray:
+    """The probabilities; on a CPU by several walks, which must agree. Labels alone must be theirs."""
     features = inputs["features"]
     on_device = device.array(features) if features.size else features
-    return device.numpy(DeviceForest(inputs["forest"], device, by_rank=by_rank).probabilities(on_device))
+    results = []
+    for walk in (None,) if device.wants_gpu_plan else walks:
+        forest = DeviceForest(inputs["forest"], device, by_rank=by_rank, walk=walk)
+        results.append(device.numpy(forest.probabilities(on_device)))
+        np.testing.assert_allclose(results[-1], results[0], rtol=0, atol=FOREST.factor)
+        if not device.wants_gpu_plan:
+            shares = device.numpy(forest.probabilities(on_device, want_labels=True))
+            np.testing.assert_array_equal(shares.argmax(axis=0), results[-1].argmax(axis=0))
+    return results[0]
 
 
 def expected(inputs: Inputs) -> np.ndarray:
@@ -126,7 +137,7 @@ CASES = [
     Case(
         name="forest",
         make=make,
-        run=run,
+        run=partial(run, walks=WALKS),
         expected=expected,
         sizes=(
             *SMALL,

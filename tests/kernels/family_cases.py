@@ -32,7 +32,8 @@ class Planes:
     nz, ny, nx : int
     kind : str
         ``"noise"``, uint16-like values; ``"float"``, around 0; ``"steps"``, few grey levels with flat regions;
-        ``"constant"``, 1000 everywhere; ``"zeros"``, mostly zeros of both signs; ``"denormals"``, denormal numbers too; or a golden set such as ``"small16"``, cut to nz, ny, nx (nz copies,
+        ``"constant"``, 1000 everywhere; ``"zeros"``, mostly zeros of both signs; ``"denormals"``, denormals too; or a
+        golden set such as ``"small16"``, cut to nz, ny, nx (nz copies,
         each rolled by some rows so that planes differ).
     parameters : sequence of dict
         What the reference is called with, one per block.

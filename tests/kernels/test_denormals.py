@@ -86,7 +86,7 @@ def test_planes_of_zeros_and_denormals(name: str) -> None:
 
 
 def _compare(case: Case, expected: np.ndarray, result: np.ndarray) -> None:
-    """As the case does, but that denormals flushed on the way may have been multiplied by filter weights and differences.
+    """As the case does, but that denormals flushed on the way may have been multiplied by weights and differences.
 
     They are below 1.2e-38; factors of 1e6 are more than any family has, and the values that count are about 1.
     """

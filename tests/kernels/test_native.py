@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -82,18 +83,42 @@ def test_launches_from_several_threads(native: NativeDevice) -> None:
         np.testing.assert_allclose(mean, expected_box(image), atol=BOX_TOLERANCE, rtol=0)
 
 
-def test_without_openmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiler that refuses -fopenmp: blocks are spread over plain threads."""
-    wrapper = tmp_path / "cxx"
-    wrapper.write_text(
-        '#!/bin/sh\nfor a; do [ "$a" = -fopenmp ] && { echo "error: no openmp" >&2; exit 1; }; done\nexec g++ "$@"\n'
-    )
-    wrapper.chmod(0o755)
-    monkeypatch.setenv("CXX", str(wrapper))
-    device = NativeDevice(threads=2, cache=LibraryCache(tmp_path / "cache"), kernels=SOURCES)
-    assert "(no OpenMP)" in device.description
-    image = np.random.default_rng(6).normal(size=(50, 200)).astype(np.float32)
-    np.testing.assert_allclose(run_box(device, image), expected_box(image), atol=BOX_TOLERANCE, rtol=0)
+def test_threads_with_helpers_at_the_same_time(native: NativeDevice) -> None:
+    """One caller has the helpers, the others work alone; each block of each is run once."""
+    images = np.random.default_rng(5).normal(size=(40, 60, 90)).astype(np.float32)
+    four = native.with_threads(4)
+    with ThreadPoolExecutor(4) as pool:
+        means = list(pool.map(lambda image: run_box(four, image), images))
+    for image, mean in zip(images, means, strict=True):
+        np.testing.assert_allclose(mean, expected_box(image), atol=BOX_TOLERANCE, rtol=0)
+
+
+def test_many_short_launches_after_pauses(native: NativeDevice) -> None:
+    """Helpers that look for work and helpers that sleep."""
+    values = np.random.default_rng(6).integers(-9, 9, size=5000).astype(np.int32)
+    three = native.with_threads(3)
+    for i in range(300):
+        if i % 50 == 0:
+            time.sleep(0.005)
+        assert run_total(three, values) == values.sum()
+
+
+def test_a_forked_process_has_helpers_of_its_own() -> None:
+    code = """
+import os
+import numpy as np
+from kernel_tools import SOURCES, expected_box, run_box
+from gpu_tomoclass.device.native import NativeDevice
+device, image = NativeDevice(threads=3, kernels=SOURCES), np.ones((50, 200), np.float32)
+run_box(device, image)
+child = os.fork()
+right = np.allclose(run_box(device, image), expected_box(image))
+if child == 0:
+    os._exit(0 if right else 3)
+assert right and os.waitpid(child, 0)[1] == 0
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, timeout=100, capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()[-2000:]
 
 
 def test_arrays_are_aligned_copies(native: NativeDevice) -> None:

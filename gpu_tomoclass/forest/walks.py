@@ -1,0 +1,336 @@
+"""Ways of a CPU down the trees of a forest, and which of them is the fastest on this processor.
+
+``questions``: every question of a tree is asked of every pixel, as comparisons of vectors of bytes
+(``kernels/forest_cpu.cu``). ``steps``: a few pixels walk side by side, one by one; ``gathers``: a tile of pixels walks
+as vectors (both ``kernels/forest.cu``). What they cost is measured once per processor, on a forest of random questions.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_tomoclass.device import Array, Device, Workspace
+from gpu_tomoclass.forest.arrays import LEAF, Forest
+from gpu_tomoclass.forest.packing import PlacedForest, RankedNodes, place_forest, ranked_nodes
+
+WALKS = ("questions", "steps", "gathers")
+TILES = {"questions": 128, "steps": 64, "gathers": 64}  # pixels; their ranks stay in the first two caches
+QUESTIONS_TILES = 8  # of a block: pixels that are asked more than others fill tiles of their own
+RANKS_PIXELS = 2048  # of a block: the thresholds of four columns are read once for them
+RANKS_TOGETHER = 64
+MAX_ROWS = 64  # of votes that are slots of forest_cpu.cu, which a byte counts together with those for answers
+MAX_TREES = 65535  # that it counts
+SLOTS_STEP = 8  # the slots are rounded up to it, so that few variants are compiled
+# The forest that is measured: about as deep as the trees of a few thousand training rows.
+MODEL_TREES, MODEL_DEPTH, MODEL_FEATURES, MODEL_PIXELS = 40, 8, 100, 8192
+REPEATS = 5
+
+
+class Tables(NamedTuple):
+    """What all kinds of nodes need, on the device."""
+
+    roots: Array
+    votes: Array
+    left_fraction: Array
+    rows: Array  # of votes, by place; one zero where nodes hold them
+
+
+class Walk:
+    """Down the trees, with arrays that may be shared and a workspace that may not."""
+
+    _device: Device
+    _workspace: Workspace
+    _arrays: tuple[str, ...]
+    name: str
+    nodes: Array
+    missing_defines: dict[str, int | str]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the arrays."""
+        return sum(int(getattr(self, name).nbytes) for name in self._arrays)
+
+    def for_thread(self, device: Device, workspace: Workspace) -> Self:
+        """With the same arrays."""
+        twin = copy.copy(self)
+        twin._device, twin._workspace = device, workspace
+        return twin
+
+    def launch(self, features: Array, probabilities: Array, *, want_labels: bool) -> Array:
+        """Fill the probabilities; what ``forest_missing.cu`` reads, values or ranks."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A forest as ``kernels/forest_cpu.cu`` describes it.
+
+    Attributes
+    ----------
+    questions : numpy.ndarray
+        (n_questions, 2) uint32.
+    first : numpy.ndarray
+        (n_trees + 1,) int32.
+    n_slots : int
+    """
+
+    questions: npt.NDArray[np.uint32]
+    first: npt.NDArray[np.int32]
+    n_slots: int
+
+
+class CpuRankWalk(Walk):
+    """``forest_ranks_cpu.cu``, then one of the :data:`WALKS`.
+
+    Parameters
+    ----------
+    placed : PlacedForest
+    ranked : RankedNodes
+    device : Device
+    tables : Tables
+    workspace : Workspace
+    walk : str, optional
+        Default the fastest; one that cannot hold the forest becomes ``"steps"``.
+    """
+
+    def __init__(
+        self,
+        placed: PlacedForest,
+        ranked: RankedNodes,
+        device: Device,
+        tables: Tables,
+        workspace: Workspace,
+        *,
+        walk: str | None = None,
+    ) -> None:
+        self._device, self._tables, self._workspace = device, tables, workspace
+        self._n_trees, self._n_words = placed.forest.n_trees, ranked.n_words
+        walk = fastest_walk(placed, walk_costs(device)) if walk is None else walk
+        self.name = walk if walk != "questions" or holds_questions(placed) else "steps"
+        self._tile, self._tiles = TILES[self.name], 1
+        self.nodes = device.array(ranked.nodes)
+        self._feature_of_column = device.array(ranked.feature_of_column)
+        self._keys = device.array(keys_of(ranked.thresholds))
+        self._arrays = ("nodes", "_feature_of_column", "_keys")
+        layout = {"WORDS": ranked.n_words, "TILE": self._tile, "ONE_THREAD": 1}
+        passes = {"PIXELS": RANKS_TOGETHER, "PASSES": RANKS_PIXELS // RANKS_TOGETHER}
+        self._ranks_defines = {"STEPS": ranked.steps, **passes, **layout}
+        self._defines = {"CLASSES": placed.forest.n_classes, **layout}
+        packing: dict[str, int | str] = {**self._defines, "COLUMN_BITS": ranked.column_bits}
+        self.missing_defines = {**packing, "VALUE": "unsigned char", "NODE": "unsigned", "BY_RANK": 1}
+        if self.name == "questions":
+            asked = all_questions(placed, ranked)
+            self._questions, self._first = device.array(asked.questions), device.array(asked.first)
+            self._arrays += ("_questions", "_first")
+            slots = -(-asked.n_slots // SLOTS_STEP) * SLOTS_STEP
+            n_rows, n_classes = placed.votes.shape
+            self._tiles = QUESTIONS_TILES if n_rows == n_classes else 1  # votes with fractions are never left out
+            self._defines |= {"ROWS": n_rows, "SLOTS": slots, "TILES": self._tiles}
+        else:
+            self._defines |= {"COLUMN_BITS": ranked.column_bits, "GATHERS": int(self.name == "gathers")}
+
+    def launch(self, features: Array, probabilities: Array, *, want_labels: bool) -> Array:
+        ranks = self.ranks(features)
+        self.walk(ranks, probabilities, want_labels=want_labels)
+        return ranks
+
+    def ranks(self, features: Array) -> Array:
+        """(n_tiles, n_columns, tile) uint8, of the workspace."""
+        n_pixels = int(features.shape[1])
+        n_tiles = -(-n_pixels // self._tile)
+        ranks = self._workspace.array("ranks", (n_tiles, 4 * self._n_words, self._tile), np.uint8)
+        self._device.launch(
+            "forest_ranks_cpu.cu",
+            "forest_ranks_cpu",
+            grid=(-(-n_pixels // RANKS_PIXELS) * self._n_words,),
+            block=(1,),
+            args={
+                "features": features,
+                "feature_of_column": self._feature_of_column,
+                "keys": self._keys,
+                "ranks": ranks,
+                "n_pixels": n_pixels,
+            },
+            defines=self._ranks_defines,
+        )
+        return ranks
+
+    def walk(self, ranks: Array, probabilities: Array, *, want_labels: bool) -> None:
+        """Fill the probabilities."""
+        args = {
+            "ranks": ranks,
+            "votes": self._tables.votes,
+            "probabilities": probabilities,
+            "n_trees": self._n_trees,
+            "n_pixels": int(probabilities.shape[1]),
+        }
+        if self.name == "questions":
+            asked = {"questions": self._questions, "first_question": self._first, "want_labels": int(want_labels)}
+            file, kernel, own = "forest_cpu.cu", "forest_cpu", asked
+        else:
+            file, kernel = "forest.cu", "forest"
+            own = {"nodes": self.nodes, "roots": self._tables.roots, "rows": self._tables.rows}
+        grid = (-(-len(ranks) // self._tiles),)
+        self._device.launch(file, kernel, grid=grid, block=(1,), args={**args, **own}, defines=self._defines)
+
+
+def keys_of(thresholds: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """Whole numbers in the order of the thresholds; the largest for NaN."""
+    bits = (thresholds + np.float32(0)).view(np.int32)
+    keys = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
+    return np.where(np.isnan(thresholds), np.iinfo(np.int32).max, keys).astype(np.int32)
+
+
+def holds_questions(placed: PlacedForest) -> bool:
+    """Whether rows of votes and trees are few enough for the numbers of ``forest_cpu.cu``."""
+    return placed.votes.shape[0] <= MAX_ROWS and placed.forest.n_trees <= MAX_TREES
+
+
+def all_questions(placed: PlacedForest, ranked: RankedNodes) -> Questions:
+    """The questions of all trees, those below before those above.
+
+    The side that needs more slots is answered first, so that a tree of n leaves needs at most 1 + log2(n) of them.
+    """
+    forest = placed.forest
+    is_leaf = (forest.feature == LEAF).tolist()
+    child = forest.child.tolist()
+    node_word = ranked.nodes[placed.place]  # in the order of the forest's nodes
+    column = (node_word & np.uint32((1 << ranked.column_bits) - 1)).astype(np.uint32)
+    k = np.uint32(255) - (node_word >> np.uint32(ranked.column_bits) & np.uint32(255))
+    first_word = (column << np.uint32(8) | k).tolist()
+    leaf_row = np.where(forest.feature == LEAF, forest.child, 0)
+    row = placed.row_of_leaf[leaf_row].tolist()
+    n_rows = placed.votes.shape[0]
+    need = [0] * forest.n_nodes  # slots that the answer of a node takes
+    for node in range(forest.n_nodes - 1, -1, -1):  # children come after their parent
+        if not is_leaf[node]:
+            left, right = need[child[node]], need[child[node] + 1]
+            need[node] = max(left, right, 1) if left != right else left + 1
+    words: list[tuple[int, int]] = []
+    first = [0]
+    for root in forest.roots.tolist():
+        if is_leaf[root]:  # a question whose answers are the same
+            words.append((254, row[root] | row[root] << 8 | n_rows << 16))
+        # (node, slots in use below it); a node is answered when it comes for the second time.
+        waiting = [(root, 0, False)] if not is_leaf[root] else []
+        slot: dict[int, int] = {}
+        while waiting:
+            node, used, is_ready = waiting.pop()
+            left, right = child[node], child[node] + 1
+            if is_ready:
+                answers = [row[c] if is_leaf[c] else slot.pop(c) for c in (left, right)]
+                slot[node] = n_rows + used
+                words.append((first_word[node], answers[0] | answers[1] << 8 | slot[node] << 16))
+                continue
+            waiting.append((node, used, True))
+            early, late = (left, right) if need[left] >= need[right] else (right, left)
+            kept = used if is_leaf[early] else used + 1  # the answer of the first stays while the second is found
+            waiting += [(late, kept, False)] if not is_leaf[late] else []
+            waiting += [(early, used, False)] if not is_leaf[early] else []
+        first.append(len(words))
+    n_slots = n_rows + max(1, max(need))
+    return Questions(np.array(words, np.uint32).reshape(-1, 2), np.array(first, np.int32), n_slots)
+
+
+def fastest_walk(placed: PlacedForest, costs: dict[str, float]) -> str:
+    """The walk that should take the least time; ``costs`` as :func:`walk_costs` gives them."""
+    forest = placed.forest
+    work = {"questions": float(np.count_nonzero(forest.feature != LEAF)) if holds_questions(placed) else np.inf}
+    work |= dict.fromkeys(("steps", "gathers"), expected_steps(forest))
+    return min(WALKS, key=lambda walk: costs[walk] * work[walk])
+
+
+def expected_steps(forest: Forest) -> float:
+    """Questions that a pixel meets in all trees, if it goes left as often as training rows did."""
+    share = np.zeros(forest.n_nodes)
+    share[forest.roots] = 1.0
+    nodes = forest.roots
+    steps = 0.0
+    while nodes.size:
+        parents = nodes[forest.feature[nodes] != LEAF]
+        steps += share[parents].sum()
+        left = forest.child[parents].astype(np.int64)
+        share[left] = share[parents] * forest.left_fraction[parents]
+        share[left + 1] = share[parents] - share[left]
+        nodes = np.concatenate([left, left + 1])
+    return steps
+
+
+def walk_costs(device: Device) -> dict[str, float]:
+    """Nanoseconds per pixel and question (``questions``) or step (the others), on one thread of this processor."""
+    return device.figures("walks down a forest", lambda: measured_costs(device.with_threads(1)), keys=WALKS)
+
+
+def describe_walks(device: Device) -> str:
+    """A sentence on the walk that this processor prefers, and what each of them costs."""
+    placed, costs = place_forest(model_forest(np.random.default_rng(0))), walk_costs(device)
+    per_tree = round(np.count_nonzero(placed.forest.feature != LEAF) / placed.forest.n_trees)
+    measured = ", ".join(f"{walk} {costs[walk]:.3g}" for walk in WALKS)
+    walk = fastest_walk(placed, costs)
+    return f"trees of {per_tree} questions are walked by {walk} here (ns per pixel and question or step: {measured})"
+
+
+def measured_costs(device: Device) -> dict[str, float]:
+    """:func:`walk_costs`, measured now; the fastest of some runs, so that a busy moment does not count."""
+    random = np.random.default_rng(5)
+    forest = model_forest(random)
+    placed = place_forest(forest)
+    ranked = ranked_nodes(placed)
+    assert ranked is not None
+    values = device.array(random.random((MODEL_FEATURES, MODEL_PIXELS), dtype=np.float32))
+    probabilities = device.empty((forest.n_classes, MODEL_PIXELS), np.float32)
+    work = {"questions": float(np.count_nonzero(forest.feature != LEAF))}
+    work |= dict.fromkeys(WALKS[1:], expected_steps(forest))
+    tables = Tables(*(device.array(a) for a in (placed.roots, placed.votes, placed.left_fractions(), placed.rows())))
+    walks = {name: CpuRankWalk(placed, ranked, device, tables, Workspace(device), walk=name) for name in WALKS}
+    ranks = {name: walk.ranks(values) for name, walk in walks.items()}
+    seconds = dict.fromkeys(WALKS, np.inf)
+    for _ in range(REPEATS):
+        for name, walk in walks.items():
+            began = time.perf_counter()
+            walk.walk(ranks[name], probabilities, want_labels=False)
+            seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return {name: float(1e9 * seconds[name] / (work[name] * MODEL_PIXELS)) for name in WALKS}
+
+
+def model_forest(random: np.random.Generator) -> Forest:
+    """Trees whose leaves lie between half of and twice :data:`MODEL_DEPTH`, with pure leaves of three classes."""
+    features: list[int] = []
+    children: list[int] = []
+    roots: list[int] = []
+    n_leaves = 0
+    for _ in range(MODEL_TREES):
+        start = len(features)
+        roots.append(start)
+        level = [(start, 0)]
+        features.append(LEAF)
+        children.append(0)
+        while level:
+            below = []
+            for node, depth in level:
+                goes_on = depth < MODEL_DEPTH // 2 or (depth < 2 * MODEL_DEPTH and random.random() < 0.47)
+                if not goes_on:
+                    children[node] = n_leaves
+                    n_leaves += 1
+                    continue
+                features[node], children[node] = int(random.integers(MODEL_FEATURES)), len(features)
+                below += [(len(features), depth + 1), (len(features) + 1, depth + 1)]
+                features += [LEAF, LEAF]
+                children += [0, 0]
+            level = below
+    is_leaf = np.array(features) == LEAF
+    return Forest(
+        feature=np.array(features, np.int32),
+        threshold=np.where(is_leaf, 0, random.random(is_leaf.size)).astype(np.float32),
+        child=np.array(children, np.int32),
+        left_fraction=np.where(is_leaf, 0, 0.5).astype(np.float32),
+        votes=np.eye(3)[random.integers(3, size=n_leaves)],
+        roots=np.array(roots, np.int64),
+        n_features=MODEL_FEATURES,
+    )

@@ -1,0 +1,51 @@
+// What a forest sees of its pixels, on a CPU: for each value its rank among the thresholds, as forest_ranks.cu says.
+//
+// Python: gpu_tomoclass/forest/walks.py
+//
+//   rank[column, p] = number of the column's thresholds <= values[feature of column, p];   MISSING for NaN
+//
+// Values and thresholds are compared as whole numbers of the same order: the bits of a float, those of the magnitude
+// turned over where it is negative. `keys` holds such numbers of the thresholds, 1 << STEPS per column, ascending, filled
+// up with the largest int. The first COARSE halvings are comparisons with all thresholds between their parts, as
+// vectors; the others are done value by value without a jump, since gathers are slow on many processors.
+//
+// A block has PIXELS * PASSES pixels of four columns. Per column and pixel: 4 bytes read, 1 written.
+//
+// Compile-time: ONE_THREAD, STEPS, WORDS (of four columns), TILE, PIXELS (at a time), PASSES.
+#define MISSING 255
+#define COARSE (STEPS < 4 ? STEPS : 4)
+#define FINE (STEPS - COARSE)
+
+extern "C" __global__ void forest_ranks_cpu(
+    const float* __restrict__ features, const int* __restrict__ feature_of_column, const int* __restrict__ keys,
+    unsigned char* __restrict__ ranks, long long n_pixels) {
+    const int word = blockIdx.x % WORDS;
+    const long long first = (long long)(blockIdx.x / WORDS) * (PIXELS * PASSES);
+    const long long n_written = (n_pixels + TILE - 1) / TILE * TILE;  // the last tile is filled up with the ranks of 0
+    for (long long start = first; start < min(first + PIXELS * PASSES, n_written); start += PIXELS)
+        for (int column = 4 * word; column < 4 * word + 4; ++column) {
+            const float* from = features + feature_of_column[column] * n_pixels + start;
+            const int* of_column = keys + ((size_t)column << STEPS);
+            const int n_here = (int)min((long long)PIXELS, n_pixels - start);
+            float value[PIXELS];
+            int key[PIXELS], rank[PIXELS];
+            if (n_here == PIXELS)
+                for (int i = 0; i < PIXELS; ++i) value[i] = from[i];
+            else
+                for (int i = 0; i < PIXELS; ++i) value[i] = i < n_here ? from[i] : 0.0f;
+            for (int i = 0; i < PIXELS; ++i) {
+                const int bits = __float_as_int(value[i] + 0.0f);  // -0 becomes 0
+                key[i] = bits ^ (bits >> 31 & 0x7fffffff);
+            }
+            for (int i = 0; i < PIXELS; ++i) {
+                int n = 0;
+                UNROLL for (int part = 1; part < 1 << COARSE; ++part)
+                    n += of_column[(part << FINE) - 1] <= key[i] ? 1 << FINE : 0;
+                rank[i] = n;
+            }
+            unsigned char* to = ranks + (start / TILE * (4 * WORDS) + column) * TILE + start % TILE;
+            for (int half = (1 << FINE) / 2; half; half >>= 1)
+                for (int i = 0; i < PIXELS; ++i) rank[i] += of_column[rank[i] + half - 1] <= key[i] ? half : 0;
+            for (int i = 0; i < PIXELS; ++i) to[i] = (unsigned char)(value[i] != value[i] ? MISSING : rank[i]);
+        }
+}
