@@ -1,9 +1,9 @@
 """A whole plane, features and forest, on this CPU: the native device against our numpy path, libraries and TWS.
 
-``python benchmarks/bench_plane.py [--rounds 5] [--skip-numpy] [--json FILE]``. One 317 x 428 16-bit plane, 252 channels
-(the paper's 16 families), a forest of 200 trees grown on 5,000 of its pixels, two threads. Rivals run in turn with ours
-in every round; minima and medians are printed. The TWS column is what Fiji's plugin took on another machine of two
-cores, warm.
+``python benchmarks/bench_plane.py [--rounds 5] [--skip-numpy] [--busy] [--json FILE]``. One 317 x 428 16-bit plane, 252
+channels (the paper's 16 families), a forest of 200 trees grown on 5,000 of its pixels, two threads. Rivals run in turn
+with ours in every round; minima and medians are printed. The TWS column is what Fiji's plugin took on another machine
+of two cores, warm. ``--busy`` also measures each family and the forest beside two other busy processes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -112,11 +114,30 @@ def measure(runs: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, 
     }
 
 
+def beside_busy_processes(run: Callable[[], dict[str, float]], *, rounds: int) -> dict[str, dict[str, float]]:
+    """Medians of the milliseconds of each family, quiet and while two other processes compute, and their ratio."""
+    quiet = [run() for _ in range(rounds + 1)][1:]
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        time.sleep(0.5)
+        busy = [run() for _ in range(rounds)]
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    found = {}
+    for name in quiet[0]:
+        before, beside = (1e3 * statistics.median(seconds[name] for seconds in runs) for runs in (quiet, busy))
+        found[name] = {"quiet": round(before, 2), "busy": round(beside, 2), "ratio": round(beside / before, 2)}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--skip-numpy", action="store_true")
+    parser.add_argument("--busy", action="store_true")
     parser.add_argument("--json", type=Path, default=RESULTS / "plane.json")
     given = parser.parse_args()
     plane = sample_plane()
@@ -156,6 +177,8 @@ def main() -> None:
             name: {"min": round(1e3 * min(s[1:]), 2), "tws_ms_elsewhere": _tws(name)} for name, s in families.items()
         },
     }
+    if given.busy:
+        record["beside two busy processes, ms"] = beside_busy_processes(alone(one, plane), rounds=2 * given.rounds)
     if not given.skip_numpy:
         numpy_plane = planes[f"numpy, {N_PLANES} planes side by side"]["min"] / N_PLANES
         record["ratio to numpy"] = round(numpy_plane / per_plane, 1)
