@@ -1,99 +1,27 @@
-"""Many volumes from one job file: each is classified (or converted), what is done is skipped, failures do not stop it.
-
-A job file is TOML. Settings at the top hold for all volumes, those of a ``[[volumes]]`` entry for its own::
-
-    model = "materials.tcm"
-    output = "labels"
-    format = ".ome.zarr"
-    probabilities = "uint8"
-
-    [[volumes]]
-    path = "tomograms/*.mrc"
-
-    [[volumes]]
-    path = "odd_one.tif"
-    model = "other.tcm"
-    name = "{stem}_special"
-
-Paths are relative to the job file. See ``docs/batch.md``.
-"""
+"""Many volumes, one after the other, as a job file says: what is done is skipped, failures do not stop it."""
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from gpu_tomoclass.classification.classify_volume import classify
+import numpy as np
+
+from gpu_tomoclass.classification.classify_volume import classify, plane_range
+from gpu_tomoclass.classification.job_file import CLASSIFYING, READING, SETTINGS, WRITING, Item
 from gpu_tomoclass.classification.options import RunOptions
-from gpu_tomoclass.device import DEVICES, Device
-from gpu_tomoclass.errors import DataError, StoppedError, TomoclassError, UsageError
-from gpu_tomoclass.model import Model, load_model
-from gpu_tomoclass.outputs import product_name, protecting, refuse_inputs
+from gpu_tomoclass.classification.slab import check_products, products_of
+from gpu_tomoclass.device import Device
+from gpu_tomoclass.errors import DataError, StoppedError, TomoclassError
+from gpu_tomoclass.model import Model, fits_volume, load_model
+from gpu_tomoclass.outputs import protecting
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import convert, open_volume
-
-TASKS = ("classify", "convert")
-READING = {"axes": str, "series": int, "channel": int, "allow_missing_planes": bool}
-WRITING = {"ome_version": str, "sharded": bool}
-
-
-def _toml_type(hint: Any) -> type:
-    """What TOML has for a type such as ``str | None`` or a tuple."""
-    kinds: list[Any] = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
-    return list if get_origin(kinds[0]) is tuple else kinds[0]
-
-
-CLASSIFYING = {name: _toml_type(hint) for name, hint in get_type_hints(RunOptions).items()}
-SETTINGS: dict[str, type] = {
-    "task": str,
-    "model": str,
-    "output": str,
-    "format": str,
-    "name": str,
-    "device": str,
-    "gpu_id": int,
-    "workers": int,
-    **READING,
-    **WRITING,
-    **CLASSIFYING,
-}
-SUFFIXES = (".ome.zarr", ".ome.tiff", ".ome.tif")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One volume of a job.
-
-    Attributes
-    ----------
-    source : str
-    output : str
-    settings : dict
-        Of :data:`SETTINGS`, those given.
-    """
-
-    source: str
-    output: str
-    settings: Mapping[str, Any]
-
-    @property
-    def task(self) -> str:
-        return str(self.settings.get("task", "classify"))
-
-    @property
-    def outputs(self) -> list[str]:
-        """The label volume (or the converted one), probabilities and uncertainty."""
-        beside = [product for product in ("probabilities", "uncertainty") if self.settings.get(product)]
-        return [self.output, *(product_name(self.output, product) for product in beside)]
+from gpu_tomoclass.volumes import Volume, check_volume_target, convert, open_volume
 
 
 @dataclass
@@ -103,7 +31,8 @@ class Outcome:
     Attributes
     ----------
     item : Item
-    status : {"done", "skipped", "failed"}
+    status : {"done", "skipped", "failed", "ready"}
+        "ready" where it was only looked at.
     seconds : float
     n_planes : int
     message : str
@@ -133,43 +62,6 @@ class Outcome:
             "message": self.message,
             "exit_code": self.exit_code,
         }
-
-
-def load_job(path: str | PathLike[str]) -> list[Item]:
-    """Read a job file and find its volumes.
-
-    Raises
-    ------
-    UsageError
-        If the file is no TOML, a key is unknown or of a wrong type, a pattern matches nothing, or two volumes would be
-        written to one output.
-    """
-    file = Path(path)
-    try:
-        job = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", where=file) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"is not TOML: {error}", where=file) from error
-    entries = job.pop("volumes", None)
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise UsageError("has no [[volumes]]", where=file, do='add one with a path, such as path = "tomograms/*.mrc"')
-    defaults = _checked(job, where=f"{file}")
-    items: list[Item] = []
-    for number, entry in enumerate(entries, start=1):
-        where = f"{file}, volumes entry {number}"
-        given = dict(entry)
-        pattern = given.pop("path", None)
-        if not isinstance(pattern, str):
-            raise UsageError("has no path", where=where)
-        settings = {**defaults, **_checked(given, where=where)}
-        if settings.get("task", "classify") == "classify" and "model" not in settings:
-            raise UsageError("has no model", where=where, do="give model here or at the top of the file")
-        if settings.get("task") == "convert" and "planes" in settings:
-            raise UsageError("planes is no setting of convert", where=where, do="leave it out, or classify")
-        items += [_item(source, settings, folder=file.parent) for source in _matches(pattern, file.parent, where=where)]
-    _refuse_collisions(items, file)
-    return items
 
 
 def run_job(
@@ -248,7 +140,7 @@ def _run_items(
         except StoppedError:
             raise
         except TomoclassError as error:
-            outcome = Outcome(item, "failed", message=str(error), exit_code=error.exit_code)
+            outcome = _failed(item, error)
         except (MemoryError, OSError) as error:
             outcome = Outcome(item, "failed", message=str(error) or type(error).__name__, exit_code=5)
         outcome.seconds = time.perf_counter() - began
@@ -258,12 +150,76 @@ def _run_items(
     return outcomes
 
 
+def check_job(items: Sequence[Item], *, say: Callable[[str], None] = lambda line: None) -> list[Outcome]:
+    """Look at every volume, model and output of a job, reading headers only: what a run would refuse, it refuses.
+
+    Returns
+    -------
+    list of Outcome
+        ``"ready"``, ``"skipped"`` or ``"failed"``.
+    """
+    models: dict[str, Model] = {}
+    outcomes = []
+    for number, item in enumerate(items, start=1):
+        say(f"{number} of {len(items)}: {item.task} {item.source}")
+        try:
+            outcomes.append(_checked_item(item, models))
+        except TomoclassError as error:
+            outcomes.append(_failed(item, error))
+    return outcomes
+
+
+def _checked_item(item: Item, models: dict[str, Model]) -> Outcome:
+    settings = item.settings
+    options = _writing(item)
+    overwrite = settings.get("overwrite", False)
+    with open_volume(item.source, **_reading(item)) as volume:
+        message = "; ".join(volume.notes)
+        if item.task == "convert":
+            if done := _converted_before(item, volume):
+                return done
+            check_volume_target(
+                item.output, dtype=volume.dtype, shape=volume.shape, overwrite=overwrite,
+                classes=volume.classes if volume.dtype == np.uint8 else (), **options,
+            )  # fmt: skip
+            return Outcome(item, "ready", n_planes=volume.shape[0], message=message)
+        path = settings["model"]
+        if path not in models:
+            models[path] = load_model(path)
+        model = models[path]
+        if done := _finished_before(item, model):
+            return done
+        notes = [*volume.notes, *fits_volume(model, volume, force=settings.get("force", False))]
+        run = RunOptions(**{key: value for key, value in settings.items() if key in CLASSIFYING})
+        start, stop = plane_range(volume, run.planes)
+        goes_on = Path(f"{item.output}.partial").exists()
+        check_products(
+            products_of(item.output, model.classes, run.wanted),
+            shape=(stop - start, *volume.shape[1:]),
+            overwrite=overwrite or goes_on,
+            **options,
+        )
+        if goes_on:
+            notes.append("was interrupted and will go on")
+        return Outcome(item, "ready", n_planes=stop - start, message="; ".join(notes))
+
+
+def _failed(item: Item, error: TomoclassError) -> Outcome:
+    """What failed, in the words of a job file: ``--memory-limit`` is its ``memory_limit``."""
+
+    def key(option: re.Match[str]) -> str:
+        name = option[1].replace("-", "_")
+        if name not in SETTINGS:
+            return option[0]
+        return f"{name} = true" if SETTINGS[name] is bool else name
+
+    return Outcome(item, "failed", message=re.sub(r"--([a-z][a-z-]*[a-z])", key, str(error)), exit_code=error.exit_code)
+
+
 def _classify(
     item: Item, model: Model, device: Device, *, progress: Progress | None, should_stop: Callable[[], bool]
 ) -> Outcome:
     options = {key: value for key, value in item.settings.items() if key in (*CLASSIFYING, *WRITING)}
-    if "planes" in options:
-        options["planes"] = tuple(options["planes"])
     with open_volume(item.source, **_reading(item)) as volume:
         result = classify(
             volume, model, output=item.output, device=device, progress=progress, should_stop=should_stop, **options
@@ -273,17 +229,22 @@ def _classify(
 
 def _convert(item: Item, *, progress: Progress | None, should_stop: Callable[[], bool]) -> Outcome:
     with open_volume(item.source, **_reading(item)) as volume:
+        if done := _converted_before(item, volume):
+            return done
         overwrite = item.settings.get("overwrite", False)
-        if os.path.lexists(item.output) and not overwrite:
-            with open_volume(item.output) as there:
-                if (there.shape, there.dtype) != (volume.shape, volume.dtype):
-                    raise DataError(
-                        f"exists already and is another volume: {there.dtype} {there.shape}", where=item.output
-                    )
-            return Outcome(item, "skipped", n_planes=volume.shape[0], message="was converted before")
-        options = {key: value for key, value in item.settings.items() if key in WRITING}
+        options = _writing(item)
         convert(volume, item.output, overwrite=overwrite, progress=progress, should_stop=should_stop, **options)
         return Outcome(item, "done", n_planes=volume.shape[0])
+
+
+def _converted_before(item: Item, volume: Volume) -> Outcome | None:
+    """A skipped outcome if the output is there and is such a volume."""
+    if not os.path.lexists(item.output) or item.settings.get("overwrite"):
+        return None
+    with open_volume(item.output) as there:
+        if (there.shape, there.dtype) != (volume.shape, volume.dtype):
+            raise DataError(f"exists already and is another volume: {there.dtype} {there.shape}", where=item.output)
+    return Outcome(item, "skipped", n_planes=volume.shape[0], message="was converted before")
 
 
 def _finished_before(item: Item, model: Model) -> Outcome | None:
@@ -304,86 +265,9 @@ def _finished_before(item: Item, model: Model) -> Outcome | None:
     return Outcome(item, "skipped", n_planes=n_planes, message="was done before")
 
 
+def _writing(item: Item) -> dict[str, Any]:
+    return {key: value for key, value in item.settings.items() if key in WRITING}
+
+
 def _reading(item: Item) -> dict[str, Any]:
     return {key: value for key, value in item.settings.items() if key in READING}
-
-
-def _checked(settings: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    for key, value in settings.items():
-        if key not in SETTINGS:
-            raise UsageError(f"unknown setting {key!r}", where=where, do=f"known are {', '.join(SETTINGS)}")
-        if type(value) is not SETTINGS[key]:
-            raise UsageError(f"{key} = {value!r} is not of the type {SETTINGS[key].__name__}", where=where)
-    planes = settings.get("planes")
-    if planes is not None and (len(planes) != 2 or any(type(z) is not int for z in planes)):
-        raise UsageError(f"planes = {planes!r:.60} is no [first, last + 1]", where=where)
-    task, device = settings.get("task", "classify"), settings.get("device", "auto")
-    if task not in TASKS:
-        raise UsageError(f"task {task!r} is unknown", where=where, do=f"choose {' or '.join(TASKS)}")
-    if device not in ("auto", *DEVICES):
-        raise UsageError(f"device {device!r} is unknown", where=where, do=f"choose auto, {', '.join(DEVICES)}")
-    return dict(settings)
-
-
-def _matches(pattern: str, folder: Path, *, where: str) -> list[str]:
-    """Files of a pattern, or one path as it is (``file.h5::/data`` included)."""
-    path = pattern if os.path.isabs(pattern) else str(folder / pattern)
-    if not glob.has_magic(path):
-        return [path]
-    found = sorted(name for name in glob.glob(path, recursive=True) if not name.endswith(".partial"))
-    if not found:
-        raise UsageError(f"nothing matches {pattern!r}", where=where)
-    return found
-
-
-def _item(source: str, settings: Mapping[str, Any], *, folder: Path) -> Item:
-    name = os.path.basename(source.partition("::")[0].rstrip("/\\"))
-    lower = name.lower()
-    long = next((suffix for suffix in SUFFIXES if lower.endswith(suffix)), "")
-    stem = name[: -len(long)] if long else os.path.splitext(name)[0]
-    task = settings.get("task", "classify")
-    pattern = settings.get("name", "{stem}" if task == "convert" else "{stem}_labels")
-    base = _filled_in(pattern, {"stem": stem, "name": name, "suffix": name[len(stem) :].lstrip("."), "task": task})
-    target = folder / settings.get("output", ".") / f"{base}{settings.get('format', '.ome.zarr')}"
-    resolved = dict(settings)
-    if "model" in resolved:
-        resolved["model"] = str(folder / resolved["model"])
-    return Item(source, str(target), resolved)
-
-
-def _filled_in(pattern: str, values: Mapping[str, str]) -> str:
-    """The pattern with ``{stem}`` and so on replaced; braces mean nothing else, in particular no format."""
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            known = ", ".join(f"{{{name}}}" for name in values)
-            raise UsageError(f"name {pattern!r} cannot be filled in: {match[0]} is unknown", do=f"use {known}")
-        return values[match[1]]
-
-    filled = re.sub(r"[{]([^{}]*)[}]|[{}]", value, pattern)
-    if not filled.strip(". ") or "\0" in filled:
-        raise UsageError(f"name {pattern!r} gives {filled!r}, which is no name of a file")
-    return filled
-
-
-def _refuse_collisions(items: Sequence[Item], file: Path) -> None:
-    seen: dict[str, str] = {}
-    for item in items:
-        key = os.path.abspath(item.output)
-        models = [item.settings["model"]] if "model" in item.settings else []
-        for output in item.outputs:
-            try:
-                refuse_inputs(output, [item.source, *models, file])
-            except UsageError as error:
-                raise UsageError(
-                    f"{output}, which {item.source} would be written to, {error.what}",
-                    where=file,
-                    do="set output or name",
-                ) from error
-        if key in seen:
-            raise UsageError(
-                f"{seen[key]} and {item.source} would both be written to {item.output}",
-                where=file,
-                do="set output or name for one of them",
-            )
-        seen[key] = item.source

@@ -18,7 +18,7 @@ from gpu_tomoclass import __version__
 from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.plan import threads_within
-from gpu_tomoclass.classification.slab import UNLABELLED, Product, Wanted
+from gpu_tomoclass.classification.slab import UNLABELLED, check_products, products_of
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.classification.workers import PlaneWorkers, ThreadWorkers, Work
 from gpu_tomoclass.device import Device, choose_device
@@ -171,6 +171,9 @@ def classify(
     notes = [*volume.notes, *fits_volume(model, volume, force=force)]
     start, stop = plane_range(volume, planes)
     scale = model.intensity if intensity == "model" else IntensityScale.for_volume(volume, mode=intensity)
+    products = products_of(output, model.classes, options.wanted)
+    shape = (stop - start, *volume.shape[1:])
+    check_products(products, shape=shape, inputs=volume.inputs(), overwrite=True, **format_options)
     work = Work(volume, model, options, scale=scale, first=start)
     if cluster is not None and device is not None:
         raise UsageError("a device and a cluster contradict each other", do="give the device to the cluster")
@@ -180,7 +183,6 @@ def classify(
             chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=options.wanted))
     device_name = chosen.name if cluster is None else cluster.device
     metadata = provenance(volume, model, planes=(start, stop), scale=scale, nan=nan)
-    products = _products(output, model, options.wanted)
     began = time.perf_counter()
     with Staging(
         output,
@@ -293,17 +295,6 @@ class _Run:
             "thread_seconds": dict(self.workers.timings),
             "planes": int(self._todo.size),
         }
-
-
-def _products(output: str | PathLike[str], model: Model, wanted: Wanted) -> list[Product]:
-    products = [Product("labels", fspath(output), np.dtype(np.uint8), classes=model.classes)]
-    if wanted.probabilities:
-        names = [c.name for c in model.classes]
-        path = product_name(output, "probabilities")
-        products.append(Product("probabilities", path, np.dtype(wanted.probabilities), channels=names))
-    if wanted.uncertainty:
-        products.append(Product("uncertainty", product_name(output, "uncertainty"), np.dtype(np.float32)))
-    return products
 
 
 def plane_range(volume: Volume, planes: tuple[int, int] | None) -> tuple[int, int]:

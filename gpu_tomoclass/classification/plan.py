@@ -20,7 +20,7 @@ from gpu_tomoclass.classification.on_device import (
     used_blocks,
 )
 from gpu_tomoclass.classification.pipeline import AHEAD, Pipeline
-from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.classification.slab import Wanted, check_products, products_of
 from gpu_tomoclass.device import Device, DryDevice, available_bytes, resident_bytes
 from gpu_tomoclass.errors import ResourceError
 from gpu_tomoclass.features import CUBES, Aspect, Place, PreparedSlab, aspect_of, halo, prepare_slab
@@ -168,6 +168,9 @@ def make_plan(
     slab_planes: int | None = None,
     force: bool = False,
     measure: bool = True,
+    memory_limit: int | None = None,
+    overwrite: bool = False,
+    **format_options: Any,
 ) -> Plan:
     """Predict what :func:`gpu_tomoclass.classification.classify_volume.classify` will need.
 
@@ -189,24 +192,42 @@ def make_plan(
         Although the voxel size differs from that of the training.
     measure : bool
         Classify some planes to know the time.
+    memory_limit : int, optional
+        Bytes, as the run will be given: on a CPU fewer threads keep to it, on a GPU smaller slabs.
+    overwrite : bool
+    **format_options
+        As the run will be given: what it would refuse for its output is refused here.
 
     Raises
     ------
     ModelError
         If the model does not fit the volume.
+    UsageError, DataError
+        If the output cannot be written as asked for, or exists.
+    ResourceError
+        If the memory limit holds not even one thread, or the output's folder cannot be written to.
     """
     fits_volume(model, volume, force=force)
     wanted = wanted or Wanted()
     n_planes = volume.shape[0] if n_planes is None else n_planes
     blocks, aspect = used_blocks(model), aspect_of(volume.voxel_size)
     reach = halo(blocks, aspect)
+    if output is not None:
+        products = products_of(output, model.classes, wanted)
+        check_products(
+            products, shape=(n_planes, *volume.shape[1:]), inputs=volume.inputs(), overwrite=overwrite, **format_options
+        )
+    if memory_limit is not None and not device.has_own_memory:
+        device = device.with_threads(threads_within(memory_limit, volume, model, device, wanted=wanted))
     plane_device, n_threads = side_by_side(device, blocks) if n_planes > 1 else (device, 1)
     n_threads = min(n_threads, n_planes)
     memory = thread_memory(model, device.name, volume.shape[1:], wanted=wanted, depth=volume.shape[0], aspect=aspect)
     slab = slab_planes or min(n_planes, 1 if device.has_own_memory else slab_on_cpu(blocks, _plane_pixels(volume)))
     free_on_device = device.free_memory() if device.has_own_memory else None
     if slab_planes is None and free_on_device is not None:
-        room = (MEMORY_SHARE * free_on_device - memory.shared) / n_threads - memory.fixed
+        usable = MEMORY_SHARE * free_on_device
+        usable = usable if memory_limit is None else min(usable, memory_limit)
+        room = (usable - memory.shared) / n_threads - memory.fixed
         slab = max(1, min(MAX_SLAB, n_planes, int(room // memory.per_plane)))
     if free_on_device is not None and memory.bytes(slab, n_threads=n_threads) > free_on_device:
         n_threads = 1  # as the run will find out

@@ -46,6 +46,7 @@ from gpu_tomoclass.volumes import (
     VoxelSize,
     ZarrArray,
     ZarrStore,
+    check_volume_target,
     create_volume,
     open_volume,
     read_node,
@@ -366,8 +367,16 @@ class Staging:
 
     def _check_targets(self) -> None:
         for product in self.products:
-            for path in product.paths:
-                check_output(path, inputs=self._inputs, overwrite=self._overwrite, folder=product.is_zarr)
+            check_volume_target(
+                product.path,
+                dtype=product.dtype,
+                shape=self.shape,
+                classes=product.classes,
+                channels=product.channels,
+                inputs=self._inputs,
+                overwrite=self._overwrite,
+                **self._format_options,
+            )
 
     def _begin(self) -> None:
         """Empty stores, and last the file that says that they are whole."""

@@ -8,75 +8,79 @@ import shlex
 import signal
 import sys
 import traceback
+from collections.abc import Iterable
 from types import FrameType
-from typing import Any
 
 import click
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.cli import (
     baseline,
-    learning,
-    machine,
+    classification,
+    doctor,
+    features,
+    labels,
     models,
     quality,
-    queue,
-    reproduction,
-    results,
-    simulation,
+    studies,
+    training,
     volumes,
 )
+from gpu_tomoclass.cli.command import group
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
 from gpu_tomoclass.outputs import protecting
 
-STOPPED = "stopped: nothing was written under the output name; run the same command again"
+STOPPED = "stopped at once; no output has its name before it is complete, and complete ones stay"
+SECTIONS: dict[str, Iterable[str]] = {
+    "Look": ("info", "reslice", "substack", "convert", "features"),
+    "Teach": ("train", "preview", "cross-validate", "select-features", "check"),
+    "Apply": ("plan", "classify", "batch"),
+    "Use labels": ("evaluate", "measure", "clean"),
+    "From Fiji": ("model",),
+    "Compare": ("baseline",),
+    "See it work": ("demo", "doctor", "simulate", "reproduce"),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@group(
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    subcommand_metavar="COMMAND ...",
+)
 @click.version_option(__version__, prog_name="gpu-tomoclass")
 def cli() -> None:
     """Classify electron tomograms into materials from a few brush strokes.
 
-    \b
-    Look at a volume:     info, reslice, substack, features
-    Teach and apply:      train, preview, classify
-    Finished labels:      evaluate, measure, clean
-    Know how good it is:  cross-validate, select-features, check
-    From and to Fiji:     model import, model info, train --from, train --save-rows
-    Many, and large:      plan, batch, convert
-    The conventional way: baseline nad, baseline otsu
-    See it work:          demo, doctor, simulate, reproduce
-
-    Results go to stdout, everything else to stderr. Exit codes: 0 ok, 1 bug, 2 usage, 3 bad data, 4 model does not
-    fit the data, 5 resources (memory, disk, device), 6 stopped.
+    Each command has --help with examples. Results go to stdout, all else to stderr. Exit codes: 0 ok, 1 bug, 2 usage,
+    3 bad data, 4 model does not fit the data, 5 resources (memory, disk, device), 6 stopped.
     """
 
 
-for command in (
+for _command in (
     volumes.info,
     volumes.reslice,
     volumes.substack,
-    volumes.features,
-    learning.train,
-    learning.preview,
-    learning.classify,
-    results.evaluate,
-    results.measure,
-    results.clean,
+    features.features,
+    training.train,
+    classification.preview,
+    classification.classify,
+    labels.evaluate,
+    labels.measure,
+    labels.clean,
     baseline.baseline,
-    simulation.simulate,
-    learning.demo,
-    reproduction.reproduce,
+    studies.simulate,
+    studies.demo,
+    studies.reproduce,
     quality.cross_validate,
     quality.select_features,
     quality.check,
-    queue.plan,
-    queue.batch,
-    queue.convert,
+    classification.plan,
+    classification.batch,
+    volumes.convert,
     models.model,
-    machine.doctor,
+    doctor.doctor,
 ):
-    cli.add_command(command)
+    cli.add_command(_command)
 
 
 def main() -> None:
@@ -99,11 +103,14 @@ def open_standard_streams() -> None:
 def run(arguments: list[str]) -> int:
     """Run a command line and give its exit code; every failure is one line on stderr, a bug also its traceback."""
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    options: dict[str, Any] = {"standalone_mode": False, "auto_envvar_prefix": "GPU_TOMOCLASS"}
     try:
+        # Not standalone, click returns the code of context.exit() instead of raising it.
         with protecting():
-            code = cli.main(args=arguments, prog_name="gpu-tomoclass", **options)
+            code = cli.main(
+                args=arguments, prog_name="gpu-tomoclass", standalone_mode=False, auto_envvar_prefix="GPU_TOMOCLASS"
+            )
         sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except BrokenPipeError:
         # The reader of stdout left (`| head`): nothing to say, and Python must not complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,7 +121,9 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return _fail(StoppedError(STOPPED))
+        code = _fail(StoppedError(STOPPED))
+        click.echo(f"resume with: {shlex.join(['gpu-tomoclass', *arguments])}", err=True)
+        return code
     except TomoclassError as error:
         code = _fail(error)
         if isinstance(error, StoppedError):
@@ -130,7 +139,6 @@ def run(arguments: list[str]) -> int:
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return code if isinstance(code, int) else 0  # click returns what a command exits with
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

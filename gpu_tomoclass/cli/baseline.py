@@ -6,49 +6,21 @@ from typing import Any
 
 import click
 
-from gpu_tomoclass.cli.common import (
+from gpu_tomoclass.cli.command import group
+from gpu_tomoclass.cli.options import (
     ByteSize,
     InputPath,
+    Numbers,
     OutputPath,
     device_options,
     given_zarr_options,
     open_device,
     overwrite_option,
-    progress,
     quiet_option,
-    show_notes,
-    table,
     volume_options,
     zarr_options,
 )
-
-
-class Numbers(click.ParamType):
-    """Any count of numbers separated by commas: ``100,150.5``."""
-
-    name = "A,B,.."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return tuple(float(number) for number in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not of the form 100,150.5", param, ctx)
-
-
-class Place(click.ParamType):
-    """Whole numbers separated by commas: ``180,230,1``."""
-
-    name = "X,Y[,Z]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return tuple(int(number) for number in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not of the form 180,230,1", param, ctx)
+from gpu_tomoclass.cli.terminal import progress, show_notes, table
 
 
 def _automatic(ctx: click.Context, param: click.Parameter, value: float) -> float | None:
@@ -56,7 +28,7 @@ def _automatic(ctx: click.Context, param: click.Parameter, value: float) -> floa
     return None if value == -1 else value
 
 
-@click.group()
+@group(short_help="The conventional way: denoise, threshold")
 def baseline() -> None:
     """The conventional way, to compare with: denoise, then thresholds of grey."""
 
@@ -68,7 +40,7 @@ def baseline() -> None:
 )
 @click.option("--dim", "dimensions", type=click.IntRange(2, 3), default=2, show_default=True,
               help="2: each plane for itself; 3: the volume.")  # fmt: skip
-@click.option("--noise-area", type=Place(), metavar="X,Y[,Z]",
+@click.option("--noise-area", type=Numbers("X,Y[,Z]", "180,230,1", whole=True),
               help="A pixel (voxel) amid noise alone; needed unless balance and grey level are 0.")  # fmt: skip
 @click.option("--iterations", type=int, default=50, show_default=True, help="Time steps.")
 @click.option("--structure", type=float, default=-1, show_default=True, callback=_automatic,
@@ -159,7 +131,11 @@ def nad(
 )
 @click.option("--levels", type=click.IntRange(2, 6), default=3, show_default=True,
               help="Classes that multi-Otsu finds in the histogram of the volume.")  # fmt: skip
-@click.option("--thresholds", type=Numbers(), help="Given grey values instead; one more class than thresholds.")
+@click.option(
+    "--thresholds",
+    type=Numbers("A,B,..", "100,150.5"),
+    help="Given grey values instead; one more class than thresholds.",
+)
 @click.option("--names", metavar="DARK,..,BRIGHT", help="Of the classes.")
 @volume_options
 @zarr_options

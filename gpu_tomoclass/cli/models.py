@@ -6,19 +6,12 @@ import json
 
 import click
 
-from gpu_tomoclass.cli.common import (
-    InputPath,
-    OutputPath,
-    description_rows,
-    hessian_option,
-    overwrite_option,
-    quiet_option,
-    show_notes,
-    table,
-)
+from gpu_tomoclass.cli.command import group
+from gpu_tomoclass.cli.options import InputPath, OutputPath, hessian_option, overwrite_option, quiet_option
+from gpu_tomoclass.cli.terminal import description_rows, show_notes, table
 
 
-@click.group()
+@group(short_help="Import Fiji's classifiers, look into model files")
 def model() -> None:
     """Bring classifiers from Fiji, look into model files."""
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpu_tomoclass.cli.common import (
+from gpu_tomoclass.cli.command import command
+from gpu_tomoclass.cli.options import (
     InputPath,
     OutputPath,
     PlaneRange,
@@ -16,12 +17,11 @@ from gpu_tomoclass.cli.common import (
     nan_option,
     open_device,
     overwrite_option,
-    progress,
     quiet_option,
-    show_notes,
-    table,
+    volume_and_model,
     volume_options,
 )
+from gpu_tomoclass.cli.terminal import progress, show_notes, table
 from gpu_tomoclass.cli.training_options import BANK, forest_settings, training_data, training_options
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ group_option = click.option(
     show_default=True,
     help="What is held out as a whole: connected strokes, planes, or volumes (with --also).",
 )
-folds_option = click.option("--folds", "n_folds", type=click.IntRange(2), default=5, show_default=True, help="Parts.")
+folds_option = click.option(
+    "--folds", "n_folds", type=click.IntRange(2), help="Parts; default 5, or as many as there are."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 
-@click.command("cross-validate")
+@command("cross-validate", short_help="Say how good it will be on unseen pixels")
 @click.argument("volume", type=InputPath())
 @click.argument("annotations", type=InputPath(), nargs=-1, required=True)
 @group_option
@@ -51,7 +53,7 @@ def cross_validate(
     volume: str,
     annotations: tuple[str, ...],
     grouping: str,
-    n_folds: int,
+    n_folds: int | None,
     importance: bool,
     as_json: bool,
     quiet: bool,
@@ -107,7 +109,7 @@ def _show_validation(result: CrossValidation) -> None:
         click.echo(table([("family", "accuracy lost when permuted"), *lost]))
 
 
-@click.command("select-features")
+@command("select-features", short_help="Find the cheapest families that do")
 @click.argument("volume", type=InputPath())
 @click.argument("annotations", type=InputPath(), nargs=-1, required=True)
 @click.option("-o", "--output", type=OutputPath(), metavar="CURVE.png", help="Picture of the trade-off.")
@@ -124,7 +126,7 @@ def select_features(
     output: str | None,
     epsilon: float,
     grouping: str,
-    n_folds: int,
+    n_folds: int | None,
     as_json: bool,
     overwrite: bool,
     quiet: bool,
@@ -222,9 +224,9 @@ def _show_selection(result: Selection) -> None:
     )
 
 
-@click.command()
-@click.argument("model", type=InputPath())
+@command(short_help="Say whether a model fits a volume")
 @click.argument("volume", type=InputPath())
+@click.argument("model", type=InputPath())
 @click.option("--planes", type=PlaneRange(), help="Look only at planes a to b - 1, e.g. where the specimen is.")
 @click.option("--n-planes", type=click.IntRange(1), default=8, show_default=True, help="So many, evenly spaced.")
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
@@ -234,8 +236,8 @@ def _show_selection(result: Selection) -> None:
 @device_options
 @quiet_option
 def check(
-    model: str,
     volume: str,
+    model: str,
     planes: tuple[int, int | None] | None,
     n_planes: int,
     force: bool,
@@ -253,11 +255,10 @@ def check(
     Exit codes: 0 it fits, or (with a note) it is doubtful; 4 it does not fit.
     """
     from gpu_tomoclass.errors import ModelError
-    from gpu_tomoclass.model import load_model
     from gpu_tomoclass.training import check_drift
     from gpu_tomoclass.volumes import open_volume
 
-    loaded = load_model(model)
+    volume, loaded = volume_and_model(volume, model, quiet=quiet)
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
     with open_volume(volume, **reading) as source, progress("check", quiet=quiet) as advance:
         show_notes(source.notes, quiet=quiet)

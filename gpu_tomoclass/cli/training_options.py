@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpu_tomoclass.cli.common import (
+from gpu_tomoclass.cli.options import (
     F,
     InputPath,
     OutputPath,
@@ -19,9 +19,9 @@ from gpu_tomoclass.cli.common import (
     nan_option,
     open_device,
     quiet_option,
-    show_notes,
     volume_options,
 )
+from gpu_tomoclass.cli.terminal import show_notes
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:

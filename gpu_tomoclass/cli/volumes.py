@@ -1,4 +1,4 @@
-"""Commands about volumes: info, reslice, substack, features."""
+"""Commands about volumes: info, reslice, substack, convert."""
 
 from __future__ import annotations
 
@@ -7,26 +7,20 @@ from typing import Any
 
 import click
 
-from gpu_tomoclass.cli.common import (
+from gpu_tomoclass.cli.command import command
+from gpu_tomoclass.cli.options import (
     InputPath,
-    OutputPath,
-    bank_options,
-    description_rows,
-    device_options,
-    intensity_option,
-    make_bank,
-    nan_option,
-    open_device,
+    given_zarr_options,
     overwrite_option,
-    progress,
     quiet_option,
-    show_notes,
-    table,
     volume_options,
+    volume_output_option,
+    zarr_options,
 )
+from gpu_tomoclass.cli.terminal import description_rows, progress, show_notes, stop_on_signal, table
 
 
-@click.command()
+@command(short_help="Say what was understood of a file")
 @click.argument("path", type=InputPath(), metavar="VOLUME|MODEL")
 @volume_options
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
@@ -47,9 +41,9 @@ def info(path: str, as_json: bool, **reading: Any) -> None:
     click.echo(table(description_rows(description)))
 
 
-@click.command()
+@command(short_help="Turn a volume: the tilt axis along z")
 @click.argument("volume", type=InputPath())
-@click.argument("output", type=OutputPath())
+@volume_output_option
 @click.option("--tilt-axis", type=click.Choice(["x", "y", "z"]), required=True, help="Where the tilt axis lies now.")
 @volume_options
 @overwrite_option
@@ -64,9 +58,9 @@ def reslice(volume: str, output: str, tilt_axis: str, overwrite: bool, quiet: bo
         run(source, output, tilt_axis=tilt_axis, overwrite=overwrite, progress=advance)
 
 
-@click.command()
+@command(short_help="Write every n-th plane, to mark strokes on")
 @click.argument("volume", type=InputPath())
-@click.argument("output", type=OutputPath())
+@volume_output_option
 @click.option("--every", type=click.IntRange(1), default=15, show_default=True, help="Keep one plane of so many.")
 @click.option("--start", type=click.IntRange(0), help="The first plane kept; default every // 2.")
 @volume_options
@@ -84,57 +78,26 @@ def substack(
         run(source, output, every=every, start=start, overwrite=overwrite, progress=advance)
 
 
-@click.command()
+@command(short_help="Write a volume in another format")
 @click.argument("volume", type=InputPath())
-@click.option("--plane", type=int, required=True, help="The plane, counted from 0.")
-@click.option(
-    "-o", "--output", type=OutputPath(), required=True, help="A .tif (channels named for Fiji and napari) or .ome.zarr."
-)
-@bank_options
-@intensity_option
-@nan_option
+@volume_output_option
+@zarr_options
 @volume_options
-@device_options
 @overwrite_option
 @quiet_option
-def features(
-    volume: str,
-    plane: int,
-    output: str,
-    features: str,
-    sigma_min: float,
-    sigma_max: float,
-    sigmas: Any,
-    membrane_thickness: int,
-    membrane_patch: int,
-    hessian: str,
-    intensity: str,
-    nan: str,
-    device_name: str,
-    gpu_id: int,
-    workers: int | None,
-    overwrite: bool,
-    quiet: bool,
-    **reading: Any,
+def convert(
+    volume: str, output: str, ome_version: str | None, sharded: bool, overwrite: bool, quiet: bool, **reading: Any
 ) -> None:
-    """Compute the features of one plane and write them as named channels."""
-    bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch, hessian)
-    from gpu_tomoclass.features import write_features
+    """Write VOLUME in another format: .tif, .ome.zarr or .mrc. Values stay as they are."""
+    from gpu_tomoclass.volumes import convert as run
     from gpu_tomoclass.volumes import open_volume
 
-    device = open_device(device_name, gpu_id, workers, quiet=quiet)
-    with open_volume(volume, **reading) as source:
+    options = given_zarr_options(ome_version, sharded)
+    with (
+        open_volume(volume, **reading) as source,
+        stop_on_signal() as should_stop,
+        progress("convert", quiet=quiet) as advance,
+    ):
         show_notes(source.notes, quiet=quiet)
-        result = write_features(
-            source,
-            bank,
-            plane=plane,
-            output=output,
-            intensity=intensity,
-            nan=nan,
-            device=device,
-            overwrite=overwrite,
-        )
-    show_notes(result.notes, quiet=quiet)
-    click.echo(table([("family", "seconds"), *((f, f"{s:.2f}") for f, s in result.seconds.items())]))
-    click.echo(f"{bank.n_channels} channels of plane {plane}: {output}")
+        run(source, output, overwrite=overwrite, progress=advance, should_stop=should_stop, **options)
+    click.echo(f"volume: {output}")

@@ -6,6 +6,7 @@ from .model import (
     check_model_target,
     describe_model,
     fits_volume,
+    is_model_file,
     load_model,
     save_model,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "describe_model",
     "fits_volume",
     "import_fiji_model",
+    "is_model_file",
     "load_fiji_model",
     "load_model",
     "save_model",

@@ -224,6 +224,15 @@ def load_model(path: str | PathLike[str]) -> Model:
         return _read(archive)
 
 
+def is_model_file(path: str | PathLike[str]) -> bool:
+    """Whether the content is that of a model file, whatever its name."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return JSON_NAME in archive.namelist()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError):
+        return False
+
+
 def _check_signature(file: Path) -> None:
     try:
         with file.open("rb") as stream:

@@ -24,6 +24,7 @@ from gpu_tomoclass.labels import Confusion
 from gpu_tomoclass.training.rows import GROUPINGS, TrainingRows
 from gpu_tomoclass.types import Progress
 
+FOLDS = 5  # unless given, or as many as there are groups
 PERMUTATIONS = 3  # of each family and fold; their mean is the importance
 
 Fold = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]  # rows to grow on, rows held out
@@ -80,7 +81,7 @@ def cross_validate(
     rows: TrainingRows,
     *,
     grouping: str = "stroke",
-    n_folds: int = 5,
+    n_folds: int | None = None,
     importance: bool = False,
     device: Device | None = None,
     seed: int = 42,
@@ -93,8 +94,9 @@ def cross_validate(
     ----------
     rows : TrainingRows
     grouping : {"stroke", "plane", "volume"}
-    n_folds : int
-        Groups are dealt to so many folds, such that the folds resemble each other in their classes.
+    n_folds : int, optional
+        Groups are dealt to so many folds (5, or as many as there are groups), such that the
+        folds resemble each other in their classes.
     importance : bool
         Also measure the importance of each family.
     device : Device, optional
@@ -154,7 +156,7 @@ def cross_validate(
 
 
 def make_folds(
-    rows: TrainingRows, groups: npt.NDArray[np.int64], *, grouping: str, n_folds: int, seed: int
+    rows: TrainingRows, groups: npt.NDArray[np.int64], *, grouping: str, n_folds: int | None, seed: int
 ) -> list[Fold]:
     """(rows to grow on, rows held out) for each fold; no group is on both sides.
 
@@ -165,9 +167,11 @@ def make_folds(
     UsageError
         If there are fewer than two folds.
     """
-    if n_folds < 2:
+    if n_folds is not None and n_folds < 2:
         raise UsageError(f"{n_folds} folds cannot be told apart", do="give 2 or more")
     n_groups = np.unique(groups).size
+    if n_folds is None:
+        n_folds = max(2, min(FOLDS, n_groups))
     if n_groups < n_folds:
         raise DataError(
             f"the marked pixels are on {_count(n_groups, grouping)}, {n_folds} folds need as many",

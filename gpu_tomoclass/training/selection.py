@@ -183,7 +183,7 @@ def select_families(
     *,
     epsilon: float = 0.002,
     grouping: str = "stroke",
-    n_folds: int = 5,
+    n_folds: int | None = None,
     device: Device | None = None,
     seed: int = 42,
     progress: Progress | None = None,

@@ -3,8 +3,9 @@ from .conversion import convert, describe_volume, reslice, substack
 from .formats import TIFF_SUFFIXES, detect_format
 from .ome_zarr.array import Node, ZarrArray, read_node
 from .ome_zarr.store import ZarrStore
-from .opening import VolumeLike, create_volume, open_volume, volume_names
-from .volume import Volume, VolumeWriter, VoxelSize, ranges_text
+from .opening import VolumeLike, create_volume, open_volume
+from .targets import check_folder, check_volume_target, volume_names
+from .volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, ranges_text
 
 __all__ = [
     "TIFF_SUFFIXES",
@@ -16,6 +17,9 @@ __all__ = [
     "VoxelSize",
     "ZarrArray",
     "ZarrStore",
+    "check_folder",
+    "check_volume_target",
+    "checked_voxel_size",
     "convert",
     "create_volume",
     "describe_volume",

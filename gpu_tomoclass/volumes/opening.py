@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
@@ -12,12 +11,11 @@ import numpy as np
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.volumes.array import ArrayVolume, Planes
-from gpu_tomoclass.volumes.formats import TIFF_SUFFIXES, detect_format, refuse_options
+from gpu_tomoclass.volumes.formats import detect_format, refuse_options
+from gpu_tomoclass.volumes.targets import written_format
 from gpu_tomoclass.volumes.volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, voxel_text
 
 VolumeLike = str | PathLike[str] | Volume | Planes
-
-MRC_SUFFIXES = (".mrc", ".rec", ".map")
 
 
 def open_volume(
@@ -65,7 +63,7 @@ def open_volume(
     edges = None if voxel_size is None else checked_voxel_size(voxel_size)
     options: dict[str, Any] = {"axes": axes, "series": series, "channel": channel}
     if isinstance(source, (str, PathLike)):
-        gaps = {"allow_missing_planes": allow_missing_planes, "sparse": sparse}
+        gaps: dict[str, Any] = {"allow_missing_planes": allow_missing_planes, "sparse": sparse}
         volume = _open(source, **options, **gaps)
         volume.reading = {"voxel_size": edges, **options, **gaps}
     elif isinstance(source, Volume):
@@ -116,16 +114,6 @@ def _open(
     from gpu_tomoclass.volumes.hdf5.reader import open_hdf5
 
     return open_hdf5(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes, sparse=sparse)
-
-
-def volume_names(path: str | PathLike[str], *, channels: Sequence[str] = ()) -> list[str]:
-    """The names of what :func:`create_volume` will make: of MRC one file for each channel."""
-    suffix = os.path.splitext(fspath(path).rstrip("/\\"))[1].lower()
-    if not channels or suffix not in MRC_SUFFIXES:
-        return [fspath(path)]
-    from gpu_tomoclass.volumes.mrc.mrc import channel_paths
-
-    return [str(name) for name in channel_paths(path, channels)]
 
 
 def create_volume(
@@ -191,21 +179,16 @@ def create_volume(
         raise UsageError(f"shape {shape} is not three positive numbers (z, y, x)", where=path)
     if classes and (common["dtype"] != np.uint8 or channels):
         raise UsageError("classes belong to uint8 label volumes without channels", where=path)
-    suffix = os.path.splitext(fspath(path).rstrip("/\\"))[1].lower()
-    if suffix == ".zarr":
+    kind = written_format(path)
+    if kind == "zarr":
         from gpu_tomoclass.volumes.ome_zarr.writer import ZarrWriter
 
         return ZarrWriter(path, **common, **options)
-    if suffix in TIFF_SUFFIXES:
+    refuse_options(path, format=kind.upper(), options=options)
+    if kind == "tiff":
         from gpu_tomoclass.volumes.tiff.writer import TiffWriter
 
-        refuse_options(path, format="TIFF", options=options)
         return TiffWriter(path, **common)
-    if suffix in MRC_SUFFIXES:
-        from gpu_tomoclass.volumes.mrc.mrc import MrcWriter
+    from gpu_tomoclass.volumes.mrc.mrc import MrcWriter
 
-        refuse_options(path, format="MRC", options=options)
-        return MrcWriter(path, **common)
-    raise UsageError(
-        f"the suffix {suffix!r} names no format that can be written", where=path, do="use .ome.zarr, .tif or .mrc"
-    )
+    return MrcWriter(path, **common)

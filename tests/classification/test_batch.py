@@ -4,12 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.classification.batch import load_job, run_job
-from gpu_tomoclass.cli import cli
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import StoppedError, UsageError
 from gpu_tomoclass.features.bank import FeatureBank
@@ -100,12 +98,12 @@ def test_classifies_all_and_skips_them_the_second_time(folder):
     assert (folder / "labels" / "a_labels.tif").stat().st_mtime_ns == stamp
 
 
-def test_a_failure_does_not_stop_the_others(folder):
+def test_a_failure_does_not_stop_the_others(folder, command):
     (folder / "b.mrc").write_bytes((folder / "b.mrc").read_bytes()[:-100])
     summary = folder / "summary.json"
-    done = CliRunner().invoke(cli, ["batch", str(job(folder, CLASSIFY)), "--json", str(summary)])
-    assert done.exit_code == 3, done.output
-    assert "2 done, 0 skipped, 1 failed" in done.output
+    done = command("batch", job(folder, CLASSIFY), "--json", summary)
+    assert done.code == 3, done.err
+    assert "2 done, 1 failed" in done.out
     outcomes = json.loads(summary.read_text())
     assert [o["status"] for o in outcomes] == ["done", "failed", "done"]
     assert "bytes" in outcomes[1]["message"]
@@ -162,8 +160,8 @@ def test_stopping_leaves_the_volume_resumable(folder):
         ('[[volumes]]\nmodel = "m.tcm"', "volumes entry 1: has no path"),
         ('[[volumes]]\npath = "a.tif"', "has no model"),
         ('modle = "m.tcm"\n[[volumes]]\npath = "a.tif"', "unknown setting 'modle'; known are task, model"),
-        ('workers = "2"\n[[volumes]]\npath = "a.tif"', "workers = '2' is not of the type int"),
-        ('overwrite = 1\n[[volumes]]\npath = "a.tif"', "overwrite = 1 is not of the type bool"),
+        ('workers = "2"\n[[volumes]]\npath = "a.tif"', "workers = '2' is not a whole number"),
+        ('overwrite = 1\n[[volumes]]\npath = "a.tif"', "overwrite = 1 is not true or false"),
         ('task = "melt"\n[[volumes]]\npath = "a.tif"', "task 'melt' is unknown; choose classify or convert"),
         ('device = "gpu"\n[[volumes]]\npath = "a.tif"', "device 'gpu' is unknown"),
         ('model = "m.tcm"\n[[volumes]]\npath = "*.h5"', r"nothing matches '\*.h5'"),
@@ -178,24 +176,62 @@ def test_stopping_leaves_the_volume_resumable(folder):
         ),
     ],
 )
-def test_job_files_that_make_no_sense(folder, text, said):
+def test_job_files_that_make_no_sense(folder, text, said, command):
     with pytest.raises(UsageError, match=said):
         load_job(job(folder, text))
-    assert CliRunner().invoke(cli, ["batch", str(folder / "nothing.toml")]).exception is not None
+    assert command("batch", folder / "nothing.toml").code == 2
 
 
-def test_dry_run(folder):
-    done = CliRunner().invoke(cli, ["batch", str(job(folder, CLASSIFY)), "--dry-run"])
-    assert done.exit_code == 0
-    assert done.output.count("classify") == 3
+def test_dry_run(folder, command):
+    done = command("batch", job(folder, CLASSIFY), "--dry-run", "-q")
+    assert done.code == 0, done.err
+    assert done.out.count("classify") == 3
+    assert "3 ready, 0 failed" in done.out
     assert not (folder / "labels").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (lambda text: text.replace('"m.tcm"', '"none.tcm"', 1), 2, "none.tcm: does not exist"),
+        (lambda text: text.replace('".tif"', '".png"', 1), 2, "the suffix '.png' names no format"),
+        (lambda text: 'ome_version = "0.5"\n' + text, 2, "ome_version='0.5' means nothing for TIFF"),
+        (lambda text: "channel = 1\n" + text, 2, "channel=1 means nothing for MRC"),
+    ],
+)
+def test_a_dry_run_fails_where_the_run_would(folder, command, change, code, said):
+    text = change(CLASSIFY)
+    done = command("batch", job(folder, text), "--dry-run", "--json", folder / "s.json")
+    assert done.code == code, done.out
+    failed = [o for o in json.loads((folder / "s.json").read_text()) if o["status"] == "failed"]
+    assert any(said in o["message"] for o in failed), failed
+    assert not (folder / "labels").exists()
+
+
+def test_a_cut_volume_is_found_by_a_dry_run(folder, command):
+    (folder / "b.mrc").write_bytes((folder / "b.mrc").read_bytes()[:-100])
+    done = command("batch", job(folder, CLASSIFY), "--dry-run")
+    assert done.code == 3
+    assert "2 ready, 1 failed" in done.out
+
+
+def test_sizes_and_words_of_a_job_file(folder):
+    (item, *_) = load_job(job(folder, 'memory_limit = "2.5G"\n' + CLASSIFY))
+    assert item.settings["memory_limit"] == 2_500_000_000
+    with pytest.raises(UsageError, match="memory_limit: 'much' is not a size such as 4G"):
+        load_job(job(folder, 'memory_limit = "much"\n' + CLASSIFY))
+    with pytest.raises(UsageError, match="probabilities 'float' is unknown; choose float32, uint8"):
+        load_job(job(folder, 'probabilities = "float"\n' + CLASSIFY.replace('probabilities = "uint8"', "")))
+    outcomes = run(load_job(job(folder, "memory_limit = 1000\n" + CLASSIFY)))
+    assert {o.status for o in outcomes} == {"failed"}
+    assert all("raise memory_limit" in o.message for o in outcomes)
+
+
 @pytest.mark.parametrize(("source", "target"), [("a.tif", "x.ome.zarr"), ("c.ome.zarr", "x.tif"), ("b.mrc", "x.zarr")])
-def test_convert_command(folder, source, target):
+def test_convert_command(folder, source, target, command):
     options = ["--ome-version", "0.5", "--sharded"] if target == "x.zarr" else []
-    done = CliRunner().invoke(cli, ["convert", str(folder / source), str(folder / target), *options])
-    assert done.exit_code == 0, done.output
+    done = command("convert", folder / source, "-o", folder / target, *options)
+    assert done.code == 0, done.err
     with open_volume(folder / source) as before, open_volume(folder / target) as after:
         assert (before.shape, before.dtype, before.voxel_size) == (after.shape, after.dtype, after.voxel_size)
         np.testing.assert_array_equal(before.plane(2), after.plane(2))

@@ -148,7 +148,7 @@ def test_every_format_gets_the_same_labels(model, case, run, tmp_path, suffix):
 
 
 def test_preview_and_features(model, case, run, tmp_path):
-    done = run("preview", model, case / "volume.tif", "--plane", 3, "-o", tmp_path / "look.png")
+    done = run("preview", case / "volume.tif", model, "--plane", 3, "-o", tmp_path / "look.png")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "look.png").read_bytes().startswith(b"\x89PNG")
     output = tmp_path / "channels.tif"
@@ -176,7 +176,7 @@ def test_train_from_arff(run, tmp_path, golden):
 
 
 def test_substack_strokes_map_back(case, run, tmp_path):
-    done = run("substack", case / "volume.tif", tmp_path / "sub.tif", "--every", 3, "--start", 1)
+    done = run("substack", case / "volume.tif", "-o", tmp_path / "sub.tif", "--every", 3, "--start", 1)
     assert done.returncode == 0, done.stderr
     strokes = tifffile.imread(case / "strokes.tif")[1::3]
     tifffile.imwrite(tmp_path / "sub_strokes.tif", strokes, imagej=True, metadata={"axes": "ZYX"})
@@ -226,7 +226,7 @@ def test_inputs_are_not_touched(model, case, run, tmp_path):
     names = ("volume.tif", "strokes.tif", "model.tcm")
     before = [hashlib.sha256((case / n).read_bytes()).digest() for n in names]
     assert run("classify", case / "volume.tif", model, "-o", tmp_path / "o.tif", "-q").returncode == 0
-    assert run("preview", model, case / "volume.tif", "--plane", 0, "-o", tmp_path / "o.png", "-q").returncode == 0
+    assert run("preview", case / "volume.tif", model, "--plane", 0, "-o", tmp_path / "o.png", "-q").returncode == 0
     assert [hashlib.sha256((case / n).read_bytes()).digest() for n in names] == before
 
 

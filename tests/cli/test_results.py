@@ -112,7 +112,7 @@ def test_measure_writes_particles_and_pictures(case, call):
 
 
 def test_clean_removes_the_speck_and_keeps_the_rest(case, call):
-    code, out, _ = call("clean", case / "labels.tif", case / "clean.tif", "--min-size", 10, "--fill", "-q")
+    code, out, _ = call("clean", case / "labels.tif", "-o", case / "clean.tif", "--min-size", 10, "--fill", "-q")
     assert code == 0
     assert "silica  1                2" in out
     assert "1 voxels changed" in out
@@ -121,10 +121,12 @@ def test_clean_removes_the_speck_and_keeps_the_rest(case, call):
     np.testing.assert_array_equal(tifffile.imread(case / "clean.tif"), expected)
     with open_volume(case / "clean.tif") as cleaned:
         assert cleaned.classes == CLASSES
-    assert call("clean", case / "labels.tif", case / "zero.tif", "--min-size", 10, "--class", "silica", "-q")[0] == 0
+    assert (
+        call("clean", case / "labels.tif", "-o", case / "zero.tif", "--min-size", 10, "--class", "silica", "-q")[0] == 0
+    )
     expected[3, 15, 18] = 0
     np.testing.assert_array_equal(tifffile.imread(case / "zero.tif"), expected)
-    code, _, err = call("clean", case / "labels.tif", case / "labels.tif", "--min-size", 10, "--overwrite")
+    code, _, err = call("clean", case / "labels.tif", "-o", case / "labels.tif", "--min-size", 10, "--overwrite")
     assert code == 2
     assert "is the input" in err
 

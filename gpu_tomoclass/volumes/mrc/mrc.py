@@ -176,7 +176,7 @@ class MrcWriter(VolumeWriter):
         self.path, self.shape = fspath(path), shape
         self.paths = [Path(path)] if not channels else channel_paths(path, channels)
         self._has_channels = bool(channels)
-        mode = _mode_for(np.dtype(dtype), classes, self.path)
+        mode = mode_for(np.dtype(dtype), classes, self.path)
         for target in self.paths:  # all of them, before anything is written
             check_output(target, inputs=inputs, overwrite=overwrite)
         file_dtype = np.dtype(mrc_header.MODE_DTYPES[mode])
@@ -309,7 +309,7 @@ def channel_paths(path: str | PathLike[str], channels: Sequence[str]) -> list[Pa
     return paths
 
 
-def _mode_for(dtype: np.dtype[Any], classes: Sequence[LabelClass], path: str) -> int:
+def mode_for(dtype: np.dtype[Any], classes: Sequence[LabelClass], path: str) -> int:
     if dtype == np.uint8:
         return 0 if classes and max(c.value for c in classes) <= 127 else 6
     modes = {np.dtype(name): mode for mode, name in mrc_header.MODE_DTYPES.items() if mode != 101}

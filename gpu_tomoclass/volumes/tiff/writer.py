@@ -42,6 +42,14 @@ OME_SUFFIXES = (".ome.tif", ".ome.tiff", ".btf", ".tf8", ".tf2")
 _OME_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 
 
+def check_tiff_dtype(path: str | PathLike[str], dtype: np.dtype[Any]) -> None:
+    """Raise UsageError for a type of voxel that no TIFF of ours holds."""
+    if dtype.name not in OME_DTYPES:
+        raise UsageError(
+            f"TIFF holds no {dtype.name} that other programs read", where=path, do="write .ome.zarr instead"
+        )
+
+
 class TiffWriter(VolumeWriter):
     """A TIFF being written; arguments as :func:`gpu_tomoclass.volumes.opening.create_volume`.
 
@@ -72,10 +80,7 @@ class TiffWriter(VolumeWriter):
     ) -> None:
         self.path, self.shape = fspath(path), shape
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        if self._dtype.name not in OME_DTYPES:
-            raise UsageError(
-                f"TIFF holds no {self._dtype.name} that other programs read", where=path, do="write .ome.zarr instead"
-            )
+        check_tiff_dtype(path, self._dtype)
         try:
             own = own_text(classes=classes, channels=channels, metadata=metadata or {})
         except (TypeError, ValueError) as error:

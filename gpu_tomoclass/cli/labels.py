@@ -7,23 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpu_tomoclass.cli.common import (
-    InputPath,
-    OutputPath,
-    ValuePair,
-    overwrite_option,
-    progress,
-    quiet_option,
-    show_notes,
-    table,
-)
+from gpu_tomoclass.cli.command import command
+from gpu_tomoclass.cli.options import InputPath, OutputPath, ValuePair, overwrite_option, quiet_option
+from gpu_tomoclass.cli.terminal import progress, show_notes, table
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
     from gpu_tomoclass.labels import Evaluation, Particles
 
 
-@click.command()
+@command(short_help="Compare labels with the truth")
 @click.argument("labels", type=InputPath())
 @click.argument("truth", type=InputPath())
 @click.option("-o", "--output", type=OutputPath(), metavar="REPORT.html", help="Also write a page with pictures.")
@@ -115,7 +108,7 @@ def _show_evaluation(result: Evaluation) -> None:
         click.echo(f"halo: {share}")
 
 
-@click.command()
+@command(short_help="Measure the particles of a class")
 @click.argument("labels", type=InputPath())
 @click.option("--class", "class_name", required=True, metavar="CLASS", help="Its name or label value.")
 @click.option(
@@ -164,9 +157,9 @@ def _show_particles(found: Particles) -> None:
     click.echo(table(rows))
 
 
-@click.command()
+@command(short_help="Remove small objects")
 @click.argument("labels", type=InputPath())
-@click.argument("output", type=OutputPath())
+@click.option("-o", "--output", type=OutputPath(), required=True, metavar="LABELS", help="A new label volume.")
 @click.option("--min-size", type=click.IntRange(1), required=True, metavar="VOXELS", help="Smallest object to keep.")
 @click.option("--fill", is_flag=True, help="Give the voxels to the class around them instead of 0.")
 @click.option("--class", "class_names", multiple=True, metavar="CLASS",
@@ -182,7 +175,7 @@ def clean(
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Write LABELS to OUTPUT without small objects: voxels of one class that touch by face, edge or corner."""
+    """Write LABELS anew without small objects: voxels of one class that touch by face, edge or corner."""
     from gpu_tomoclass.classes import class_value
     from gpu_tomoclass.labels import clean as run
     from gpu_tomoclass.volumes import open_volume

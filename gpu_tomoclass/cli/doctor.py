@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_tomoclass.cli.common import progress, quiet_option, table
+from gpu_tomoclass.cli.command import command
+from gpu_tomoclass.cli.options import quiet_option
+from gpu_tomoclass.cli.terminal import progress, table
 
 if TYPE_CHECKING:
     from gpu_tomoclass.doctor import Check, Report
 
 
-@click.command()
+@command(short_help="Say which devices work here, compare kernels")
 @click.option(
     "--device",
     "device_name",

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gpu_tomoclass.outputs import claim, protect
+from gpu_tomoclass.cli.terminal import show_notes
+from gpu_tomoclass.outputs import claim, protect, size_bytes
 
 if TYPE_CHECKING:
     from gpu_tomoclass.device import Device
     from gpu_tomoclass.features import FeatureBank
+    from gpu_tomoclass.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
-PLAIN_INTERVAL = 10.0  # seconds between plain progress lines, where stderr is a log file
 
 
 class InputPath(click.ParamType):
@@ -89,24 +84,39 @@ class ValuePair(click.ParamType):
             self.fail(f"{value!r} is not a pair of label values such as 0:1", param, ctx)
 
 
-class ByteSize(click.ParamType):
-    """``4G``, ``800M``, or a number of bytes; decimal units, as disks and memory are sold."""
+class Numbers(click.ParamType):
+    """Numbers separated by commas: ``861,428,317``; ``x`` also separates whole ones."""
 
-    name = "SIZE"
-    UNITS: ClassVar[dict[str, int]] = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+    def __init__(self, name: str, example: str, *, whole: bool = False, count: int | None = None) -> None:
+        self.name, self._example, self._whole, self._count = name, example, whole, count
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
-        text = value.strip().upper().removesuffix("B")
-        number, unit = (text[:-1], text[-1]) if text[-1:] in self.UNITS and text[-1:] else (text, "")
         try:
-            size = int(float(number) * self.UNITS[unit])
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is not a size such as 4G or 800M", param, ctx)
-        if size < 1:
-            self.fail(f"{value!r} is not more than nothing", param, ctx)
-        return size
+            if self._whole:
+                numbers: tuple[float, ...] = tuple(int(n) for n in value.lower().replace("x", ",").split(","))
+            else:
+                numbers = tuple(float(n) for n in value.split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or self._count not in (None, len(numbers)):
+            self.fail(f"{value!r} is not of the form {self._example}", param, ctx)
+        return numbers
+
+
+class ByteSize(click.ParamType):
+    """``4G``, ``800M``, or a number of bytes; decimal units, as disks and memory are sold."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return size_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def volume_options(command: F) -> F:
@@ -177,6 +187,9 @@ def make_bank(
     )
 
 
+volume_output_option = click.option(
+    "-o", "--output", type=OutputPath(), required=True, metavar="OUT", help="A new volume: .tif, .mrc or .ome.zarr."
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 intensity_option = click.option(
     "--intensity",
@@ -234,6 +247,16 @@ def product_options(command: F) -> F:
     return command
 
 
+def volume_and_model(volume: str, model: str, *, quiet: bool) -> tuple[str, Model]:
+    """The volume's name and the model, whose content tells it from the volume where they were given the other way."""
+    from gpu_tomoclass.model import is_model_file, load_model
+
+    if is_model_file(volume) and not is_model_file(model):
+        show_notes([f"{volume} is a model: taken as MODEL, and {model} as VOLUME"], quiet=quiet)
+        volume, model = model, volume
+    return volume, load_model(model)
+
+
 def zarr_options(command: F) -> F:
     """How OME-Zarr is written; see :func:`given_zarr_options`."""
     for option in (
@@ -250,14 +273,6 @@ def given_zarr_options(ome_version: str | None, sharded: bool) -> dict[str, Any]
     return options | ({"sharded": True} if sharded else {})
 
 
-def write_json(path: str, content: Any, *, inputs: Iterable[str] = (), overwrite: bool = False) -> None:
-    """A JSON file for machines, beside what is printed for people; it takes the place of none of the ``inputs``."""
-    from gpu_tomoclass.outputs import atomic
-
-    with atomic(path, inputs=inputs, overwrite=overwrite) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def open_device(device_name: str, gpu_id: int, workers: int | None, *, quiet: bool) -> Device:
     """The device that :func:`device_options` ask for; says on stderr which it is and why not a faster one."""
     from gpu_tomoclass.device import choose_device
@@ -268,113 +283,3 @@ def open_device(device_name: str, gpu_id: int, workers: int | None, *, quiet: bo
 
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")
-
-
-def show_notes(notes: Iterable[str], *, quiet: bool = False) -> None:
-    """Sentences for the user, on stderr."""
-    if not quiet:
-        for note in notes:
-            click.echo(f"note: {note}", err=True)
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """A question whether the first Ctrl-C or SIGTERM has come; the second one interrupts at once."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        click.echo("note: stopping when the planes in work are done; once more to stop at once", err=True)
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def progress(label: str, *, quiet: bool = False, unit: str = "planes") -> Iterator[Callable[[int, int], None] | None]:
-    """A callback (done, total): a bar with rate and time left on a terminal, else a plain ASCII line now and then."""
-    if quiet:
-        yield None
-    elif sys.stderr.isatty():
-        with _bar(label, unit) as advance:
-            yield advance
-    else:
-        yield _plain_lines(label, unit)
-
-
-@contextmanager
-def _bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    from rich import progress as rich_progress
-    from rich.console import Console
-
-    columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("{task.fields[rate]}"),
-        rich_progress.TimeElapsedColumn(),
-        rich_progress.TextColumn("left"),
-        rich_progress.TimeRemainingColumn(),
-    )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=None, rate="")
-        started = time.perf_counter()
-
-        def advance(done: int, total: int) -> None:
-            nonlocal started
-            if done == 0:  # the work begins now, whatever came before
-                started = time.perf_counter()
-                bar.reset(task)
-            rate = done / max(time.perf_counter() - started, 1e-9)
-            bar.update(task, completed=done, total=total, rate=f"{rate:.2f} {unit}/s")
-
-        yield advance
-
-
-def _plain_lines(label: str, unit: str) -> Callable[[int, int], None]:
-    started = last = time.perf_counter()
-
-    def advance(done: int, total: int) -> None:
-        nonlocal started, last
-        now = time.perf_counter()
-        if done == 0:  # the work begins now, whatever came before
-            started = last = now
-        elif done == total or now - last >= PLAIN_INTERVAL:
-            last = now
-            rate = done / max(now - started, 1e-9)
-            left = (total - done) / max(rate, 1e-9)
-            click.echo(f"{label}: {done} of {total} {unit}, {rate:.2f} {unit}/s, {left:.0f} s left", err=True)
-
-    return advance
-
-
-def table(rows: Iterable[tuple[str, ...]]) -> str:
-    """Left-aligned columns of text."""
-    cells = [tuple(map(str, row)) for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
-
-
-def description_rows(description: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names and values, one line each; what is inside something is indented."""
-    for name, value in description.items():
-        if isinstance(value, Mapping) and value:
-            yield f"{prefix}{name}", ""
-            yield from description_rows(value, f"{prefix}  ")
-        elif value not in (None, [], {}):
-            yield f"{prefix}{name}", _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):  # a class in a list of classes
-        return " ".join(str(v) for v in value.values() if not isinstance(v, list))
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

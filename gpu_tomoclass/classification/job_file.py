@@ -1,0 +1,238 @@
+"""Job files: which volumes are classified (or converted), how, and what the outputs are called.
+
+
+A job file is TOML. Settings at the top hold for all volumes, those of a ``[[volumes]]`` entry for its own::
+
+    model = "materials.tcm"
+    output = "labels"
+    format = ".ome.zarr"
+    probabilities = "uint8"
+
+    [[volumes]]
+    path = "tomograms/*.mrc"
+
+    [[volumes]]
+    path = "odd_one.tif"
+    model = "other.tcm"
+    name = "{stem}_special"
+
+Paths are relative to the job file. See ``docs/batch.md``.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from gpu_tomoclass.classification.options import RunOptions
+from gpu_tomoclass.device import DEVICES
+from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.outputs import product_name, refuse_inputs, size_bytes
+from gpu_tomoclass.volumes import checked_voxel_size
+
+TASKS = ("classify", "convert")
+READING: dict[str, type | tuple[type, ...]] = {
+    "axes": str,
+    "series": int,
+    "channel": int,
+    "allow_missing_planes": bool,
+    "voxel_size": (list, float, int),
+}
+WRITING = {"ome_version": str, "sharded": bool}
+
+
+def _toml_type(hint: Any) -> type:
+    """What TOML has for a type such as ``str | None`` or a tuple."""
+    kinds: list[Any] = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
+    return list if get_origin(kinds[0]) is tuple else kinds[0]
+
+
+CLASSIFYING: dict[str, type | tuple[type, ...]] = {
+    **{name: _toml_type(hint) for name, hint in get_type_hints(RunOptions).items()},
+    "memory_limit": (int, str),  # bytes, or "2G"
+}
+SETTINGS: dict[str, type | tuple[type, ...]] = {
+    "task": str,
+    "model": str,
+    "output": str,
+    "format": str,
+    "name": str,
+    "device": str,
+    "gpu_id": int,
+    "workers": int,
+    **READING,
+    **WRITING,
+    **CLASSIFYING,
+}
+TYPE_NAMES = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", float: "a number"}
+CHOICES: dict[str, tuple[str, ...]] = {"task": TASKS, "device": ("auto", *DEVICES), "ome_version": ("0.4", "0.5")}
+LEAST = {"series": 0, "channel": 0, "gpu_id": 0, "workers": 1}
+SUFFIXES = (".ome.zarr", ".ome.tiff", ".ome.tif")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One volume of a job.
+
+    Attributes
+    ----------
+    source : str
+    output : str
+    settings : dict
+        Of :data:`SETTINGS`, those given.
+    """
+
+    source: str
+    output: str
+    settings: Mapping[str, Any]
+
+    @property
+    def task(self) -> str:
+        return str(self.settings.get("task", "classify"))
+
+    @property
+    def outputs(self) -> list[str]:
+        """The label volume (or the converted one), probabilities and uncertainty."""
+        beside = [product for product in ("probabilities", "uncertainty") if self.settings.get(product)]
+        return [self.output, *(product_name(self.output, product) for product in beside)]
+
+
+def load_job(path: str | PathLike[str]) -> list[Item]:
+    """Read a job file and find its volumes.
+
+    Raises
+    ------
+    UsageError
+        If the file is no TOML, a key is unknown or of a wrong type, a pattern matches nothing, or two volumes would be
+        written to one output.
+    """
+    file = Path(path)
+    try:
+        job = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=file) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"is not TOML: {error}", where=file) from error
+    entries = job.pop("volumes", None)
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise UsageError("has no [[volumes]]", where=file, do='add one with a path, such as path = "tomograms/*.mrc"')
+    defaults = _checked(job, where=f"{file}")
+    items: list[Item] = []
+    for number, entry in enumerate(entries, start=1):
+        where = f"{file}, volumes entry {number}"
+        given = dict(entry)
+        pattern = given.pop("path", None)
+        if not isinstance(pattern, str):
+            raise UsageError("has no path", where=where)
+        settings = {**defaults, **_checked(given, where=where)}
+        if settings.get("task", "classify") == "classify" and "model" not in settings:
+            raise UsageError("has no model", where=where, do="give model here or at the top of the file")
+        if settings.get("task") == "convert" and "planes" in settings:
+            raise UsageError("planes is no setting of convert", where=where, do="leave it out, or classify")
+        items += [_item(source, settings, folder=file.parent) for source in _matches(pattern, file.parent, where=where)]
+    _refuse_collisions(items, file)
+    return items
+
+
+def _checked(settings: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    for key, value in settings.items():
+        if key not in SETTINGS:
+            raise UsageError(f"unknown setting {key!r}", where=where, do=f"known are {', '.join(SETTINGS)}")
+        known = SETTINGS[key]
+        kinds = known if isinstance(known, tuple) else (known,)
+        if type(value) not in kinds:
+            named = " or ".join(TYPE_NAMES[kind] for kind in kinds)
+            raise UsageError(f"{key} = {value!r} is not {named}", where=where)
+        if key in CHOICES and value not in CHOICES[key]:
+            raise UsageError(f"{key} {value!r} is unknown", where=where, do=f"choose {', '.join(CHOICES[key])}")
+        if key in LEAST and value < LEAST[key]:
+            raise UsageError(f"{key} = {value} is below {LEAST[key]}", where=where)
+    checked = dict(settings)
+    planes = settings.get("planes")
+    if planes is not None and (len(planes) != 2 or any(type(z) is not int for z in planes)):
+        raise UsageError(f"planes = {planes!r:.60} is no [first, last + 1]", where=where)
+    if planes is not None:
+        checked["planes"] = tuple(planes)
+    try:
+        if isinstance(settings.get("memory_limit"), str):
+            checked["memory_limit"] = size_bytes(settings["memory_limit"])
+        if "voxel_size" in settings:
+            checked["voxel_size"] = checked_voxel_size(settings["voxel_size"])
+        RunOptions(**{key: value for key, value in checked.items() if key in CLASSIFYING})
+    except UsageError as error:
+        raise UsageError(error.what, where=where, do=error.do) from error
+    except ValueError as error:
+        raise UsageError(f"memory_limit: {error}", where=where) from error
+    return checked
+
+
+def _matches(pattern: str, folder: Path, *, where: str) -> list[str]:
+    """Files of a pattern, or one path as it is (``file.h5::/data`` included)."""
+    path = pattern if os.path.isabs(pattern) else str(folder / pattern)
+    if not glob.has_magic(path):
+        return [path]
+    found = sorted(name for name in glob.glob(path, recursive=True) if not name.endswith(".partial"))
+    if not found:
+        raise UsageError(f"nothing matches {pattern!r}", where=where)
+    return found
+
+
+def _item(source: str, settings: Mapping[str, Any], *, folder: Path) -> Item:
+    name = os.path.basename(source.partition("::")[0].rstrip("/\\"))
+    lower = name.lower()
+    long = next((suffix for suffix in SUFFIXES if lower.endswith(suffix)), "")
+    stem = name[: -len(long)] if long else os.path.splitext(name)[0]
+    task = settings.get("task", "classify")
+    pattern = settings.get("name", "{stem}" if task == "convert" else "{stem}_labels")
+    base = _filled_in(pattern, {"stem": stem, "name": name, "suffix": name[len(stem) :].lstrip("."), "task": task})
+    target = folder / settings.get("output", ".") / f"{base}{settings.get('format', '.ome.zarr')}"
+    resolved = dict(settings)
+    if "model" in resolved:
+        resolved["model"] = str(folder / resolved["model"])
+    return Item(source, str(target), resolved)
+
+
+def _filled_in(pattern: str, values: Mapping[str, str]) -> str:
+    """The pattern with ``{stem}`` and so on replaced; braces mean nothing else, in particular no format."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            known = ", ".join(f"{{{name}}}" for name in values)
+            raise UsageError(f"name {pattern!r} cannot be filled in: {match[0]} is unknown", do=f"use {known}")
+        return values[match[1]]
+
+    filled = re.sub(r"[{]([^{}]*)[}]|[{}]", value, pattern)
+    if not filled.strip(". ") or "\0" in filled:
+        raise UsageError(f"name {pattern!r} gives {filled!r}, which is no name of a file")
+    return filled
+
+
+def _refuse_collisions(items: Sequence[Item], file: Path) -> None:
+    seen: dict[str, str] = {}
+    for item in items:
+        key = os.path.abspath(item.output)
+        models = [item.settings["model"]] if "model" in item.settings else []
+        for output in item.outputs:
+            try:
+                refuse_inputs(output, [item.source, *models, file])
+            except UsageError as error:
+                raise UsageError(
+                    f"{output}, which {item.source} would be written to, {error.what}",
+                    where=file,
+                    do="set output or name",
+                ) from error
+        if key in seen:
+            raise UsageError(
+                f"{seen[key]} and {item.source} would both be written to {item.output}",
+                where=file,
+                do="set output or name for one of them",
+            )
+        seen[key] = item.source

@@ -1,0 +1,388 @@
+"""Commands that apply a model: preview, classify, plan, batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_tomoclass.cli.command import command
+from gpu_tomoclass.cli.options import (
+    ByteSize,
+    InputPath,
+    OutputPath,
+    PlaneRange,
+    device_options,
+    given_zarr_options,
+    nan_option,
+    open_device,
+    overwrite_option,
+    product_options,
+    quiet_option,
+    volume_and_model,
+    volume_options,
+    zarr_options,
+)
+from gpu_tomoclass.cli.terminal import progress, show_notes, stop_on_signal, table, write_json
+from gpu_tomoclass.cli.training_options import cache_options, open_cache
+from gpu_tomoclass.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpu_tomoclass.classification import ClassifyResult, Outcome
+    from gpu_tomoclass.device import Device
+
+
+@command(short_help="Say beforehand what memory, disk, time it takes")
+@click.argument("volume", type=InputPath())
+@click.argument("model", type=InputPath())
+@click.option("-o", "--output", type=OutputPath(), metavar="LABELS", help="Where the labels will be written.")
+@product_options
+@click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
+@click.option("--slab-planes", type=click.IntRange(1), help="As for classify.")
+@click.option("--memory-limit", type=ByteSize(), help="As for classify, e.g. 4G.")
+@zarr_options
+@overwrite_option
+@click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
+@click.option("--no-time", is_flag=True, help="Do not classify some planes to know the time.")
+@volume_options
+@device_options
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@quiet_option
+def plan(
+    volume: str,
+    model: str,
+    output: str | None,
+    probabilities: str | None,
+    uncertainty: str | None,
+    planes: tuple[int, int | None] | None,
+    slab_planes: int | None,
+    memory_limit: int | None,
+    ome_version: str | None,
+    sharded: bool,
+    overwrite: bool,
+    force: bool,
+    no_time: bool,
+    device_name: str,
+    gpu_id: int,
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+    **reading: Any,
+) -> None:
+    """Say what classifying VOLUME with MODEL will need: memory, disk, time.
+
+    Memory follows from the code that will allocate it; time from a few planes that are classified for real.
+    """
+    from gpu_tomoclass.classification import Wanted, make_plan, plane_range
+    from gpu_tomoclass.outputs import size_text
+    from gpu_tomoclass.volumes import open_volume
+
+    volume, loaded = volume_and_model(volume, model, quiet=quiet)
+    device = open_device(device_name, gpu_id, workers, quiet=quiet or as_json)
+    with open_volume(volume, **reading) as source:
+        chosen = None if planes is None else (planes[0], source.shape[0] if planes[1] is None else planes[1])
+        first, last = plane_range(source, chosen)
+        found = make_plan(
+            source,
+            loaded,
+            device,
+            wanted=Wanted(probabilities, uncertainty),
+            output=output,
+            n_planes=last - first,
+            slab_planes=slab_planes,
+            memory_limit=memory_limit,
+            overwrite=overwrite,
+            force=force,
+            measure=not no_time,
+            **given_zarr_options(ome_version, sharded),
+        )
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+        return
+    rows = [
+        ("device", found.device),
+        ("threads", str(found.n_threads)),
+        ("planes", f"{found.n_planes}, {found.slab_planes} at once"),
+        ("memory", f"at most {size_text(found.host_bytes)}"),
+    ]
+    if found.device_bytes is not None:
+        rows.append(("GPU memory", f"at most {size_text(found.device_bytes)}"))
+    rows.append(("disk", f"at most {size_text(found.disk_bytes)}"))
+    if found.seconds is not None and found.seconds_per_plane is not None:
+        rows.append(("time", f"{_duration(found.seconds)} ({1000 * found.seconds_per_plane:.0f} ms per plane)"))
+    click.echo(table(rows))
+    for warning in found.warnings:
+        click.echo(f"warning: {warning}")
+
+
+@command(short_help="Classify or convert many volumes of a job file")
+@click.argument("job", type=InputPath(), metavar="JOB.toml")
+@click.option("--dry-run", is_flag=True, help="Only open every volume and model, and say what would be done.")
+@click.option("--json", "json_path", type=OutputPath(), metavar="FILE", help="Write the summary for machines.")
+@quiet_option
+@click.pass_context
+def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None, quiet: bool) -> None:
+    """Classify or convert many volumes as JOB.toml says; what is done already is skipped.
+
+    A volume that fails does not stop the others; the exit code is then that of the first failure.
+    """
+    from gpu_tomoclass.classification import check_job, load_job, run_job
+    from gpu_tomoclass.outputs import check_output
+
+    if json_path is not None:
+        check_output(json_path, overwrite=_is_summary(json_path))
+
+    def say(line: str) -> None:
+        if not quiet:
+            click.echo(line, err=True)
+
+    items = load_job(job)
+    if dry_run:
+        outcomes = check_job(items, say=say)
+        rows = [("status", "task", "planes", "volume", "output", "message")]
+        rows += [(o.status, o.item.task, str(o.n_planes or ""), o.item.source, o.item.output, o.message)
+                 for o in outcomes]  # fmt: skip
+        _end_of_batch(context, outcomes, rows, json_path)
+        return
+
+    def opened(name: str, gpu_id: int, workers: int | None) -> Device:
+        return open_device(name, gpu_id, workers, quiet=quiet)
+
+    with stop_on_signal() as should_stop, _progress_of_each(quiet) as advance:
+        outcomes = run_job(items, open_device=opened, say=say, progress=advance, should_stop=should_stop)
+    ran = [("status", "planes", "s", "volume", "message")]
+    ran += [(o.status, str(o.n_planes or ""), f"{o.seconds:.1f}", o.item.source, o.message) for o in outcomes]
+    _end_of_batch(context, outcomes, ran, json_path)
+
+
+def _end_of_batch(
+    context: click.Context, outcomes: Sequence[Outcome], rows: Sequence[tuple[str, ...]], json_path: str | None
+) -> None:
+    """The table, the counts, the file for machines; the exit code of the first failure."""
+    if json_path is not None:
+        made = [output for o in outcomes for output in o.item.outputs]
+        write_json(json_path, [o.to_dict() for o in outcomes], inputs=made, overwrite=_is_summary(json_path))
+    click.echo(table((*row, text if len(text) <= 100 else f"{text[:97]}...") for *row, text in rows))
+    counts = {name: sum(o.status == name for o in outcomes) for name in ("ready", "done", "skipped", "failed")}
+    click.echo(", ".join(f"{n} {status}" for status, n in counts.items() if n or status == "failed"))
+    failed = [o for o in outcomes if o.status == "failed"]
+    if failed:
+        context.exit(failed[0].exit_code)
+
+
+def _is_summary(path: str) -> bool:
+    """Whether a file is the summary of an earlier run, which the next one replaces."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, list) and all(isinstance(o, dict) and {"status", "exit_code"} <= {*o} for o in content)
+
+
+class _progress_of_each:
+    """A new progress bar whenever a volume starts from its first plane."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._advance: Callable[[int, int], None] | None = None
+        self._last = -1
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        return self._step
+
+    def __exit__(self, *error: object) -> None:
+        self._end(*error)
+
+    def _step(self, done: int, total: int) -> None:
+        if self._bar is None or done < self._last:
+            self._end(None, None, None)
+            self._bar = progress("planes", quiet=self._quiet)
+            self._advance = self._bar.__enter__()
+        self._last = done
+        if self._advance is not None:
+            self._advance(done, total)
+
+    def _end(self, *error: Any) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(*error)
+            self._bar = None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+@command(short_help="Classify one plane into a picture")
+@click.argument("volume", type=InputPath())
+@click.argument("model", type=InputPath())
+@click.option("--plane", type=int, required=True, help="The plane, counted from 0.")
+@click.option("-o", "--output", type=OutputPath(), required=True, metavar="PICTURE.png")
+@click.option("--alpha", type=click.FloatRange(0, 1), default=0.4, show_default=True, help="Strength of the colours.")
+@click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
+@nan_option
+@volume_options
+@cache_options
+@device_options
+@overwrite_option
+@quiet_option
+def preview(
+    volume: str,
+    model: str,
+    plane: int,
+    output: str,
+    alpha: float,
+    force: bool,
+    nan: str,
+    cache: str | None,
+    no_cache: bool,
+    device_name: str,
+    gpu_id: int,
+    workers: int | None,
+    overwrite: bool,
+    quiet: bool,
+    **reading: Any,
+) -> None:
+    """Classify one plane and write it as a picture: grey values, overlay, confidence."""
+    from gpu_tomoclass.classification import preview as run
+    from gpu_tomoclass.labels import check_picture_target, save_preview
+    from gpu_tomoclass.volumes import open_volume
+
+    check_picture_target(output, overwrite=overwrite)
+    volume, loaded = volume_and_model(volume, model, quiet=quiet)
+    device = open_device(device_name, gpu_id, workers, quiet=quiet)
+    with open_volume(volume, **reading) as source:
+        features = open_cache(cache, no_cache)
+        result = run(loaded, source, plane=plane, nan=nan, force=force, cache=features, device=device)
+    save_preview(
+        result.plane,
+        result.labels,
+        result.confidence,
+        output,
+        classes=loaded.classes,
+        title=f"plane {plane}",
+        alpha=alpha,
+        overwrite=overwrite,
+    )
+    show_notes(result.notes, quiet=quiet)
+    click.echo(table([("class", "pixels"), *((name, str(n)) for name, n in result.counts.items())]))
+    click.echo(f"picture: {output}")
+
+
+@command(short_help="Classify a volume")
+@click.argument("volume", type=InputPath())
+@click.argument("model", type=InputPath())
+@click.option("-o", "--output", type=OutputPath(), required=True, metavar="LABELS", help=".ome.zarr, .tif or .mrc")
+@product_options
+@click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
+@click.option(
+    "--intensity",
+    type=click.Choice(["model", "auto", "none"]),
+    default="model",
+    show_default=True,
+    help="The scale recorded in the model, one measured on this volume, or none.",
+)
+@click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
+@zarr_options
+@click.option("--slab-planes", type=click.IntRange(1), help="Planes at once; default what the memory holds.")
+@click.option("--memory-limit", type=ByteSize(), help="Of the process, or of its arrays on a GPU, e.g. 4G.")
+@click.option("--dask", metavar="local:N|ADDRESS", help="Compute in N processes here (N GPUs), or on a Dask cluster.")
+@click.option("--restart", is_flag=True, help="Begin anew instead of resuming an interrupted run.")
+@click.option("--profile", type=OutputPath(), metavar="FILE.json", help="Write where the time went; also as a table.")
+@nan_option
+@volume_options
+@device_options
+@overwrite_option
+@quiet_option
+def classify(
+    volume: str,
+    model: str,
+    output: str,
+    planes: tuple[int, int | None] | None,
+    ome_version: str | None,
+    sharded: bool,
+    dask: str | None,
+    profile: str | None,
+    device_name: str,
+    gpu_id: int,
+    workers: int | None,
+    quiet: bool,
+    axes: str | None,
+    series: int | None,
+    channel: int | None,
+    allow_missing_planes: bool,
+    **options: Any,
+) -> None:
+    """Classify VOLUME with MODEL into a label volume.
+
+    Interrupted in any way, the same command goes on where it was. One Ctrl-C (or SIGTERM) finishes the planes in
+    work, a second one stops at once.
+    """
+    from gpu_tomoclass.classification import classify as run
+    from gpu_tomoclass.outputs import check_output
+    from gpu_tomoclass.volumes import open_volume
+
+    if profile is not None:
+        check_output(profile, overwrite=options["overwrite"])
+    volume, loaded = volume_and_model(volume, model, quiet=quiet)
+    options |= given_zarr_options(ome_version, sharded)
+    reading: dict[str, Any] = {
+        "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
+    }  # fmt: skip
+    with (
+        _where_to_compute(dask, device_name, gpu_id, workers, quiet=quiet) as where,
+        open_volume(volume, **reading) as source,
+        stop_on_signal() as should_stop,
+        progress("classify", quiet=quiet) as advance,
+    ):
+        if planes is not None:
+            options["planes"] = (planes[0], source.shape[0] if planes[1] is None else planes[1])
+        options |= where
+        result = run(source, loaded, output=output, should_stop=should_stop, progress=advance, **options)
+    show_notes(result.notes, quiet=quiet)
+    total = sum(result.counts.values())
+    rows = [("class", "voxels", "share"), *((n, str(v), f"{100 * v / total:.2f} %") for n, v in result.counts.items())]
+    click.echo(table(rows))
+    rate = (result.n_planes - result.n_resumed) / max(result.seconds, 1e-9)
+    click.echo(f"{result.n_planes - result.n_resumed} planes in {result.seconds:.1f} s ({rate:.2f} planes/s)")
+    if profile is not None:
+        _write_profile(result, profile, overwrite=options["overwrite"])
+    click.echo(f"labels: {result.path}")
+    for path in result.other_paths:
+        click.echo(f"also: {path}")
+
+
+@contextmanager
+def _where_to_compute(
+    dask: str | None, device_name: str, gpu_id: int, workers: int | None, *, quiet: bool
+) -> Iterator[dict[str, Any]]:
+    """The device, or the cluster that lives as long as the block."""
+    if dask is None:
+        yield {"device": open_device(device_name, gpu_id, workers, quiet=quiet)}
+        return
+    from gpu_tomoclass.classification import Cluster
+
+    if gpu_id:
+        raise UsageError("--gpu-id does not go with --dask", do="set CUDA_VISIBLE_DEVICES to choose among GPUs")
+    with Cluster(dask, device=device_name, threads=workers) as cluster:
+        show_notes([f"cluster: {cluster.description}", *cluster.notes], quiet=quiet)
+        yield {"cluster": cluster}
+
+
+def _write_profile(result: ClassifyResult, path: str, *, overwrite: bool) -> None:
+    content = {"device": result.device, "n_planes": result.n_planes, **result.profile}
+    write_json(path, content, inputs=(result.path, *result.other_paths), overwrite=overwrite)
+    n = max(1, result.profile["planes"])
+    stages = [("stage", "s", "ms/plane")]
+    stages += [(k, f"{s:.2f}", f"{1000 * s / n:.1f}") for k, s in result.profile["seconds"].items()]
+    stages += [(f"  {k}", f"{s:.2f}", f"{1000 * s / n:.1f}") for k, s in result.profile["thread_seconds"].items()]
+    click.echo(table(stages))
+    share = result.profile["slowest_stage_share"]
+    click.echo(f"the slowest stage was busy for {100 * share:.0f} % of the time of the planes; profile: {path}")

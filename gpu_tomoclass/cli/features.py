@@ -1,0 +1,79 @@
+"""The command that shows what the forest sees: features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from gpu_tomoclass.cli.command import command
+from gpu_tomoclass.cli.options import (
+    InputPath,
+    OutputPath,
+    bank_options,
+    device_options,
+    intensity_option,
+    make_bank,
+    nan_option,
+    open_device,
+    overwrite_option,
+    quiet_option,
+    volume_options,
+)
+from gpu_tomoclass.cli.terminal import show_notes, table
+
+
+@command(short_help="Write the features of one plane as channels")
+@click.argument("volume", type=InputPath())
+@click.option("--plane", type=int, required=True, help="The plane, counted from 0.")
+@click.option(
+    "-o", "--output", type=OutputPath(), required=True, help="A .tif (channels named for Fiji and napari) or .ome.zarr."
+)
+@bank_options
+@intensity_option
+@nan_option
+@volume_options
+@device_options
+@overwrite_option
+@quiet_option
+def features(
+    volume: str,
+    plane: int,
+    output: str,
+    features: str,
+    sigma_min: float,
+    sigma_max: float,
+    sigmas: Any,
+    membrane_thickness: int,
+    membrane_patch: int,
+    hessian: str,
+    intensity: str,
+    nan: str,
+    device_name: str,
+    gpu_id: int,
+    workers: int | None,
+    overwrite: bool,
+    quiet: bool,
+    **reading: Any,
+) -> None:
+    """Compute the features of one plane and write them as named channels."""
+    bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch, hessian)
+    from gpu_tomoclass.features import write_features
+    from gpu_tomoclass.volumes import open_volume
+
+    device = open_device(device_name, gpu_id, workers, quiet=quiet)
+    with open_volume(volume, **reading) as source:
+        show_notes(source.notes, quiet=quiet)
+        result = write_features(
+            source,
+            bank,
+            plane=plane,
+            output=output,
+            intensity=intensity,
+            nan=nan,
+            device=device,
+            overwrite=overwrite,
+        )
+    show_notes(result.notes, quiet=quiet)
+    click.echo(table([("family", "seconds"), *((f, f"{s:.2f}") for f, s in result.seconds.items())]))
+    click.echo(f"{bank.n_channels} channels of plane {plane}: {output}")

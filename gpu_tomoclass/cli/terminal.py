@@ -1,0 +1,134 @@
+"""What is said to a person: notes and progress on stderr, tables on stdout; and Ctrl-C, which a person says."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import click
+
+PLAIN_INTERVAL = 10.0  # seconds between plain progress lines, where stderr is a log file
+
+
+def write_json(path: str, content: Any, *, inputs: Iterable[str] = (), overwrite: bool = False) -> None:
+    """A JSON file for machines, beside what is printed for people; it takes the place of none of the ``inputs``."""
+    from gpu_tomoclass.outputs import atomic
+
+    with atomic(path, inputs=inputs, overwrite=overwrite) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def show_notes(notes: Iterable[str], *, quiet: bool = False) -> None:
+    """Sentences for the user, on stderr."""
+    if not quiet:
+        for note in notes:
+            click.echo(f"note: {note}", err=True)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """A question whether the first Ctrl-C or SIGTERM has come; the second one interrupts at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        click.echo("note: stopping when the planes in work are done; once more to stop at once", err=True)
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def progress(label: str, *, quiet: bool = False, unit: str = "planes") -> Iterator[Callable[[int, int], None] | None]:
+    """A callback (done, total): a bar with rate and time left on a terminal, else a plain ASCII line now and then."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _bar(label, unit) as advance:
+            yield advance
+    else:
+        yield _plain_lines(label, unit)
+
+
+@contextmanager
+def _bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[rate]}"),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("left"),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None, rate="")
+        started = time.perf_counter()
+
+        def advance(done: int, total: int) -> None:
+            nonlocal started
+            if done == 0:  # the work begins now, whatever came before
+                started = time.perf_counter()
+                bar.reset(task)
+            rate = done / max(time.perf_counter() - started, 1e-9)
+            bar.update(task, completed=done, total=total, rate=f"{rate:.2f} {unit}/s")
+
+        yield advance
+
+
+def _plain_lines(label: str, unit: str) -> Callable[[int, int], None]:
+    started = last = time.perf_counter()
+
+    def advance(done: int, total: int) -> None:
+        nonlocal started, last
+        now = time.perf_counter()
+        if done == 0:  # the work begins now, whatever came before
+            started = last = now
+        elif done == total or now - last >= PLAIN_INTERVAL:
+            last = now
+            rate = done / max(now - started, 1e-9)
+            left = (total - done) / max(rate, 1e-9)
+            click.echo(f"{label}: {done} of {total} {unit}, {rate:.2f} {unit}/s, {left:.0f} s left", err=True)
+
+    return advance
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Left-aligned columns of text."""
+    cells = [tuple(map(str, row)) for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def description_rows(description: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values, one line each; what is inside something is indented."""
+    for name, value in description.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{prefix}{name}", ""
+            yield from description_rows(value, f"{prefix}  ")
+        elif value not in (None, [], {}):
+            yield f"{prefix}{name}", _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):  # a class in a list of classes
+        return " ".join(str(v) for v in value.values() if not isinstance(v, list))
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

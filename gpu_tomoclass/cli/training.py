@@ -1,0 +1,105 @@
+"""The command that teaches: train."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_tomoclass.cli.command import command
+from gpu_tomoclass.cli.options import InputPath, OutputPath, overwrite_option
+from gpu_tomoclass.cli.terminal import progress, show_notes, table
+from gpu_tomoclass.cli.training_options import forest_settings, training_data, training_options
+from gpu_tomoclass.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpu_tomoclass.training import TrainingResult
+
+
+@command(short_help="Train a model from strokes on some planes")
+@click.argument("volume", type=InputPath(), required=False)
+@click.argument("annotations", type=InputPath(), nargs=-1)
+@click.option("-o", "--output", type=OutputPath(), required=True, metavar="MODEL.tcm", help="The model file.")
+@click.option(
+    "--from",
+    "table_path",
+    type=InputPath(),
+    metavar="DATA.arff",
+    help="Train from rows saved by Fiji instead of a volume.",
+)
+@click.option(
+    "--save-rows", type=OutputPath(), metavar="DATA.arff", help="Also write the training rows; Fiji loads them."
+)
+@training_options
+@overwrite_option
+def train(
+    volume: str | None,
+    annotations: tuple[str, ...],
+    output: str,
+    table_path: str | None,
+    save_rows: str | None,
+    overwrite: bool,
+    quiet: bool,
+    workers: int | None,
+    **options: Any,
+) -> None:
+    """Train MODEL from a volume and strokes on some of its planes.
+
+    ANNOTATIONS are label images (TIFF, OME-Zarr, MRC, HDF5; 0 = unlabelled) or ImageJ ROI zips; several are merged.
+    After looking at the result, add strokes and run the same command with --overwrite: planes computed before
+    come from the cache. --also pools the strokes of several volumes in one model.
+    """
+    from gpu_tomoclass.model import check_model_target, save_model
+
+    check_model_target(output, overwrite=overwrite)
+    if save_rows is not None:
+        from gpu_tomoclass.annotations import check_arff_target
+
+        check_arff_target(save_rows, overwrite=overwrite)
+    if table_path is not None:
+        if volume is not None or options["also"]:
+            raise UsageError("give either a volume with annotations or --from DATA.arff, not both")
+        from gpu_tomoclass.annotations import load_arff
+        from gpu_tomoclass.training import train_from_table
+
+        result = train_from_table(
+            load_arff(table_path), hessian=options["hessian"], workers=workers, **forest_settings(options)
+        )
+    else:
+        if volume is None or not annotations:
+            raise UsageError("train needs a volume and at least one annotation", do="see gpu-tomoclass train --help")
+        from gpu_tomoclass.training import train as run
+
+        with (
+            training_data(volume, annotations, options, workers=workers, quiet=quiet) as (marked, settings),
+            progress("features", quiet=quiet) as advance,
+        ):
+            (source, annotation), *also = marked
+            settings |= forest_settings(options)
+            result = run(source, annotation, also=also, workers=workers, progress=advance, **settings)
+    save_model(result.model, output, overwrite=overwrite)
+    if save_rows is not None:
+        from gpu_tomoclass.annotations import save_arff
+
+        save_arff(save_rows, result.table, exact=True, overwrite=overwrite)
+    show_notes(result.notes, quiet=quiet)
+    _show_training(result)
+    click.echo(f"model: {output}")
+    if save_rows is not None:
+        click.echo(f"rows: {save_rows}")
+
+
+def _show_training(result: TrainingResult) -> None:
+    forest = result.model.forest
+    if result.oob_error is not None:
+        click.echo(f"out-of-bag error: {100 * result.oob_error:.2f} %")
+    engine = result.model.training["settings"]["engine"]
+    click.echo(f"forest ({engine}): {forest.n_trees} trees, {forest.n_nodes} nodes, depth {forest.depth}")
+    click.echo(table([("class", "pixels"), *((name, str(n)) for name, n in result.counts.items())]))
+    rows = [("family", "importance", "s/plane")]
+    for name, share in result.importance.items():
+        seconds = result.seconds_per_plane.get(name)
+        rows.append((name, f"{100 * share:.1f} %", "cached" if seconds is None else f"{seconds:.2f}"))
+    click.echo(table(rows))
+    if result.cached_blocks:
+        click.echo(f"{result.cached_blocks} feature blocks came from the cache")
