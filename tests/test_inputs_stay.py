@@ -52,11 +52,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for z, plane in enumerate(volume):
         tifffile.imwrite(folder / "planes" / f"p{z}.tif", plane)
     steps: list[list[str]] = [
-        ["convert", "v.tif", "v.ome.zarr"],
-        ["convert", "v.tif", "v.mrc"],
-        ["convert", "v.tif", "q_probabilities.tif"],
-        ["convert", "v.tif", "q_uncertainty.ome.zarr"],
-        ["convert", "v.tif", "q_probabilities_in.mrc"],
+        ["convert", "v.tif", "-o", "v.ome.zarr"],
+        ["convert", "v.tif", "-o", "v.mrc"],
+        ["convert", "v.tif", "-o", "q_probabilities.tif"],
+        ["convert", "v.tif", "-o", "q_uncertainty.ome.zarr"],
+        ["convert", "v.tif", "-o", "q_probabilities_in.mrc"],
         ["train", "v.tif", "strokes.tif", "-o", "m.tcm", "--save-rows", "rows.arff", "--trees", "3",
          "--class-names", "out,in", *FAST],
     ]  # fmt: skip
@@ -85,15 +85,15 @@ def place(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 CLASSIFY = ["--device", "numpy", "--workers", "1"]
 # A command, and which of its words are outputs: {} is where a name is put.
 COMMANDS: dict[str, list[str]] = {
-    "convert": ["convert", "{in}/v.tif", "{}"],
-    "convert store": ["convert", "{in}/v.ome.zarr", "{}"],
-    "convert level": ["convert", "{in}/v.ome.zarr/0", "{}"],
-    "convert planes": ["convert", "{in}/planes", "{}"],
-    "convert mrc": ["convert", "{in}/v.mrc", "{}"],
-    "reslice": ["reslice", "{in}/v.tif", "{}", "--tilt-axis", "z"],
-    "substack": ["substack", "{in}/v.tif", "{}", "--every", "2"],
+    "convert": ["convert", "{in}/v.tif", "-o", "{}"],
+    "convert store": ["convert", "{in}/v.ome.zarr", "-o", "{}"],
+    "convert level": ["convert", "{in}/v.ome.zarr/0", "-o", "{}"],
+    "convert planes": ["convert", "{in}/planes", "-o", "{}"],
+    "convert mrc": ["convert", "{in}/v.mrc", "-o", "{}"],
+    "reslice": ["reslice", "{in}/v.tif", "-o", "{}", "--tilt-axis", "z"],
+    "substack": ["substack", "{in}/v.tif", "-o", "{}", "--every", "2"],
     "features": ["features", "{in}/v.tif", "--plane", "1", "-o", "{}", *FAST[:4], *CLASSIFY],
-    "clean": ["clean", "{in}/truth.tif", "{}", "--min-size", "2"],
+    "clean": ["clean", "{in}/truth.tif", "-o", "{}", "--min-size", "2"],
     "otsu": ["baseline", "otsu", "{in}/v.tif", "-o", "{}"],
     "nad": ["baseline", "nad", "{in}/v.tif", "-o", "{}", "--iterations", "1", "--noise-area", "1,1", *CLASSIFY],
     "classify": ["classify", "{in}/v.tif", "{in}/m.tcm", "-o", "{}", *CLASSIFY],
@@ -104,7 +104,7 @@ COMMANDS: dict[str, list[str]] = {
     "histograms": ["measure", "{in}/truth.tif", "--class", "2", "-o", "out/p.csv", "--histograms", "{}"],
     "train": ["train", "{in}/v.tif", "{in}/strokes.tif", "-o", "{}", "--trees", "2", *FAST],
     "rows": ["train", "--from", "{in}/rows.arff", "-o", "out/m.tcm", "--save-rows", "{}", "--trees", "2", *FAST],
-    "preview": ["preview", "{in}/m.tcm", "{in}/v.tif", "--plane", "1", "-o", "{}", "--no-cache", *CLASSIFY],
+    "preview": ["preview", "{in}/v.tif", "{in}/m.tcm", "--plane", "1", "-o", "{}", "--no-cache", *CLASSIFY],
     "select": ["select-features", "{in}/v.tif", "{in}/strokes.tif", "-o", "{}", "--trees", "2", "--folds", "2", *FAST],
     "batch": ["batch", "{in}/job.toml", "--json", "{}"],
     "simulate": ["simulate", "phantom", "-o", "{}", "--size", "16"],

@@ -7,7 +7,8 @@ import pytest
 
 from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.classification.batch import load_job, run_job
+from gpu_tomoclass.classification.batch import run_job
+from gpu_tomoclass.classification.job_file import load_job
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import StoppedError, UsageError
 from gpu_tomoclass.features.bank import FeatureBank
@@ -162,7 +163,7 @@ def test_stopping_leaves_the_volume_resumable(folder):
         ('modle = "m.tcm"\n[[volumes]]\npath = "a.tif"', "unknown setting 'modle'; known are task, model"),
         ('workers = "2"\n[[volumes]]\npath = "a.tif"', "workers = '2' is not a whole number"),
         ('overwrite = 1\n[[volumes]]\npath = "a.tif"', "overwrite = 1 is not true or false"),
-        ('task = "melt"\n[[volumes]]\npath = "a.tif"', "task 'melt' is unknown; choose classify or convert"),
+        ('task = "melt"\n[[volumes]]\npath = "a.tif"', "task 'melt' is unknown; choose classify, convert"),
         ('device = "gpu"\n[[volumes]]\npath = "a.tif"', "device 'gpu' is unknown"),
         ('model = "m.tcm"\n[[volumes]]\npath = "*.h5"', r"nothing matches '\*.h5'"),
         (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from memory_volume import ArrayVolume
 
-from gpu_tomoclass.classification import batch, classify_volume
+from gpu_tomoclass.classification import batch, classify_volume, job_file
 from gpu_tomoclass.classification.cluster import ClusterWorkers
 from gpu_tomoclass.classification.cluster_worker import Job
 from gpu_tomoclass.classification.options import RunOptions
@@ -99,14 +99,14 @@ def test_job_files_have_every_field(taken, sample_path, sample_model, tmp_path):
     job = tmp_path / "job.toml"
     job.write_text("\n".join([*lines, "[[volumes]]", f"path = '{sample_path}'"]))
     with pytest.raises(Caught):
-        batch.run_job(batch.load_job(job), open_device=lambda *_: NumpyDevice())
+        batch.run_job(job_file.load_job(job), open_device=lambda *_: NumpyDevice())
     assert {name: taken.get(name) for name in FIELDS} == OTHERS
     job.write_text(f"task = 'convert'\nplanes = [0, 2]\n[[volumes]]\npath = '{sample_path}'")
     with pytest.raises(UsageError, match="planes is no setting of convert"):
-        batch.load_job(job)
+        job_file.load_job(job)
     job.write_text(f"model = 'm.tcm'\nplanes = [0]\n[[volumes]]\npath = '{sample_path}'")
     with pytest.raises(UsageError, match=r"planes = \[0\] is no \[first, last \+ 1\]"):
-        batch.load_job(job)
+        job_file.load_job(job)
 
 
 def test_workers_of_a_cluster_get_the_options_as_they_are(sample_path, sample_model, tmp_path):
