@@ -237,7 +237,7 @@ def test_absurd_size_is_refused_before_allocation(tmp_path):
 def test_compressed_size_beyond_belief_is_refused_before_allocation(tmp_path):
     path = tmp_path / "a.tif"
     path.write_bytes(header(width=2**31, length=2**20, compression=8))
-    with pytest.raises(DataError, match=r"declares a page of 2\.3 PB, compressed to 100 bytes: that is not believed"):
+    with pytest.raises(DataError, match=r"declares a page of 2\.3 PB, stored in 100 bytes: that is not believed"):
         open_volume(path)
 
 

@@ -135,7 +135,12 @@ def choose_stack(
         for k in range(n):
             index = index_of(k)
             number_in_series = _flat(index[: len(outer)], sizes[: len(outer)])
-            stored = chosen[number_in_series]
+            try:
+                stored = chosen[number_in_series]
+            except IndexError as error:
+                raise DataError(
+                    f"damaged: page {number_in_series} of {len(chosen)} is not in the list of pages", where=path
+                ) from error
             if stored is None:
                 found_offsets.append(0)
                 entries.append(None)

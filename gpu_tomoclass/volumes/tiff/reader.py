@@ -19,7 +19,7 @@ import tifffile
 
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.outputs import size_text
-from gpu_tomoclass.volumes.stored import order_notes, stored_order
+from gpu_tomoclass.volumes.stored import check_declared, order_notes, stored_order
 from gpu_tomoclass.volumes.tiff.layout import (
     Stack,
     axes_of,
@@ -30,7 +30,7 @@ from gpu_tomoclass.volumes.tiff.layout import (
 )
 from gpu_tomoclass.volumes.tiff.log import LogRecords, plain, tifffile_log
 from gpu_tomoclass.volumes.tiff.metadata import describe
-from gpu_tomoclass.volumes.tiff.pages import PageChain, read_page_chain
+from gpu_tomoclass.volumes.tiff.pages import PageChain, is_directory, read_page_chain
 from gpu_tomoclass.volumes.turned import TurnedVolume
 from gpu_tomoclass.volumes.volume import Volume
 
@@ -51,10 +51,6 @@ _REFUSALS = (
 _CHAIN_ERRORS = re.compile(
     "page offset|offset to page|tag list of page|circular reference|ImageJ series metadata|shaped series"
 )
-
-# Pages above this size must not be compressed more than so many times, or a file of a few bytes could fill the memory;
-# zlib cannot exceed 1032:1.
-_UNSUSPICIOUS_BYTES, _LARGEST_RATIO = 2**30, 2000
 
 # More missing planes than this are not filled, and more planes than this must be possible for the size of the file
 # before tifffile is asked to list them: a plane takes its bytes, or at least a directory of about 100 bytes.
@@ -84,7 +80,7 @@ def open_tiff(
     """
     name = fspath(path)
     try:
-        tif, stack, notes = _open(
+        tif, stack, notes, chain = _open(
             name, axes=axes, series=series, channel=channel, allow_missing_planes=allow_missing_planes
         )
     except OSError as error:
@@ -98,6 +94,8 @@ def open_tiff(
                 do="leave out allow_missing_planes",
             )
         volume = TiffVolume(name, tif=tif, stack=stack, notes=notes, allow_missing_planes=allow_missing_planes)
+        if chain is not None:
+            volume.notes.extend(_check_unreferenced(tif, stack, chain, name, fill=allow_missing_planes))
         volume.notes.extend(order_notes(axes, stack.order, order))
         return volume if order == "zyx" else TurnedVolume(volume, order=order)
     except BaseException:
@@ -195,10 +193,7 @@ class TiffVolume(Volume):
         return plane.astype(np.uint8) if plane.dtype == np.bool_ else plane
 
     def _check_ratio(self, page: tifffile.TiffPage) -> None:
-        packed = sum(page.databytecounts)
-        if page.nbytes > _UNSUSPICIOUS_BYTES and page.nbytes > _LARGEST_RATIO * packed:
-            declared = f"declares a page of {size_text(page.nbytes)}, compressed to {size_text(packed)}"
-            raise DataError(f"{declared}: that is not believed", where=self.path)
+        check_declared("a page", page.nbytes, sum(page.databytecounts), where=self.path)
 
     def _reopen(self) -> None:
         with self._lock:
@@ -214,8 +209,8 @@ class TiffVolume(Volume):
 
 def _open(
     path: str, *, axes: str | None, series: int | None, channel: int | None, allow_missing_planes: bool
-) -> tuple[tifffile.TiffFile, Stack, list[str]]:
-    """The open file, the stack that was asked for, and what the user should know; or an error that says why not."""
+) -> tuple[tifffile.TiffFile, Stack, list[str], PageChain | None]:
+    """The open file, the stack that was asked for, what the user should know, and the list of pages if it is whole."""
     chain = read_page_chain(path)
     with tifffile_log() as log:
         try:
@@ -228,14 +223,14 @@ def _open(
             if not reason:
                 as_stored = axes is not None
                 stack = choose_stack(found, chain, path=path, series=series, channel=channel, as_stored=as_stored)
-                return tif, stack, [*dict.fromkeys(log.warnings)][:3]
+                return tif, stack, [*dict.fromkeys(log.warnings)][:3], chain
             whole = all(_CHAIN_ERRORS.search(text) for text in log.errors)
             stack = _rescue(tif, chain, path=path, reason=reason, whole=whole, fill=allow_missing_planes)
             if series:
                 raise UsageError(f"there is no series {series}, only 0", where=path)
             if channel is not None:
                 raise UsageError("the file is damaged, and channels of damaged files cannot be chosen", where=path)
-            return tif, stack, [f"the list of pages is damaged, but the planes were found ({reason})"]
+            return tif, stack, [f"the list of pages is damaged, but the planes were found ({reason})"], None
         except BaseException:
             tif.close()
             raise
@@ -249,8 +244,54 @@ def _check_declared_planes(tif: tifffile.TiffFile, path: str) -> None:
     except _REFUSALS:
         return  # reported when the series are found
     size = tif.filehandle.size
+    if first.is_ome:  # tifffile makes a list of this length, whatever the sizes of the axes
+        counts = [int(n) for n in re.findall(r'PlaneCount="(\d{1,18})"', first.description)]
+        n = max([n or 0, *counts])
     if n is not None and n > _MOST_FILLED and n * min(_DIRECTORY_BYTES, max(1, plane_bytes)) > size:
         raise DataError(f"damaged: declares {n} planes, and the file has {size_text(size)}", where=path)
+
+
+def _check_unreferenced(tif: tifffile.TiffFile, stack: Stack, chain: PageChain, path: str, *, fill: bool) -> list[str]:
+    """A chain of pages that ends too early leaves planes behind that no directory points to; notes if they may be lost.
+
+    One zero in place of a pointer ends the chain as if it were complete, and only ImageJ, OME and tifffile say how many
+    planes there should be.
+    """
+    size, n = tif.filehandle.size, stack.shape[0]
+    if stack.kind == "imagej" and n > 1 and isinstance(stack.offsets, range):
+        _check_in_one_piece(tif, stack, chain, path)
+        return []
+    if stack.kind in ("imagej", "ome", "shaped") or not chain.smallest:
+        return []
+    if isinstance(stack.offsets, range) and len(chain.offsets) < n:
+        return []
+    left = size - chain.referenced
+    if left < max(chain.smallest, _DIRECTORY_BYTES):
+        return []
+    text = f"{size_text(left)} of {size_text(size)} belong to no page, and a page has {size_text(chain.smallest)}"
+    if fill:
+        return [f"{text}: planes may be missing"]
+    raise DataError(
+        f"damaged: the list of pages ends after {len(chain.offsets)}, but {text}",
+        where=path,
+        do="export it again, or read the pages that are there with --allow-missing-planes",
+    )
+
+
+def _check_in_one_piece(tif: tifffile.TiffFile, stack: Stack, chain: PageChain, path: str) -> None:
+    """The second plane is where it must be if all planes of an ImageJ file lie behind the first, in one piece."""
+    second = stack.page.dataoffsets[0] + stack.page.nbytes
+    if len(chain.offsets) > 1:
+        try:
+            separate = tif.pages[1].aspage().dataoffsets[0] != second
+        except _REFUSALS:
+            separate = False  # a directory that is damaged itself says nothing about the planes
+    else:  # the end of the chain, or a pointer that became 0
+        with open(path, "rb") as file:
+            separate = not tif.is_bigtiff and is_directory(file, second, order=tif.byteorder, width=stack.shape[2])
+    if separate:
+        found, n = len(chain.offsets), stack.shape[0]
+        raise DataError(f"damaged: the list of pages ends after {found} of {n}", where=path, do="export it again")
 
 
 def _find_series(tif: tifffile.TiffFile, chain: PageChain, log: LogRecords, path: str) -> tuple[list[Any], str]:
