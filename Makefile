@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help demo test check mutate clean
+.PHONY: help demo test check mutate kill-test fuzz clean
 help:
 	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 2 minutes with the installation)"
 	@echo "make test   run the tests (about 4 minutes on 2 cores with the installation)"
+	@echo "make kill-test  100 killed runs, resumed and compared (2 minutes)"
 	@echo "make check  ruff and mypy (under a minute)"
 	@echo "make mutate plants faults, one at a time, and sees whether the tests of their room notice (about 10 minutes)"
 	@echo "make clean  remove the virtual environment and caches"
@@ -30,6 +31,10 @@ demo: $(VENV)/.run
 # OMP_WAIT_POLICY: threads that wait would otherwise spin, on cores that other tests need.
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
+
+# A hundred runs killed before chosen changes of the disk, each repeated and compared byte by byte.
+kill-test: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python tools/kill_test.py --kills 100
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

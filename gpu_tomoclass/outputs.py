@@ -130,7 +130,7 @@ def atomic(
     check_output(target, inputs=sources, overwrite=overwrite, folder=folder)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(target)
+        remove_stale(target)
         temporary = temporary_name(target)
         if folder:
             temporary.mkdir()
@@ -259,7 +259,7 @@ def _owner() -> str:
     return f"{socket.gethostname()[:40]}-{os.getpid()}"
 
 
-def _remove_stale(target: Path) -> None:
+def remove_stale(target: StrPath) -> None:
     """Remove what killed processes of this machine left beside ``target``; a living process keeps its files."""
     for path, ending in leftovers(target):
         if ending == "old" and not os.path.lexists(target):

@@ -38,6 +38,7 @@ from gpu_tomoclass.outputs import (
     leftovers,
     publish,
     refuse_inputs,
+    remove_stale,
     temporary_name,
     writing,
 )
@@ -261,6 +262,8 @@ class Staging:
             store.remove_torn_files()  # of a process elsewhere that was killed while it wrote
         for product in self.products:
             outputs += self._finish_product(product)
+        for path in outputs:
+            remove_stale(path)  # of earlier attempts that were killed
         self._remove()
         return outputs
 
@@ -297,6 +300,12 @@ class Staging:
         for path in paths:
             check_output(path, inputs=self._inputs, overwrite=overwrite, folder=product.is_zarr)
         if product.is_zarr and not self._format_options.get("sharded"):
+            if foreign := self._stores[product.name].foreign_entries():
+                raise DataError(
+                    f"holds what is not of this run: {', '.join(foreign[:3])}",
+                    where=folder,
+                    do="move it away and repeat the same command",
+                )
             for z in range(self.shape[0]):
                 self.plane(product.name, z)
             with writing(product.path):
@@ -438,7 +447,7 @@ class Staging:
         for product in self.products:
             folder = self.folder / product.name
             if folder.exists():
-                node = read_node(folder / "0")
+                node = None if folder.is_symlink() else read_node(folder / "0")
                 if node is None:
                     raise DataError("the interrupted run is damaged", where=folder, do="use --restart to begin anew")
                 self._nodes[product.name] = node

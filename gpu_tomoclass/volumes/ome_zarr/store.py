@@ -76,6 +76,14 @@ class ZarrStore:
         """Plane z: (ny, nx), or (n_channels, ny, nx)."""
         return np.asarray(self._array[:, z] if self.has_channels else self._array[z])
 
+    def foreign_entries(self) -> list[str]:
+        """Names of what lies in the folder of the image and is no part of it."""
+        return sorted(
+            path.name
+            for path in self.folder.iterdir()
+            if path.is_symlink() or not (path.name.isdigit() or path.name in (".zgroup", ".zattrs", "zarr.json"))
+        )
+
     def remove_torn_files(self) -> None:
         """Delete what a killed process left half-written; only when no other process writes."""
         for path in self.folder.rglob("*.partial"):

@@ -1,0 +1,259 @@
+"""What happens to an unfinished run from outside: an error that says how to go on, never a wrong output."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from small_volume import SHAPE, digest
+
+from gpu_tomoclass.classification import staging as staging_module
+from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.slab import Product, Slab
+from gpu_tomoclass.classification.staging import LOCK, Staging
+from gpu_tomoclass.device import NumpyDevice
+from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
+from gpu_tomoclass.volumes.opening import open_volume
+
+FORMATS: dict[str, dict[str, Any]] = {
+    "labels.tif": {},
+    "labels.ome.zarr": {},
+    "sharded.ome.zarr": {"ome_version": "0.5", "sharded": True},
+    "labels.mrc": {},
+}
+
+
+def run(path: Path, model: Any, output: Path, *, when_done: Callable[[], None] | None = None, **options: Any) -> Any:
+    """Classify; ``when_done`` is called after the last plane and before anything has its final name."""
+
+    def progress(done: int, total: int) -> None:
+        if done == total and when_done is not None:
+            when_done()
+
+    options = {"probabilities": "uint8", "device": NumpyDevice(threads=1), **FORMATS[output.name], **options}
+    with open_volume(path) as volume:
+        return classify(volume, model, output=output, progress=progress, **options)
+
+
+def everything(folder: Path) -> dict[str, str]:
+    return {k: v for path in sorted(folder.iterdir()) for k, v in digest(path).items()}
+
+
+@pytest.fixture(scope="module")
+def whole(sample_path: Path, sample_model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    found = {}
+    for name in FORMATS:
+        folder = tmp_path_factory.mktemp("whole")
+        run(sample_path, sample_model, folder / name)
+        found[name] = everything(folder)
+    return found
+
+
+def chunk(folder: Path, z: int) -> Path:
+    version_2 = folder / "0" / str(z) / "0" / "0"
+    return version_2 if version_2.exists() else folder / "0" / "c" / str(z) / "0" / "0"
+
+
+def remove(store: Path) -> None:
+    chunk(store, 3).unlink()
+
+
+def swap(store: Path) -> None:
+    a, b = chunk(store, 3), chunk(store, 8)
+    a.rename(store / "x")
+    b.rename(a)
+    (store / "x").rename(b)
+
+
+def flip(store: Path) -> None:
+    content = bytearray(chunk(store, 3).read_bytes())
+    content[-2] ^= 4
+    chunk(store, 3).write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [remove, swap, flip])
+@pytest.mark.parametrize("name", FORMATS)
+def test_planes_damaged_during_the_run_are_never_published(
+    sample_path: Path, sample_model: Any, tmp_path: Path, whole: Any, name: str, damage: Callable[[Path], None]
+) -> None:
+    partial = tmp_path / f"{name}.partial"
+    with pytest.raises(DataError, match=r"plane \d+ of the labels was damaged or removed.*repeat the same command"):
+        run(sample_path, sample_model, tmp_path / name, when_done=lambda: damage(partial / "labels"))
+    assert not (tmp_path / name).exists()
+    assert run(sample_path, sample_model, tmp_path / name).n_resumed >= 10
+    assert everything(tmp_path) == whole[name]
+
+
+@pytest.mark.parametrize("name", ["labels.tif", "labels.ome.zarr"])
+@pytest.mark.parametrize("n", [0, 1])
+def test_metadata_of_the_unfinished_store_are_written_anew(
+    sample_path: Path, sample_model: Any, tmp_path: Path, whole: Any, name: str, n: int
+) -> None:
+    def damage() -> None:
+        (tmp_path / f"{name}.partial" / "labels" / ".zattrs").write_text('{"a": 1}' if n else "{}")
+
+    run(sample_path, sample_model, tmp_path / name, when_done=damage)
+    assert everything(tmp_path) == whole[name]
+
+
+def test_a_foreign_file_is_not_published(sample_path: Path, sample_model: Any, tmp_path: Path, whole: Any) -> None:
+    name = "labels.ome.zarr"
+    thesis = tmp_path / f"{name}.partial" / "labels" / "thesis.txt"
+    with pytest.raises(DataError, match=r"not of this run: thesis.txt; move it away and repeat"):
+        run(sample_path, sample_model, tmp_path / name, when_done=lambda: thesis.write_text("years") and None)
+    thesis.unlink()
+    run(sample_path, sample_model, tmp_path / name)
+    assert everything(tmp_path) == whole[name]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_folder_is_removed_during_the_run(
+    sample_path: Path, sample_model: Any, tmp_path: Path, whole: Any, name: str
+) -> None:
+    with pytest.raises(DataError, match=r"moved, removed or replaced while the run was at work; run it again"):
+        run(sample_path, sample_model, tmp_path / name, when_done=lambda: shutil.rmtree(f"{tmp_path / name}.partial"))
+    run(sample_path, sample_model, tmp_path / name)
+    assert everything(tmp_path) == whole[name]
+
+
+@pytest.fixture
+def half_finished(sample_path: Path, sample_model: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Killed after the labels got their name and before the probabilities did."""
+    finish = Staging._finish_product
+
+    def fail(self: Staging, product: Product) -> list[str]:
+        if product.name != "labels":
+            raise ResourceError("killed")
+        return finish(self, product)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Staging, "_finish_product", fail)
+        with pytest.raises(ResourceError):
+            run(sample_path, sample_model, tmp_path / request.param)
+    return tmp_path / request.param
+
+
+@pytest.mark.parametrize("half_finished", FORMATS, indirect=True)
+def test_a_finished_product_is_deleted(sample_path: Path, sample_model: Any, half_finished: Path, whole: Any) -> None:
+    kept = half_finished.rename(half_finished.with_name("kept"))
+    with pytest.raises(
+        DataError, match=r"was finished by the interrupted run and is gone now; put it back, or use --re"
+    ):
+        run(sample_path, sample_model, half_finished)
+    kept.rename(half_finished)  # the one way
+    assert run(sample_path, sample_model, half_finished).n_resumed == SHAPE[0]
+    assert everything(half_finished.parent) == whole[half_finished.name]
+
+
+@pytest.mark.parametrize("half_finished", ["labels.tif", "labels.ome.zarr"], indirect=True)
+def test_a_finished_product_is_replaced(sample_path: Path, sample_model: Any, half_finished: Path, whole: Any) -> None:
+    folder, name = half_finished.parent, half_finished.name
+    half_finished.rename(folder / "mine")
+    if name == "labels.tif":
+        tifffile.imwrite(half_finished, np.ones(SHAPE, np.uint8), imagej=True, metadata={"axes": "ZYX"})
+    else:
+        shutil.copytree(folder / "mine", half_finished)
+        flip(half_finished)
+    before = everything(half_finished.parent)
+    with pytest.raises(DataError, match=r"was finished by the interrupted run and (holds other planes|cannot be used)"):
+        run(sample_path, sample_model, half_finished)
+    with pytest.raises(DataError, match="exists already"):
+        run(sample_path, sample_model, half_finished, restart=True)
+    after = everything(half_finished.parent)
+    assert {k: v for k, v in after.items() if LOCK not in k} == {k: v for k, v in before.items() if LOCK not in k}
+    run(sample_path, sample_model, half_finished, restart=True, overwrite=True)  # the other way
+    shutil.rmtree(folder / "mine") if (folder / "mine").is_dir() else (folder / "mine").unlink()
+    assert everything(folder) == whole[name]
+
+
+@pytest.mark.parametrize("half_finished", ["labels.mrc"], indirect=True)
+def test_killed_between_the_files_of_a_product(
+    sample_path: Path, sample_model: Any, half_finished: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MRC has a file per class: one has its name, the other not. A foreign file there is another matter."""
+    other = half_finished.with_name("other")
+    other.mkdir()
+    run(sample_path, sample_model, other / "labels.mrc")
+    one, two = (f"labels_probabilities_{name}.mrc" for name in ("out", "in"))
+    shutil.copy(other / two, half_finished.with_name(one))  # the planes of the other class
+    with pytest.raises(DataError, match="exists already"):
+        run(sample_path, sample_model, half_finished)
+    shutil.copy(other / one, half_finished.with_name(one))
+    shutil.rmtree(other)
+    run(sample_path, sample_model, half_finished)
+    assert everything(half_finished.parent) == whole["labels.mrc"]
+
+
+def lock_is_free(folder: Path) -> bool:
+    with open(folder / LOCK, "rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def test_the_lock_lives_as_long_as_the_folder(
+    sample_path: Path, sample_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends with nothing done must not remove the folder of one that has begun meanwhile."""
+    rename, seen = os.rename, []
+
+    def watched(source: Any, target: Any) -> None:
+        if str(source).endswith("labels.tif.partial"):
+            seen.append(lock_is_free(Path(source)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", watched)
+    with pytest.raises(StoppedError), open_volume(sample_path) as volume:
+        classify(volume, sample_model, output=tmp_path / "labels.tif", device=NumpyDevice(threads=1),
+                 should_stop=lambda: True)  # fmt: skip
+    run(sample_path, sample_model, tmp_path / "labels.tif")
+    assert seen == [False, False]
+
+
+def test_a_lock_of_a_folder_that_is_gone_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other run removes the folder between our opening the lock and our holding it."""
+    product = Product("labels", str(tmp_path / "labels.tif"), np.dtype(np.uint8))
+    flock, folders = fcntl.flock, [tmp_path / "gone"]
+
+    def late(handle: Any, how: int) -> None:
+        if folders:
+            os.rename(tmp_path / "labels.tif.partial", folders.pop())
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Staging(tmp_path / "labels.tif", [product], shape=SHAPE, run={"a": 1}) as staging:
+        assert staging.folder.is_dir()
+        assert not lock_is_free(staging.folder)
+        assert sorted(os.listdir(tmp_path / "gone")) == [LOCK]
+        staging.write(Slab(0, {"labels": np.zeros((1, *SHAPE[1:]), np.uint8)}))
+    assert (tmp_path / "labels.tif.partial" / "run.json").exists()
+
+
+@pytest.mark.parametrize("how", ["text", "missing", "link"])
+def test_stores_that_are_no_stores(sample_path: Path, sample_model: Any, tmp_path: Path, how: str) -> None:
+    def stop() -> None:
+        raise StoppedError("stopped")
+
+    with pytest.raises(StoppedError):
+        run(sample_path, sample_model, tmp_path / "labels.tif", when_done=stop)
+    store = tmp_path / "labels.tif.partial" / "labels"
+    if how == "text":
+        (store / ".zgroup").write_text("{")
+    elif how == "missing":
+        shutil.rmtree(store / "0")
+    else:
+        store.rename(tmp_path / "elsewhere")
+        store.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TomoclassError, match="--restart"):
+        run(sample_path, sample_model, tmp_path / "labels.tif")
+    run(sample_path, sample_model, tmp_path / "labels.tif", restart=True)
+    assert staging_module.checksum(tifffile.imread(tmp_path / "labels.tif")[0]) != 0
