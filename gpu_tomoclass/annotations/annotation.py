@@ -333,6 +333,12 @@ def _from_rois(
         skip_bad_rois=skip_bad_rois,
     )
     own = {value: LabelClass(value, name, _colour(value)) for value, name in strokes.class_names.items()}
+    notes = [f"{path}: {note}" for note in strokes.notes]
+    if substack is None and strokes.z.size and 0 < (last := int(strokes.z.max())) < shape[0] // 4:
+        notes.append(
+            f"{path}: all ROIs lie on planes 0 to {last} of {shape[0]}; if they were drawn on a sub-stack, give the"
+            " --every it was made with, or train on the sub-stack itself"
+        )
     return Annotation.from_voxels(
         strokes.z,
         strokes.y,
@@ -340,7 +346,7 @@ def _from_rois(
         strokes.label,
         shape=shape,
         classes=_named(np.unique(strokes.label).tolist(), names, own, where=path),
-        notes=[f"{path}: {note}" for note in strokes.notes],
+        notes=notes,
         path=path,
         origin=strokes.roi,
         origins=[f"ROI {title}" for title in strokes.titles],

@@ -84,6 +84,7 @@ def nad(
     series: int | None,
     channel: int | None,
     allow_missing_planes: bool,
+    voxel_size: tuple[float, float, float] | None,
     **parameters: Any,
 ) -> None:
     """Denoise by nonlinear anisotropic diffusion, after Fernandez and Li (2003).
@@ -97,7 +98,12 @@ def nad(
     chosen = NadParameters(**parameters)
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
     with open_volume(
-        volume, axes=axes, series=series, channel=channel, allow_missing_planes=allow_missing_planes
+        volume,
+        axes=axes,
+        series=series,
+        channel=channel,
+        allow_missing_planes=allow_missing_planes,
+        voxel_size=voxel_size,
     ) as source:
         show_notes(source.notes, quiet=quiet)
         with progress("denoise", quiet=quiet, unit="plane steps") as advance:

@@ -318,6 +318,7 @@ def classify(
     series: int | None,
     channel: int | None,
     allow_missing_planes: bool,
+    voxel_size: tuple[float, float, float] | None,
     **options: Any,
 ) -> None:
     """Classify VOLUME with MODEL into a label volume.
@@ -334,7 +335,8 @@ def classify(
     volume, loaded = volume_and_model(volume, model, quiet=quiet)
     options |= given_zarr_options(ome_version, sharded)
     reading: dict[str, Any] = {
-        "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes
+        "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes,
+        "voxel_size": voxel_size,
     }  # fmt: skip
     with (
         _where_to_compute(dask, device_name, gpu_id, workers, quiet=quiet) as where,

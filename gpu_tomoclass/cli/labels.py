@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_tomoclass.cli.command import command
-from gpu_tomoclass.cli.options import InputPath, OutputPath, ValuePair, overwrite_option, quiet_option
+from gpu_tomoclass.cli.options import InputPath, OutputPath, PlaneRange, ValuePairs, overwrite_option, quiet_option
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
 from gpu_tomoclass.errors import UsageError
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 @click.argument("labels", type=InputPath())
 @click.argument("truth", type=InputPath())
 @click.option("-o", "--output", type=OutputPath(), metavar="REPORT.html", help="Also write a page with pictures.")
-@click.option("--map", "pairs", multiple=True, type=ValuePair(), help="Value in TRUTH:value in LABELS; repeatable.")
+@click.option("--map", "pairs", multiple=True, type=ValuePairs(),
+              help="Values in TRUTH:values in LABELS, such as 0:1,1:2; repeatable.")  # fmt: skip
+@click.option(
+    "--planes", type=PlaneRange(), help="Only planes a to b - 1; or those that LABELS are, if it has no others."
+)
 @click.option("--ignore", type=click.IntRange(0, 255), multiple=True, help="Truth value not to count; repeatable.")
 @click.option(
     "--halo",
@@ -36,7 +40,8 @@ def evaluate(
     labels: str,
     truth: str,
     output: str | None,
-    pairs: tuple[tuple[int, int], ...],
+    pairs: tuple[tuple[tuple[int, int], ...], ...],
+    planes: tuple[int, int | None] | None,
     ignore: tuple[int, ...],
     halo: str | None,
     halo_distance: float,
@@ -47,14 +52,17 @@ def evaluate(
 ) -> None:
     """Compare a label volume with the truth: scores, volume fractions, distance of borders, halo."""
     from gpu_tomoclass.classes import class_value
-    from gpu_tomoclass.labels import evaluate_volumes
+    from gpu_tomoclass.labels import evaluate_volumes, same_planes
     from gpu_tomoclass.outputs import check_output
     from gpu_tomoclass.volumes import open_volume
 
     if output is not None:
         check_output(output, overwrite=overwrite)
-    with open_volume(labels) as ours, open_volume(truth) as theirs:
-        show_notes((*ours.notes, *theirs.notes), quiet=quiet or as_json)
+    with open_volume(labels) as all_ours, open_volume(truth) as all_theirs:
+        show_notes((*all_ours.notes, *all_theirs.notes), quiet=quiet or as_json)
+        ours, theirs, notes = same_planes(all_ours, all_theirs, planes)
+        show_notes(notes, quiet=quiet)
+        mapping = dict(pair for given in pairs for pair in given)
         beside = None
         if halo is not None:
             solid, colon, background = halo.partition(":")
@@ -66,7 +74,7 @@ def evaluate(
             result = evaluate_volumes(
                 ours,
                 theirs,
-                mapping=dict(pairs),
+                mapping=mapping,
                 ignore=ignore,
                 boundaries=not no_boundaries,
                 halo=beside,
@@ -76,8 +84,10 @@ def evaluate(
         if output is not None:
             from gpu_tomoclass.labels import evaluation_report
 
-            page = evaluation_report(result, ours, theirs, mapping=dict(pairs), ignore=ignore)
+            page = evaluation_report(result, ours, theirs, mapping=mapping, ignore=ignore)
             page.write(output, overwrite=overwrite)
+    if hint := result.numbering_hint():
+        show_notes([hint], quiet=quiet)
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
         return

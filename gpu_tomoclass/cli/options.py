@@ -71,17 +71,19 @@ class SigmaList(click.ParamType):
             self.fail(f"{value!r} is not of the form gaussian_blur=1,2,4", param, ctx)
 
 
-class ValuePair(click.ParamType):
-    """``a:b``, two label values."""
+class ValuePairs(click.ParamType):
+    """``a:b`` or ``a:b,c:d``, pairs of label values."""
 
-    name = "a:b"
+    name = "a:b,.."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        first, _, second = str(value).partition(":")
+        if not isinstance(value, str):
+            return value
         try:
-            return int(first), int(second)
+            pairs = [(int(first), int(second)) for first, _, second in (p.partition(":") for p in value.split(","))]
         except ValueError:
-            self.fail(f"{value!r} is not a pair of label values such as 0:1", param, ctx)
+            self.fail(f"{value!r} is not of the form 0:1,1:2, pairs of label values", param, ctx)
+        return tuple(pairs)
 
 
 class Numbers(click.ParamType):
@@ -105,6 +107,19 @@ class Numbers(click.ParamType):
         return numbers
 
 
+class VoxelEdges(Numbers):
+    """One or three lengths in nm."""
+
+    def __init__(self) -> None:
+        super().__init__("Z,Y,X", "0.55 or 1.1,0.55,0.55")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        numbers = super().convert(value, param, ctx)
+        if len(numbers) not in (1, 3) or not all(0 < n < float("inf") for n in numbers):
+            self.fail(f"{value!r} is not one or three positive lengths in nm (z,y,x)", param, ctx)
+        return tuple(numbers) * (3 // len(numbers))
+
+
 class ByteSize(click.ParamType):
     """``4G``, ``800M``, or a number of bytes; decimal units, as disks and memory are sold."""
 
@@ -126,7 +141,9 @@ def volume_options(command: F) -> F:
         click.option("--channel", type=click.IntRange(0), help="Channel of a multi-channel file."),
         click.option("--series", type=click.IntRange(0), help="Series of a multi-series TIFF."),
         click.option("--axes", metavar="ORDER", help="Read the stored axes in this order, e.g. xyz."),
-    ):
+        click.option("--voxel-size", type=VoxelEdges(),
+                     help="In nm, one number or three, where the file is wrong or does not say."),
+    ):  # fmt: skip
         command = option(command)
     return command
 

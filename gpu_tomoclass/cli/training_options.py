@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gpu_tomoclass.features import FeatureCache
     from gpu_tomoclass.volumes import Volume
 
-READING = ("axes", "series", "channel", "allow_missing_planes")
+READING = ("axes", "series", "channel", "allow_missing_planes", "voxel_size")
 ANNOTATION = ("every", "start", "skip_bad_rois")
 BANK = ("features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch", "hessian")
 FOREST = ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", "balance", "seed")
@@ -119,6 +119,16 @@ def forest_settings(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in FOREST}
 
 
+def strokes_text(annotation: Annotation, volume: str) -> str:
+    """Where the strokes are, for a person to see that they are where they were drawn."""
+    from gpu_tomoclass.volumes import ranges_text
+
+    planes, counts = annotation.planes(), annotation.counts()
+    pixels = ", ".join(f"{c.name} {counts[c.value]}" for c in annotation.classes)
+    where = f"{'plane' if planes.size == 1 else 'planes'} {ranges_text(planes.tolist())}"
+    return f"{volume}: strokes on {where}; pixels: {pixels}"
+
+
 @contextmanager
 def training_data(
     volume: str, annotations: tuple[str, ...], options: dict[str, Any], *, workers: int | None, quiet: bool
@@ -149,5 +159,6 @@ def training_data(
                 class_names=names.split(",") if names else None,
                 **marks,
             )
+            show_notes([strokes_text(annotation, path)], quiet=quiet)
             pairs.append((source, annotation))
         yield pairs, settings

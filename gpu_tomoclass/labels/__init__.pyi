@@ -1,6 +1,6 @@
 from .boundaries import HaloShare
 from .cleaning import clean
-from .evaluate import Confusion, Evaluation, as_labels, compare_volumes, evaluate_volumes
+from .evaluate import Confusion, Evaluation, as_labels, compare_volumes, evaluate_volumes, same_planes
 from .evaluation_page import evaluation_report
 from .particles import Particles, check_measurement_targets, measure_particles, save_histograms, save_particles
 from .pictures import (
@@ -32,6 +32,7 @@ __all__ = [
     "histogram_figure",
     "measure_particles",
     "overlay_image",
+    "same_planes",
     "save_figure",
     "save_histograms",
     "save_particles",

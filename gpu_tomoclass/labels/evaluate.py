@@ -12,7 +12,7 @@ from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.labels.boundaries import HALO_DISTANCE, BoundaryDistances, HaloShare
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VoxelSize
+from gpu_tomoclass.volumes import PartVolume, Volume, VoxelSize
 
 
 class Confusion:
@@ -243,6 +243,27 @@ class Evaluation:
     halo: HaloShare | None
     voxel_size: VoxelSize | None
 
+    def numbering_hint(self) -> str:
+        """What to say where the truth numbers its classes from another value on; empty where it does not.
+
+        If moving all values of the truth by one makes most voxels right and many more than as they are, that is
+        what differs.
+        """
+        values = self.confusion.values
+        matrix = {(t, p): n for t, row in zip(values, self.confusion.matrix.tolist(), strict=True)
+                  for p, n in zip(values, row, strict=True)}  # fmt: skip
+        true_values = [t for t in values if any(matrix[t, p] for p in values)]
+        total = self.confusion.total
+        for step in (1, -1):
+            right = sum(matrix.get((t, t + step), 0) for t in true_values) / max(total, 1)
+            if right > 0.5 and right > 2 * self.confusion.accuracy:
+                pairs = ",".join(f"{t}:{t + step}" for t in true_values)
+                return (
+                    f"the truth numbers its classes from {min(true_values)}, the labels from {min(true_values) + step}:"
+                    f" with --map {pairs} the accuracy is {100 * right:.2f} %"
+                )
+        return ""
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain numbers, strings and lists for JSON; NaN becomes None."""
         found = self.confusion.to_dict()
@@ -307,6 +328,41 @@ def evaluate_volumes(
     if progress is not None:
         progress(len(chosen), len(chosen))
     return found
+
+
+def same_planes(
+    labels: Volume, truth: Volume, planes: tuple[int, int | None] | None = None
+) -> tuple[Volume, Volume, list[str]]:
+    """Both volumes with the planes that are to be compared, and notes about which these are.
+
+    Labels of some planes only are those planes of the truth: ``planes``, or what their provenance says.
+
+    Raises
+    ------
+    UsageError
+        If ``planes`` are not in the volumes, or do not go with their depths.
+    """
+    n_labels, n_truth = labels.shape[0], truth.shape[0]
+    if planes is not None:
+        start, stop = planes[0], n_truth if planes[1] is None else planes[1]
+        part = PartVolume(truth, start, stop)
+        if n_labels == n_truth:
+            return PartVolume(labels, start, stop), part, []
+        if n_labels != stop - start:
+            raise UsageError(
+                f"has {n_labels} planes, the truth {n_truth}, and {start}:{stop} are {stop - start}",
+                where=labels.path,
+                do="give the planes of the truth that the labels are",
+            )
+        return labels, part, []
+    settings = labels.metadata.get("settings")
+    made = settings.get("planes") if isinstance(settings, dict) else None
+    if n_labels != n_truth and isinstance(made, list) and len(made) == 2:
+        start, stop = made
+        if stop - start == n_labels and start >= 0 and stop <= n_truth:
+            note = f"{labels.path} was made of planes {start}:{stop}: compared with these planes of {truth.path}"
+            return labels, PartVolume(truth, start, stop), [note]
+    return labels, truth, []
 
 
 def _names(labels: Volume, truth: Volume) -> dict[int, str]:

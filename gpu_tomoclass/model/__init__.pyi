@@ -8,6 +8,7 @@ from .model import (
     fits_volume,
     is_model_file,
     load_model,
+    same_voxels,
     save_model,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "is_model_file",
     "load_fiji_model",
     "load_model",
+    "same_voxels",
     "save_model",
 ]

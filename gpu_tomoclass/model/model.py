@@ -429,16 +429,20 @@ def check_fits(
         )
     if model.voxel_size is None or voxel_size is None:
         return notes
-    ratios = [b / a for a, b in zip(model.voxel_size, voxel_size, strict=True)]
-    if all(abs(r - 1) <= VOXEL_SIZE_TOLERANCE for r in ratios[1:]):
+    if same_voxels(model.voxel_size, voxel_size):
         return notes
     sizes = f"{_nm(voxel_size)}, the model was trained on {_nm(model.voxel_size)}"
     if not force:
         raise ModelError(
             f"voxels of the volume are {sizes}: features have sizes in pixels",
-            do="rescale the volume, train on such volumes, or go on with --force",
+            do="give --voxel-size if the file is wrong, rescale the volume, train on such volumes, or use --force",
         )
     return [*notes, f"voxels of the volume are {sizes}"]
+
+
+def same_voxels(a: VoxelSize, b: VoxelSize) -> bool:
+    """Whether two voxel sizes (z, y, x) agree within 1 % in the plane: features have sizes in pixels there."""
+    return all(abs(y / x - 1) <= VOXEL_SIZE_TOLERANCE for x, y in zip(a[1:], b[1:], strict=True))
 
 
 def fits_volume(model: Model, volume: Volume, *, force: bool = False) -> list[str]:

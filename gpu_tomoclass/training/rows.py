@@ -27,9 +27,10 @@ from gpu_tomoclass.features import (
     block_values,
     prepare_slab,
 )
+from gpu_tomoclass.model import same_voxels
 from gpu_tomoclass.training.in_order import map_in_order
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VoxelSize
+from gpu_tomoclass.volumes import Volume, VoxelSize, voxel_text
 
 GROUPINGS = ("stroke", "plane", "volume")
 SAMPLE_PIXELS = 20_000  # of all marked planes together: what the model remembers of the volume's features
@@ -159,6 +160,14 @@ def collect_rows(
                 f"has {volume.dtype} voxels, {first.path} has {first.dtype}: grey values do not compare",
                 where=volume.path,
                 do="convert one of them",
+            )
+        sizes = volume.voxel_size, first.voxel_size
+        if sizes[0] is not None and sizes[1] is not None and not same_voxels(sizes[1], sizes[0]):
+            raise ModelError(
+                f"has voxels of {voxel_text(sizes[0])}, {first.path} has {voxel_text(sizes[1])} (z, y, x): features"
+                " have sizes in pixels",
+                where=volume.path,
+                do="rescale one of them, or give --voxel-size if a file is wrong",
             )
     began = time.perf_counter()
     notes: list[str] = []

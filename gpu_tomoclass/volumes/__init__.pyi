@@ -4,13 +4,15 @@ from .formats import TIFF_SUFFIXES, detect_format
 from .ome_zarr.array import Node, ZarrArray, read_node
 from .ome_zarr.store import ZarrStore
 from .opening import VolumeLike, create_volume, open_volume
+from .part import PartVolume
 from .targets import check_folder, check_volume_target, volume_names
-from .volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, ranges_text
+from .volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, ranges_text, voxel_text
 
 __all__ = [
     "TIFF_SUFFIXES",
     "ArrayVolume",
     "Node",
+    "PartVolume",
     "Volume",
     "VolumeLike",
     "VolumeWriter",
@@ -32,4 +34,5 @@ __all__ = [
     "reslice",
     "substack",
     "volume_names",
+    "voxel_text",
 ]

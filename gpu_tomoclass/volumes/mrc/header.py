@@ -136,7 +136,10 @@ def stored_voxel_size(header: np.void, declared: str) -> tuple[VoxelSize | None,
         return None, [f"voxel size ignored, because the header gives it only in part ({found} nm)"]
     notes = []
     if all(math.isclose(size, 0.1, rel_tol=1e-6) for size in sizes.values()):
-        notes.append("voxel size is exactly 1 Angstrom, which many programs write when they do not know it: check it")
+        notes.append(
+            "voxel size is exactly 1 Angstrom, which many programs write when they do not know it: check it,"
+            " and mend it with --voxel-size"
+        )
     n_sections, mz = int(header["nz"]), int(header["mz"])
     if declared[0] == "z" and mz != n_sections and not math.isclose(sizes["z"], sizes["x"], rel_tol=0.01):
         notes.append(

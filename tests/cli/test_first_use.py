@@ -1,0 +1,188 @@
+"""What a new user does wrong, or needs on the first day: refused early, or said."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import click
+import numpy as np
+import pytest
+import roifile
+import tifffile
+
+from gpu_tomoclass.cli import cli
+from gpu_tomoclass.model import load_model
+from gpu_tomoclass.volumes import open_volume
+
+FEW = ("--features", "gaussian_blur", "--sigma-max", 2, "--trees", 5, "--no-cache", "--device", "numpy")
+SHAPE = (12, 24, 26)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """volume.tif, strokes.tif (classes 1 and 2 on planes 2 and 8), truth.tif (values 0 and 1), m.tcm."""
+    path = tmp_path_factory.mktemp("first")
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[:, 6:18, 6:20] = 1
+    grey = (1000 + 3000.0 * truth + np.random.default_rng(0).normal(0, 100, SHAPE)).astype(np.uint16)
+    strokes = np.zeros(SHAPE, np.uint8)
+    for z in (2, 8):
+        strokes[z, 1:3, 2:22], strokes[z, 10:12, 8:18] = 1, 2
+    for name, array in (("volume", grey), ("strokes", strokes), ("truth", truth)):
+        tifffile.imwrite(path / f"{name}.tif", array, imagej=True, metadata={"axes": "ZYX"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    from gpu_tomoclass.cli import run
+
+    path = folder / "m.tcm"
+    words = ["train", folder / "volume.tif", folder / "strokes.tif", "-o", path, "-q", *FEW]
+    assert run([str(word) for word in words]) == 0
+    return path
+
+
+def entries(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("-o", "labels"), 2, "the suffix '' names no format"),
+        (("-o", "labels.png"), 2, "the suffix '.png' names no format"),
+        (("-o", "y.tif", "--ome-version", "0.5"), 2, "ome_version='0.5' means nothing for TIFF"),
+        (("-o", "y.mrc", "--sharded"), 2, "sharded=True means nothing for MRC"),
+        (("-o", "y.ome.zarr", "--sharded"), 2, "0.4 has no shards"),
+        (("-o", "volume.tif/y.tif"), 5, "is a file, not a folder"),
+        (("-o", "there.tif"), 3, "exists already"),
+    ],
+)
+def test_a_bad_output_is_refused_before_the_first_plane(folder, model, command, monkeypatch, options, code, said):
+    """Also by plan, which is asked before the night."""
+    monkeypatch.chdir(folder)
+    (folder / "there.tif").touch()
+    before = entries(folder)
+    for words in (("classify",), ("plan", "--no-time")):
+        done = command(*words, "volume.tif", model, *options, "--device", "numpy", "-q")
+        assert done.code == code, done.err
+        assert said in done.err
+        assert entries(folder) == before
+
+
+def test_an_option_given_twice_is_refused(folder, model, command):
+    done = command("classify", folder / "volume.tif", model, "-o", "a.tif", "--planes", "0:2", "--planes", "2:4")
+    assert done.code == 2
+    assert "--planes is given twice" in done.err
+    done = command("classify", folder / "volume.tif", model, "-o", "a.tif", "--output", "b.tif")
+    assert done.code == 2
+    assert "--output is given twice" in done.err
+
+
+def test_swapped_arguments_are_understood(folder, model, command, tmp_path):
+    done = command("classify", model, folder / "volume.tif", "-o", tmp_path / "l.tif", "--planes", "0:1", "--device",
+                   "numpy")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "is a model: taken as MODEL" in done.err
+    assert command("check", model, folder / "volume.tif", "--device", "numpy", "--n-planes", 1, "-q").code == 0
+
+
+def test_voxel_size_given(folder, command, tmp_path):
+    given = ("--voxel-size", "2,0.5,0.5")
+    found = json.loads(command("info", folder / "volume.tif", "--json", *given).out)
+    assert found["voxel_size_nm"] == [2, 0.5, 0.5]
+    path = tmp_path / "v.tcm"
+    done = command("train", folder / "volume.tif", folder / "strokes.tif", "-o", path, *given, *FEW)
+    assert done.code == 0, done.err
+    assert load_model(path).voxel_size == (2, 0.5, 0.5)
+    words = ("classify", folder / "volume.tif", path, "--planes", "0:1", "--device", "numpy", "-q")
+    done = command(*words, "-o", tmp_path / "l.tif", "--voxel-size", 0.6)
+    assert done.code == 4
+    assert "--voxel-size" in done.err
+    assert command(*words, "-o", tmp_path / "l.tif", "--voxel-size", 0.5).code == 0
+    with open_volume(tmp_path / "l.tif") as labels:
+        assert labels.voxel_size == pytest.approx((0.5, 0.5, 0.5))
+        assert labels.metadata["input"]["voxel_size_given"]["nm"] == [0.5, 0.5, 0.5]
+    assert command("info", folder / "volume.tif", "--voxel-size", "1,2").code == 2
+
+
+def test_volumes_of_other_voxels_are_not_pooled(folder, command, tmp_path):
+    other = tmp_path / "other.tif"
+    assert command("convert", folder / "volume.tif", "-o", other, "--voxel-size", 0.8, "-q").code == 0
+    one = tmp_path / "one.tif"
+    assert command("convert", folder / "volume.tif", "-o", one, "--voxel-size", 0.5, "-q").code == 0
+    marks = folder / "strokes.tif"
+    done = command("train", one, marks, "--also", other, marks, "-o", tmp_path / "m.tcm", *FEW)
+    assert done.code == 4
+    assert "has voxels of 0.8 nm" in done.err
+    assert not (tmp_path / "m.tcm").exists()
+
+
+def rois(path, planes):
+    """One square per class on each plane; roifile counts positions from 0."""
+    for z in planes:
+        for group, top in ((1, 1), (2, 10)):
+            points = np.array([[8, top], [18, top], [18, top + 2], [8, top + 2]], np.float32)
+            roi = roifile.ImagejRoi.frompoints(points, name=f"{z}-{group}", position=z)
+            roi.group = group
+            roi.tofile(path, mode="a" if path.exists() else "w")
+
+
+def test_forgotten_every_is_noted(command, tmp_path):
+    """ROIs of a sub-stack lie on its first planes: where they landed is said, and what may be meant."""
+    volume = np.random.default_rng(1).integers(0, 999, (40, 24, 26)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "v.tif", volume, imagej=True, metadata={"axes": "ZYX"})
+    rois(tmp_path / "r.zip", (0, 1, 2))
+    done = command("train", tmp_path / "v.tif", tmp_path / "r.zip", "-o", tmp_path / "m.tcm", *FEW)
+    assert done.code == 0, done.err
+    assert "strokes on planes 0 to 2; pixels: class 1 60, class 2 60" in done.err, done.err
+    assert "all ROIs lie on planes 0 to 2 of 40" in done.err
+    assert "--every" in done.err
+    done = command("train", tmp_path / "v.tif", tmp_path / "r.zip", "--every", 15, "-o", tmp_path / "n.tcm", *FEW)
+    assert "strokes on planes 7, 22, 37" in done.err
+    assert "all ROIs" not in done.err
+
+
+def test_evaluate_names_another_numbering(folder, command, tmp_path):
+    truth = tifffile.imread(folder / "truth.tif")
+    tifffile.imwrite(tmp_path / "l.tif", truth + 1, imagej=True, metadata={"axes": "ZYX"})
+    done = command("evaluate", tmp_path / "l.tif", folder / "truth.tif", "--no-boundaries")
+    assert done.code == 0
+    assert "with --map 0:1,1:2 the accuracy is 100.00 %" in done.err
+    done = command("evaluate", tmp_path / "l.tif", folder / "truth.tif", "--no-boundaries", "--map", "0:1,1:2")
+    assert "accuracy 100.00 %" in done.out
+    assert "--map" not in done.err
+
+
+def test_labels_of_some_planes_are_compared_with_these(folder, model, command, tmp_path):
+    part = tmp_path / "part.tif"
+    words = ("classify", folder / "volume.tif", model, "-o", part, "--planes", "3:7", "--device", "numpy", "-q")
+    assert command(*words).code == 0
+    shown = ("--no-boundaries", "--map", "0:1,1:2")
+    done = command("evaluate", part, folder / "truth.tif", *shown)
+    assert done.code == 0, done.err
+    assert "was made of planes 3:7" in done.err
+    truth = tifffile.imread(folder / "truth.tif")[3:7] + 1
+    accuracy = 100 * (tifffile.imread(part) == truth).mean()
+    assert f"accuracy {accuracy:.2f} %" in done.out
+    assert command("evaluate", part, folder / "truth.tif", *shown, "--planes", "3:7").out == done.out
+    assert command("evaluate", part, folder / "truth.tif", *shown, "--planes", "3:8").code == 2
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_examples_of_the_help_are_of_this_command(name):
+    """Every example parses: its options exist and have such values."""
+    command = cli.commands[name]
+    for example in getattr(command, "examples", ()):
+        first, *words = shlex.split(example)
+        assert first == name
+        command.make_context(name, words, parent=click.Context(cli))
+
+
+def test_help_fits_a_screen(command):
+    lines = command("--help").out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert all(any(line.split(maxsplit=2)[-1] or name in line for line in lines) for name in cli.commands)
