@@ -47,6 +47,7 @@ def features(
     membrane_thickness: int,
     membrane_patch: int,
     hessian: str,
+    gabor: str,
     intensity: str,
     nan: str,
     device_name: str,
@@ -57,7 +58,7 @@ def features(
     **reading: Any,
 ) -> None:
     """Compute the features of one plane and write them as named channels."""
-    bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch, hessian)
+    bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch, hessian, gabor)
     from gpu_tomoclass.features import write_features
     from gpu_tomoclass.volumes import open_volume
 

@@ -7,7 +7,14 @@ import json
 import click
 
 from gpu_tomoclass.cli.command import group
-from gpu_tomoclass.cli.options import InputPath, OutputPath, hessian_option, overwrite_option, quiet_option
+from gpu_tomoclass.cli.options import (
+    InputPath,
+    OutputPath,
+    gabor_option,
+    hessian_option,
+    overwrite_option,
+    quiet_option,
+)
 from gpu_tomoclass.cli.terminal import description_rows, show_notes, table
 
 
@@ -20,10 +27,13 @@ def model() -> None:
 @click.argument("classifier", type=InputPath(), metavar="CLASSIFIER.model")
 @click.option("-o", "--output", type=OutputPath(), required=True, metavar="MODEL.tcm", help="The model file.")
 @click.option("--signed-16-bit", is_flag=True, help="Fiji's image was signed 16 bit, to which ImageJ adds 32768.")
+@gabor_option
 @hessian_option
 @overwrite_option
 @quiet_option
-def import_(classifier: str, output: str, signed_16_bit: bool, hessian: str, overwrite: bool, quiet: bool) -> None:
+def import_(
+    classifier: str, output: str, signed_16_bit: bool, hessian: str, gabor: str, overwrite: bool, quiet: bool
+) -> None:
     """Make a model of a classifier that Fiji's Trainable Weka Segmentation saved.
 
     It gives the classes and probabilities that Fiji gives. The file is read as data; nothing in it is executed.
@@ -31,7 +41,7 @@ def import_(classifier: str, output: str, signed_16_bit: bool, hessian: str, ove
     from gpu_tomoclass.model import check_model_target, import_fiji_model, save_model
 
     check_model_target(output, overwrite=overwrite)
-    imported = import_fiji_model(classifier, signed_16_bit=signed_16_bit, hessian=hessian)
+    imported = import_fiji_model(classifier, signed_16_bit=signed_16_bit, hessian=hessian, gabor=gabor)
     save_model(imported, output, overwrite=overwrite)
     show_notes(imported.training["notes"], quiet=quiet)
     forest = imported.forest

@@ -197,6 +197,8 @@ def feature_arguments(families: tuple[str, ...], asked: Mapping[str, Any]) -> st
             words.append(f"--{name.replace('_', '-')} {asked[name]:g}")
     if asked.get("hessian") == "legacy" and "hessian" in families:
         words.append("--hessian legacy")
+    if asked.get("gabor") == "exact" and "gabor" in families:
+        words.append("--gabor exact")
     for family, sigmas in asked["sigmas"]:
         if family in families:
             words.append(f"--sigmas {family}={','.join(f'{s:g}' for s in sigmas)}")

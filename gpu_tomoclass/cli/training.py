@@ -63,7 +63,11 @@ def train(
         from gpu_tomoclass.training import train_from_table
 
         result = train_from_table(
-            load_arff(table_path), hessian=options["hessian"], workers=workers, **forest_settings(options)
+            load_arff(table_path),
+            hessian=options["hessian"],
+            gabor=options["gabor"],
+            workers=workers,
+            **forest_settings(options),
         )
     else:
         if volume is None or not annotations:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 READING = ("axes", "series", "channel", "allow_missing_planes", "voxel_size")
 ANNOTATION = ("every", "start", "skip_bad_rois")
-BANK = ("features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch", "hessian")
+BANK = ("features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch", "hessian", "gabor")
 FOREST = ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", "balance", "seed")
 
 

@@ -111,6 +111,7 @@ class Device(ABC):
     description: str
     notes: tuple[str, ...] = ()
     runs_kernels: bool = True
+    computes: bool = True
     wants_gpu_plan: bool = True
     has_own_memory: bool = False
 

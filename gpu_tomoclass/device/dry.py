@@ -31,6 +31,8 @@ class DryDevice(HostDevice):
         arrays as (shape, dtype).
     """
 
+    computes = False
+
     def __init__(self, like: str) -> None:
         super().__init__()
         self.name, self.description = like, f"a plan for {like}"

@@ -28,11 +28,13 @@ __all__ = ["DEFINITION_VERSION", "FAMILIES", "FEATURE_SETS", "Family", "FeatureB
 DEFINITION_VERSION = 2
 """Goes up whenever the values of any channel change; :attr:`FeatureBank.definition_version` says for which banks.
 
-2: blurs of sigma above 21.25 add in the order of ImageJ 1.54; the last bits differ. The legacy Hessian is new.
+2: blurs of sigma above 21.25 add in the order of ImageJ 1.54; the last bits differ. The legacy Hessian and
+the exact Gabor are new.
 """
 
 PATCH_LIMITS = (3, 255)
 HESSIANS = ("current", "legacy")
+GABORS = ("fast", "exact")
 SIGMA_MAX = {2: 16.0, 3: 8.0}  # by the dimensions of the families: TWS's own defaults
 SOURCE_BYTES = 4 + 2  # per pixel: the plane as float32 and as bytes, by its own and by the display range
 
@@ -134,6 +136,9 @@ class FeatureBank:
     hessian : {"current", "legacy"}
         The formula of the Hessian's eigenvalues: that of TWS since 3.2.25, or the one before. The names of the channels
         are the same. ``"current"`` if the bank has no Hessian.
+    gabor : {"fast", "exact"}
+        Gabor to 1e-5 of a channel's standard deviation, or TWS's very bits, by its own Fourier transform: seconds per
+        plane, on the CPU. ``"fast"`` if the bank has no Gabor.
 
     Raises
     ------
@@ -146,6 +151,7 @@ class FeatureBank:
     membrane_thickness: int = 1
     membrane_patch: int = 19
     hessian: str = "current"
+    gabor: str = "fast"
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.families if name not in FAMILIES]
@@ -163,10 +169,12 @@ class FeatureBank:
             raise UsageError(f"the membrane patch must be an odd number from {low} to {high}, not {patch}")
         if not (isinstance(thickness, int) and 1 <= thickness < patch):
             raise UsageError(f"the membrane thickness must be 1 to {patch - 1} for a patch of {patch}, not {thickness}")
-        if self.hessian not in HESSIANS:
-            raise UsageError(f"the Hessian's formula must be one of {', '.join(HESSIANS)}, not {self.hessian!r:.40}")
-        if "hessian" not in self.families:
-            object.__setattr__(self, "hessian", HESSIANS[0])
+        for family, ways in (("hessian", HESSIANS), ("gabor", GABORS)):
+            way = getattr(self, family)
+            if way not in ways:
+                raise UsageError(f"{family} must be one of {', '.join(ways)}, not {way!r:.40}")
+            if family not in self.families:
+                object.__setattr__(self, family, ways[0])
 
     @classmethod
     def create(
@@ -179,6 +187,7 @@ class FeatureBank:
         membrane_thickness: int = 1,
         membrane_patch: int = 19,
         hessian: str = "current",
+        gabor: str = "fast",
     ) -> FeatureBank:
         """A bank with sigmas sigma_min, 2 sigma_min, 4 sigma_min ... up to sigma_max, as TWS makes them.
 
@@ -192,7 +201,7 @@ class FeatureBank:
             that need whole pixels cut the fraction off, and leave out what is less than 1.
         sigmas : mapping of str to sequence of float, optional
             Explicit sigmas for some families, instead of that range. 0 where the family has it.
-        membrane_thickness, membrane_patch, hessian
+        membrane_thickness, membrane_patch, hessian, gabor
             See the class.
 
         Raises
@@ -227,6 +236,7 @@ class FeatureBank:
             membrane_thickness=membrane_thickness,
             membrane_patch=membrane_patch,
             hessian=hessian,
+            gabor=gabor,
         )
 
     def sigmas_of(self, family: str) -> tuple[float, ...]:
@@ -241,8 +251,8 @@ class FeatureBank:
         start = 0
         for row, sigma in order:
             smaller = tuple(s for s in self.sigmas_of(row.name) if s < sigma) if row.per_sigma else ()
-            legacy = self.hessian == "legacy"
-            parameters = row.parameters(Request(sigma, smaller, self.membrane_thickness, self.membrane_patch, legacy))
+            ways = self.hessian == "legacy", self.gabor == "exact"
+            parameters = row.parameters(Request(sigma, smaller, self.membrane_thickness, self.membrane_patch, *ways))
             channels = tuple(row.labels(**parameters))
             if channels:  # the smallest sigma has no difference of Gaussians
                 stop = start + len(channels)
@@ -426,6 +436,7 @@ class FeatureBank:
             "membrane_thickness": self.membrane_thickness,
             "membrane_patch": self.membrane_patch,
             **({} if self.hessian == HESSIANS[0] else {"hessian": self.hessian}),
+            **({} if self.gabor == GABORS[0] else {"gabor": self.gabor}),
         }
 
     @classmethod
@@ -440,7 +451,7 @@ class FeatureBank:
         """
         where = "feature bank"
         expected = {"definition_version", "families", "membrane_thickness", "membrane_patch"}
-        if not isinstance(data, Mapping) or set(data) - {"hessian"} != expected:
+        if not isinstance(data, Mapping) or set(data) - {"hessian", "gabor"} != expected:
             found = ", ".join(map(str, data)) if isinstance(data, Mapping) else repr(data)
             raise ModelError(f"expected the fields {', '.join(sorted(expected))}, found {found:.200}", where=where)
         for field in sorted(expected - {"families"}):
@@ -470,6 +481,7 @@ class FeatureBank:
                 membrane_thickness=data["membrane_thickness"],
                 membrane_patch=data["membrane_patch"],
                 hessian=data.get("hessian", HESSIANS[0]),
+                gabor=data.get("gabor", GABORS[0]),
             )
         except UsageError as error:
             raise ModelError(error.what, where=where) from error
@@ -484,7 +496,9 @@ class FeatureBank:
         return bank
 
     @classmethod
-    def from_channels(cls, names: Sequence[str], *, hessian: str = "current") -> tuple[FeatureBank, np.ndarray]:
+    def from_channels(
+        cls, names: Sequence[str], *, hessian: str = "current", gabor: str = "fast"
+    ) -> tuple[FeatureBank, np.ndarray]:
         """The bank that a list of TWS channel names (of an ARFF file or a ``.model``) implies.
 
         Parameters
@@ -492,7 +506,7 @@ class FeatureBank:
         names : sequence of str
             TWS's names without the class attribute, in any order; TWS itself has two, Gabor coming before
             Anisotropic_diffusion or after Kuwahara.
-        hessian : {"current", "legacy"}
+        hessian, gabor : str
             See the class; the names do not tell.
 
         Returns
@@ -510,7 +524,7 @@ class FeatureBank:
         where = "channel names"
         names = list(names)
         try:
-            bank = cls(**implied_settings(names), hessian=hessian)
+            bank = cls(**implied_settings(names), hessian=hessian, gabor=gabor)
         except UsageError as error:
             raise ModelError(error.what, where=where) from error
         problems = {

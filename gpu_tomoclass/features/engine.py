@@ -87,10 +87,12 @@ class FeatureEngine:
         by_reference = _Reference(planes, place, display_range)
         for wanted in requests.values():
             family = wanted[0].family
-            accelerated = accelerated_family(family) if on_device is not None else None
+            # The requests of a family are of one bank: all of them have a kernel, or none.
+            has_kernel = on_device is not None and _row(family).has_kernel(**wanted[0].parameters)
+            accelerated = accelerated_family(family) if has_kernel else None
             if on_device is not None and accelerated is not None:
                 accelerated(on_device[_row(family).dimensions], wanted)
-            else:
+            elif self.device.computes:
                 for request in wanted:
                     for channel, values in enumerate(by_reference.compute(request)):
                         self.device.upload(values, request.out[channel])

@@ -69,13 +69,17 @@ _ROWS = (
         weka_name="Gabor",
         sigmas="none",
         place="first",
-        parameters=lambda r: {},
-        labels=lambda: [f"Gabor_{k}_{s}_{gamma}_{phase}_{f}" for s, gamma, phase, f in GABOR_BANKS for k in (1, 2)],
-        reach=lambda: 12,
+        parameters=lambda r: {"exact": True} if r.exact_gabor else {},
+        labels=lambda exact=False: [
+            f"Gabor_{k}_{s}_{gamma}_{phase}_{f}" for s, gamma, phase, f in GABOR_BANKS for k in (1, 2)
+        ],
+        reach=lambda exact=False: 12,
         whole_plane="each response is brought to mean 0 and standard deviation 1 over the plane",
         scratch=80,
         reference="gabor:gabor",
         kernel="gabor:gabor",
+        changed_in=lambda exact=False: 2 if exact else 1,
+        has_kernel=lambda exact=False: not exact,
     ),
     Family(
         name="anisotropic_diffusion",

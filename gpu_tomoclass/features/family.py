@@ -27,6 +27,7 @@ class Request(NamedTuple):
     thickness: int
     patch: int
     legacy_hessian: bool = False
+    exact_gabor: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,8 @@ class Family:
         (source, requests) -> None. Families of one function are given to it together.
     changed_in : callable
         The same as for ``labels`` -> :data:`~gpu_tomoclass.features.DEFINITION_VERSION` that last changed the values.
+    has_kernel : callable
+        The same -> whether ``kernel`` computes it; else the reference does, on every device.
     largest_sigma : float
         Beyond, time or memory would be out of all proportion.
     """
@@ -83,6 +86,7 @@ class Family:
     reference: str
     kernel: str | None = None
     changed_in: Callable[..., int] = lambda **parameters: 1
+    has_kernel: Callable[..., bool] = lambda **parameters: True
     largest_sigma: float = SIGMA_LIMITS[1]
 
     @property

@@ -145,7 +145,12 @@ def train(
 
 
 def train_from_table(
-    table: TrainingTable, *, hessian: str = "auto", workers: int | None = None, **forest_options: Any
+    table: TrainingTable,
+    *,
+    hessian: str = "auto",
+    gabor: str = "fast",
+    workers: int | None = None,
+    **forest_options: Any,
 ) -> TrainingResult:
     """Train a model from training rows that Fiji saved (ARFF).
 
@@ -160,6 +165,8 @@ def train_from_table(
     hessian : {"auto", "current", "legacy"}
         The formula of the Hessian's eigenvalues, see :class:`~gpu_tomoclass.features.FeatureBank`; ``"auto"``: the one
         that the rows follow.
+    gabor : {"fast", "exact"}
+        How the model computes Gabor, see :class:`~gpu_tomoclass.features.FeatureBank`.
     workers, **forest_options
         See :func:`train`.
 
@@ -173,7 +180,7 @@ def train_from_table(
     try:
         notes = check_grey_planes(table.relation, table.channels)
         formula, more = formula_of_table(table.values, table.channels, hessian)
-        bank, order = FeatureBank.from_channels(table.channels, hessian=formula)
+        bank, order = FeatureBank.from_channels(table.channels, hessian=formula, gabor=gabor)
     except ModelError as error:
         raise ModelError(error.what, where=table.path or error.where, do=error.do) from error
     return _finish(

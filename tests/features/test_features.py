@@ -285,6 +285,7 @@ def test_constant_plane_is_finite_and_flat() -> None:
         FeatureBank.create(["hessian", "entropy"], sigmas={"hessian": [0, 1.7], "entropy": [3, 9]}),
         FeatureBank.create("all", sigma_min=1.5),
         FeatureBank.create("all", hessian="legacy"),
+        FeatureBank.create("all", gabor="exact"),
     ],
 )
 def test_description_round_trip_through_json(bank: FeatureBank) -> None:
@@ -315,6 +316,9 @@ def test_the_legacy_hessian_is_another_bank() -> None:
     assert legacy.definition_version == 2  # older programs must not take it for the current one
     assert "hessian" not in current.to_dict()
     assert FeatureBank.create(["mean"], hessian="legacy") == FeatureBank.create(["mean"])
+    assert FeatureBank.create(["gabor"], gabor="exact").definition_version == 2
+    with pytest.raises(UsageError, match="fast, exact"):
+        FeatureBank.create(["gabor"], gabor="slow")
     with pytest.raises(UsageError, match="current, legacy"):
         FeatureBank.create(["hessian"], hessian="old")
     with pytest.raises(ModelError, match="current, legacy"):

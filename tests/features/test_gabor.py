@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from gpu_tomoclass.device.dry import DryDevice
+from gpu_tomoclass.device.native import NativeDevice
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.engine import FeatureEngine
+from gpu_tomoclass.features.reference import gabor as gabor_module
 from gpu_tomoclass.features.reference.gabor import BANKS, gabor, kernel
 from gpu_tomoclass.features.reference.source import FeatureSource
 
@@ -105,3 +110,25 @@ def test_stripes_answer_to_their_own_width():
     response = gabor(FeatureSource(stripes + np.random.default_rng(0).normal(0, 0.3, (96, 96))))
     amplitude = {bank: response[2 * i].std() for i, bank in enumerate(BANKS)}
     assert amplitude[BANKS[6]] > amplitude[BANKS[7]]  # 2 rather than 3 cycles per 13 pixels
+
+
+def test_exact_gabor_comes_from_the_reference_on_every_device(monkeypatch):
+    """Beside families with kernels, and not at all where a device only plans."""
+    bank = FeatureBank.create(["gabor", "mean"], sigma_max=2, gabor="exact")
+    planes = np.random.default_rng(3).normal(size=(2, 13, 17)).astype(np.float32)
+    device = NativeDevice(threads=1)
+    computed = device.numpy(FeatureEngine(device, bank.blocks).compute(planes))
+    for z, plane in enumerate(planes):
+        np.testing.assert_array_equal(computed[:, z], bank.compute(plane))
+    monkeypatch.setattr(gabor_module, "_by_tws", None)
+    assert FeatureEngine(DryDevice("native"), bank.blocks).compute(planes).shape == (bank.n_channels, 2, 13, 17)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (9, 3)])
+def test_exact_gabor_of_small_planes_is_gabor(shape):
+    """Mirrored again and again, as by the definition; where nothing varies, TWS gives the ends of float32."""
+    plane = np.random.default_rng(5).integers(0, 4000, shape).astype(np.uint16)
+    exact = gabor(FeatureSource(plane), exact=True)
+    assert np.isfinite(exact).all()
+    if min(shape) > 1:
+        np.testing.assert_allclose(exact, gabor(FeatureSource(plane)), atol=2e-3)  # see accelerated/gabor.py

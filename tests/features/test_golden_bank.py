@@ -64,6 +64,13 @@ def test_legacy_hessian_equals_tws(name: str) -> None:
     assert same == [not name.startswith("Hessian_Eigenvalue") for name in bank.channels]
 
 
+@pytest.mark.parametrize("name", ["small8", "small16"])
+def test_exact_gabor_equals_tws(golden: dict[str, GoldenSet], name: str) -> None:
+    """Its Fourier transform and its sums, bit for bit."""
+    bank = FeatureBank.create(["gabor"], gabor="exact")
+    np.testing.assert_array_equal(bank.compute(golden[name].image), golden[name].features_of(*bank.channels))
+
+
 def test_golden_sets_could_fail(golden: dict[str, GoldenSet]) -> None:
     """No golden channel is constant (such a one would agree with nearly anything), apart from the known ones."""
     for name in GOLDEN_NAMES:

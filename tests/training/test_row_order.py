@@ -13,12 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from golden_sets import GoldenSet
 from roifile import ROI_TYPE, ImagejRoi
 
 from gpu_tomoclass.annotations.annotation import Annotation, load_annotation, load_annotations
 from gpu_tomoclass.device.base import NumpyDevice
 from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.forest.arrays import FIELDS
+from gpu_tomoclass.model.fiji.classifier import load_fiji_model
 from gpu_tomoclass.training.rows import collect_rows
+from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes.opening import open_volume
 
 SHAPE = (3, 12, 16)
@@ -117,3 +121,15 @@ def test_rows_follow_that_order(strokes: Path, tmp_path: Path) -> None:
     assert [tuple(row) for row in found] == kept * 2
     assert rows.places[:, 0].tolist() == [0] * len(kept) + [1] * len(kept)
     np.testing.assert_array_equal(rows.values[:, 0], [image[row[1:]] for row in kept * 2])
+
+
+def test_from_image_and_labels_fijis_very_forest(golden: dict[str, GoldenSet]) -> None:
+    """Every node of the 200 trees that TWS grew from the same pixels, its own Gabor included."""
+    small = golden["small8"]
+    bank = FeatureBank.create("all", gabor="exact")
+    with open_volume(small.image_path) as volume:
+        annotation = load_annotation(small.labels_path, volume_shape=volume.shape)
+        grown = train(volume, annotation, bank=bank, intensity="none", engine="weka", seed=42).model.forest
+    fijis = load_fiji_model(small.model_path).forest
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(grown, name), getattr(fijis, name), err_msg=name)

@@ -93,7 +93,9 @@ class FijiModel:
     notes: tuple[str, ...] = ()
 
 
-def import_fiji_model(path: str | PathLike[str], *, signed_16_bit: bool = False, hessian: str = "auto") -> Model:
+def import_fiji_model(
+    path: str | PathLike[str], *, signed_16_bit: bool = False, hessian: str = "auto", gabor: str = "fast"
+) -> Model:
     """Make a model of a classifier that Fiji saved; it classifies as Fiji does.
 
     Parameters
@@ -102,7 +104,7 @@ def import_fiji_model(path: str | PathLike[str], *, signed_16_bit: bool = False,
         A ``.model`` file, gzipped or not.
     signed_16_bit : bool
         Whether Fiji's image was signed 16 bit. ImageJ adds 32768 to such voxels, so the model will do so too.
-    hessian : {"auto", "current", "legacy"}
+    hessian, gabor : str
         See :func:`load_fiji_model`.
 
     Raises
@@ -110,7 +112,7 @@ def import_fiji_model(path: str | PathLike[str], *, signed_16_bit: bool = False,
     UsageError, ModelError
         See :func:`load_fiji_model`.
     """
-    fiji = load_fiji_model(path, hessian=hessian)
+    fiji = load_fiji_model(path, hessian=hessian, gabor=gabor)
     scale = IntensityScale(kind="signed-16-bit", offset=32768.0) if signed_16_bit else IntensityScale()
     return Model(
         forest=fiji.forest,
@@ -158,7 +160,7 @@ def describe_fiji_model(fiji: FijiModel) -> dict[str, Any]:
     }
 
 
-def load_fiji_model(path: str | PathLike[str], *, hessian: str = "auto") -> FijiModel:
+def load_fiji_model(path: str | PathLike[str], *, hessian: str = "auto", gabor: str = "fast") -> FijiModel:
     """Read and check a ``.model`` file of TWS.
 
     Parameters
@@ -167,6 +169,8 @@ def load_fiji_model(path: str | PathLike[str], *, hessian: str = "auto") -> Fiji
     hessian : {"auto", "current", "legacy"}
         The formula of the Hessian's eigenvalues, see :class:`~gpu_tomoclass.features.FeatureBank`. ``"auto"``: legacy
         where the relation begins with ``segment``, as TWS's window has it.
+    gabor : {"fast", "exact"}
+        How Gabor is computed, see there.
 
     Raises
     ------
@@ -177,7 +181,7 @@ def load_fiji_model(path: str | PathLike[str], *, hessian: str = "auto") -> Fiji
         the feature bank does not have; they are named.
     """
     try:
-        return _interpret(_read_bytes(path), hessian=hessian)
+        return _interpret(_read_bytes(path), hessian=hessian, gabor=gabor)
     except ModelError as error:
         what = f"{error.where}: {error.what}" if error.where is not None else error.what
         raise ModelError(what, where=path, do=error.do) from error
@@ -235,7 +239,7 @@ class _ClassCheck:
             raise ModelError(f"holds an object of the class {name:.120}, which no FastRandomForest of Fiji holds")
 
 
-def _interpret(data: bytes, *, hessian: str) -> FijiModel:
+def _interpret(data: bytes, *, hessian: str, gabor: str) -> FijiModel:
     if data[: len(MAGIC)] != MAGIC:
         raise ModelError("is no classifier of Fiji: it does not begin like a Java object stream")
     reader = JavaReader(data, check_class=_ClassCheck(), shortcut=TreeShortcut())
@@ -253,7 +257,7 @@ def _interpret(data: bytes, *, hessian: str) -> FijiModel:
         relation = of_data[2]
     notes = check_grey_planes(relation, names)
     formula, of_formula = formula_of_relation(relation, hessian)
-    bank, order = FeatureBank.from_channels(names, hessian=formula)
+    bank, order = FeatureBank.from_channels(names, hessian=formula, gabor=gabor)
     notes += [*_notes(bank), *(of_formula if "hessian" in bank.families else ())]
 
     bagging = _of_class(_field(forest, "m_bagger", JavaObject), BAGGING_CLASS, "the bagging")
