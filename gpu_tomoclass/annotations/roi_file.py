@@ -94,7 +94,7 @@ def _zip_entries(path: str, notes: list[str]) -> Iterator[tuple[str, bytes | str
     except (zipfile.BadZipFile, struct.error, NotImplementedError, UnicodeDecodeError) as error:
         raise DataError(f"is no readable zip file ({error})", where=path) from error
     with archive:
-        infos = [info for info in archive.infolist() if not info.is_dir()]
+        infos = [info for info in archive.infolist() if info.filename and not info.filename.endswith("/")]
         rois = [info for info in infos if _is_roi(info.filename)]
         others = [info.filename for info in infos if not _is_roi(info.filename)]
         if len(rois) > _MAX_ROIS:
@@ -111,14 +111,15 @@ def _zip_entries(path: str, notes: list[str]) -> Iterator[tuple[str, bytes | str
 
 
 def _is_roi(name: str) -> bool:
-    return name.lower().endswith(".roi") and "__MACOSX/" not in name
+    """Whether an entry is a ROI, and not what macOS puts beside each file (``._name.roi``)."""
+    return name.lower().endswith(".roi") and "__MACOSX/" not in name and not PurePosixPath(name).name.startswith("._")
 
 
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | str:
     try:
         with archive.open(info) as file:
             return file.read(info.file_size)  # asking for more would unpack more than the entry declares
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError) as error:
         return f"is damaged in the zip file ({error})"
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or a compression method not known here
         return f"cannot be unpacked ({error})"

@@ -63,7 +63,11 @@ def roi_pixels(roi: ImagejRoi, shape: tuple[int, int]) -> Pixels:
     if roi.composite:
         pixels = _area(_paths(roi.multi_coordinates), shape)
     elif roi.roitype in AREAS:
-        pixels = _area([_coordinates(roi)], shape)
+        xy = _coordinates(roi)
+        if roi.subpixel_coordinates is not None:  # ImageJ keeps them as float32, counted from the outline's bounds
+            corner = xy.min(axis=0)
+            xy = corner + (xy - corner).astype(np.float32)
+        pixels = _area([xy], shape)
     elif roi.roitype == ROI_TYPE.RECT:
         pixels = _rectangle(roi, shape)
     elif roi.roitype == ROI_TYPE.OVAL:
@@ -95,11 +99,10 @@ def _refuse_unused(roi: ImagejRoi) -> None:
     polygon_hint = "draw it again with the polygon, oval or rectangle tool"
     if roi.subtype in (ROI_SUBTYPE.TEXT, ROI_SUBTYPE.ARROW):
         raise DataError(f"is an overlay ({roi.subtype.name.lower()}), not a selection")
-    if roi.subtype in (ROI_SUBTYPE.ELLIPSE, ROI_SUBTYPE.ROTATED_RECT):
-        kind = "an ellipse" if roi.subtype == ROI_SUBTYPE.ELLIPSE else "a rotated rectangle"
-        raise DataError(f"is {kind}, which is not used: {polygon_hint}")
     if roi.options & ROI_OPTIONS.SPLINE_FIT:
-        raise DataError("is spline-fitted, which is not used: undo it with Edit > Selection > Fit Spline")
+        raise DataError(
+            "is spline-fitted, which is not used: Edit > Selection > Interpolate, interval 1, makes it a polygon"
+        )
     if roi.composite:
         if roi.roitype != ROI_TYPE.RECT:
             raise DataError("is damaged: a composite that is not stored as one")

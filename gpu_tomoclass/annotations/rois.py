@@ -15,7 +15,7 @@ import numpy as np
 from roifile import ROI_TYPE, ImagejRoi
 
 from gpu_tomoclass.annotations.roi_file import RoiEntry, listed, read_roi_entries
-from gpu_tomoclass.annotations.roi_pixels import Pixels, roi_pixels
+from gpu_tomoclass.annotations.roi_pixels import STROKES, Pixels, roi_pixels, stroke_width
 from gpu_tomoclass.errors import DataError
 
 
@@ -103,6 +103,7 @@ def read_roi_strokes(
         notes.append(f"parts of these ROIs lie outside the image and are not used: {listed(clipped)}")
     _report_bad(entries, where=fspath(path), skip=skip_bad_rois, notes=notes)
     sizes = [pixels.y.size for _, pixels, _, _ in parts]
+    _note_widths(entries, parts, labels, notes)
     return RoiStrokes(
         z=np.concatenate([z for z, _, _, _ in parts]),
         y=np.concatenate([pixels.y for _, pixels, _, _ in parts]),
@@ -112,6 +113,27 @@ def read_roi_strokes(
         titles=tuple(entry.title for entry in entries),
         class_names=labels.name,
         notes=notes,
+    )
+
+
+def _note_widths(
+    entries: Sequence[RoiEntry],
+    parts: Sequence[tuple[np.ndarray, Pixels, int, int]],
+    labels: _Labels,
+    notes: list[str],
+) -> None:
+    """How many lines have no width of their own, and what each class got: one pixel wide is rarely what was meant."""
+    lines = [entries[index].roi for _, _, _, index in parts if entries[index].roi.roitype in STROKES]
+    thin = sum(stroke_width(roi) == 0 for roi in lines)
+    if not thin:
+        return
+    counts: dict[int, int] = {}
+    for _, pixels, value, _ in parts:
+        counts[value] = counts.get(value, 0) + pixels.y.size
+    got = ", ".join(f"{labels.name.get(v, f'class {v}')}: {n}" for v, n in sorted(counts.items()))
+    notes.append(
+        f"{thin} of {len(lines)} line ROIs carry no width and are one pixel wide (Edit > Options > Line Width sets it "
+        f"before drawing); pixels by class: {got}"
     )
 
 
@@ -234,6 +256,7 @@ class _Planes:
         self, entries: Sequence[RoiEntry], *, planes: np.ndarray, nz: int, first_plane: int | None, notes: list[str]
     ) -> None:
         self.planes, self.nz, self.notes = planes, nz, notes
+        self.axis = _hyperstack_axis(entries, notes)
         self.default = int(planes[0]) if len(planes) == 1 else None
         if self.default is None and first_plane is not None and not any(map(_has_position, entries)):
             self.default = first_plane
@@ -245,7 +268,7 @@ class _Planes:
         if roi.roitype == ROI_TYPE.POINT and roi.counters is not None and np.unique(roi.counters).size > 1:
             what = "has points of several counters, which are not classes here"
             raise DataError(f"{what}: use one multi-point ROI per class and set its group")
-        position = _position(roi)
+        position = _position(roi, self.axis)
         if pixels.point is None or roi.counter_positions is None or not roi.counter_positions.any():
             return np.full(pixels.y.size, self._plane(position or self._from_name(entry.name)), dtype=np.int64)
         own = roi.counter_positions[pixels.point]
@@ -280,12 +303,40 @@ def _has_position(entry: RoiEntry) -> bool:
     return any((roi.position, roi.c_position, roi.z_position, roi.t_position))
 
 
-def _position(roi: ImagejRoi) -> int:
+def _hyperstack_axis(entries: Sequence[RoiEntry], notes: list[str]) -> int | None:
+    """Which of channel, slice and frame (0, 1, 2) is the plane for all ROIs of a file; None if it cannot be told.
+
+    Stacks of planes are often hyperstacks whose planes count as channels or frames. Where the ROIs lie on several
+    slices, the slice is the plane; where they lie on several channels only, the channel is.
+    """
+    places = {_place(entry.roi) for entry in entries if not entry.roi.position and any(_place(entry.roi))}
+    used = [axis for axis in range(3) if any(place[axis] > 1 for place in places)]
+    if len(used) <= 1:
+        axis = used[0] if used else 1
+        # Slice 1 throughout, and one channel: either is the plane, and strokes on one plane do not tell.
+        alone = axis != 1 and all(place[1] == 1 for place in places) and len({place[axis] for place in places}) == 1
+        return None if alone else axis
+    slices = {place[1] for place in places}
+    if 1 in used and len(slices) > 1:
+        notes.append(
+            "ROIs lie on several slices and channels or frames of a hyperstack: the slice is taken as the plane"
+        )
+        return 1
+    return None
+
+
+def _place(roi: ImagejRoi) -> tuple[int, int, int]:
+    return int(roi.c_position), int(roi.z_position), int(roi.t_position)
+
+
+def _position(roi: ImagejRoi, axis: int | None) -> int:
     """Position in the stack from 1; 0 for none, negative where every point has its own."""
     if roi.position:
         return int(roi.position)
-    channel, z, frame = roi.c_position, roi.z_position, roi.t_position
-    used = [p for p in (channel, z, frame) if p > 1]
-    if len(used) > 1:
-        raise DataError(f"lies at channel {channel}, slice {z}, frame {frame}; a volume has slices only")
-    return int(used[0]) if used else int(max(channel, z, frame))
+    place = _place(roi)
+    if any(place) and axis is None:
+        raise DataError(
+            f"lies at channel {place[0]}, slice {place[1]}, frame {place[2]}, and it is not clear which is the plane: "
+            "save the image as a plain stack and draw on that"
+        )
+    return max(place) if axis is None or not place[axis] else place[axis]

@@ -34,7 +34,7 @@ _NANOMETRES = {
     "meter": 1e9,
     "metre": 1e9,
 }
-INCH, CENTIMETRE, MILLIMETRE = _NANOMETRES["inch"], _NANOMETRES["cm"], _NANOMETRES["mm"]
+INCH, CENTIMETRE, MILLIMETRE, MICROMETRE = (_NANOMETRES[unit] for unit in ("inch", "cm", "mm", "µm"))
 
 # Cameras and drawing programs write 72 to 2400 dots per inch, that is 10 to 350 µm per pixel: no electron micrograph.
 LARGEST_PIXEL = 5e3  # nm

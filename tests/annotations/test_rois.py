@@ -298,7 +298,12 @@ def test_positions_of_a_substack(tmp_path):
 
 @pytest.mark.parametrize(("c", "z", "t"), [(1, 5, 1), (5, 1, 1), (1, 1, 5), (0, 5, 0), (0, 5, 1)])
 def test_hyperstack_position(tmp_path, c, z, t):
-    rois = [box(1, 1, 2, 2, group=1, position=2), box(8, 8, 2, 2, group=1, c_position=c, z_position=z, t_position=t)]
+    here, there = (
+        {"c_position": c, "z_position": z, "t_position": t},
+        {"c_position": c, "z_position": z, "t_position": t},
+    )
+    there.update({axis: 2 for axis, value in here.items() if value == 5})
+    rois = [box(1, 1, 2, 2, group=1, **there), box(8, 8, 2, 2, group=1, **here)]
     assert planes_of(tmp_path, rois) == [1, 4]
 
 

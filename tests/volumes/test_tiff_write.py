@@ -47,10 +47,10 @@ def test_imagej(tmp_path, dtype, shape):
         np.testing.assert_array_equal(np.stack([page.asarray() for page in tif.pages]), data)
         metadata = tif.imagej_metadata
         assert metadata["images"] == shape[0]
-        assert (metadata["unit"], metadata["spacing"]) == ("nm", 1.2)
+        assert (metadata["unit"], metadata["spacing"]) == ("micron", pytest.approx(1.2e-3))
         for tag, size in (("XResolution", 0.31), ("YResolution", 0.68)):
             numerator, denominator = tif.pages[0].tags[tag].value
-            assert denominator / numerator == pytest.approx(size, rel=1e-8)  # a fraction of 32-bit integers
+            assert denominator / numerator * 1e3 == pytest.approx(size, rel=1e-8)  # a fraction of 32-bit integers
     with open_volume(tmp_path / "a.tif") as volume:
         assert (volume.shape, volume.dtype, volume.voxel_size) == (shape, np.dtype(dtype), VOXEL_SIZE)
         assert volume.metadata == {"x": [1, "ü"]}
@@ -72,6 +72,9 @@ def test_ome(tmp_path, name, dtype, shape):
         pixels = ElementTree.fromstring(tif.ome_metadata).find(".//{*}Pixels")
         assert [pixels.get(f"Size{axis}") for axis in "ZYX"] == [str(n) for n in shape]
         assert (pixels.get("PhysicalSizeZ"), pixels.get("PhysicalSizeZUnit")) == ("1.2", "nm")
+        assert tif.pages[0].resolutionunit == tifffile.RESUNIT.CENTIMETER
+        numerator, denominator = tif.pages[0].tags["XResolution"].value
+        assert numerator / denominator == pytest.approx(1e7 / 0.31, rel=1e-8)
     with open_volume(tmp_path / name) as volume:
         assert (volume.shape, volume.dtype, volume.voxel_size) == (shape, np.dtype(dtype), VOXEL_SIZE)
         assert volume.metadata == {"x": "<&ü>"}
@@ -84,7 +87,7 @@ def test_labels_have_a_colour_map_and_names(tmp_path, name):
     write(tmp_path / name, data, classes=CLASSES)
     with tifffile.TiffFile(tmp_path / name) as tif:
         page = tif.pages[0]
-        assert page.photometric == tifffile.PHOTOMETRIC.PALETTE
+        assert page.photometric == tifffile.PHOTOMETRIC.MINISBLACK  # else ITK, VTK and OpenCV read colours
         table = page.tags["ColorMap"].value
         colours = np.array(table).reshape(3, 256) // 257
         assert tuple(colours[:, 1]) == (0, 114, 178)

@@ -24,6 +24,7 @@ from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.outputs import atomic, check_space, writing
 from gpu_tomoclass.volumes.tiff.metadata import KEY, own_text
+from gpu_tomoclass.volumes.units import CENTIMETRE, MICROMETRE
 from gpu_tomoclass.volumes.volume import VolumeWriter, VoxelSize, ranges_text
 
 CLASSIC_BYTES = 2**32 - 2**25  # 4 GiB less room for directories and labels
@@ -109,14 +110,18 @@ class TiffWriter(VolumeWriter):
         layout: dict[str, Any] = {
             "shape": (self.shape[0], *self._plane_shape),
             "dtype": self._dtype,
-            "photometric": "palette" if classes else "minisblack",
+            "photometric": "minisblack",
             "software": f"gpu_tomoclass {__version__}",
             "returnoffset": True,
         }
         if classes:
-            layout["colormap"] = colour_map(classes)
-        if voxel_size is not None:  # pixels per unit; the unit is in the metadata
-            layout["resolution"] = (1 / voxel_size[2], 1 / voxel_size[1])
+            # Grey values with a ColorMap: as a palette image, ITK, VTK and OpenCV would read colours instead of labels;
+            # ImageJ and Bio-Formats show the colours all the same.
+            layout["extratags"] = [(320, 3, 768, colour_map(classes).ravel(), True)]
+        if voxel_size is not None:  # OME: pixels per cm, since readers take a resolution without a unit for inches
+            unit = CENTIMETRE if ome else MICROMETRE
+            layout["resolution"] = (unit / voxel_size[2], unit / voxel_size[1])
+            layout["resolutionunit"] = "CENTIMETER" if ome else "NONE"
         if ome:
             layout["description"] = self._ome_xml(voxel_size, channels, own)
             layout["metadata"] = None
@@ -134,7 +139,8 @@ class TiffWriter(VolumeWriter):
         if channels:
             data["Labels"] = list(channels) * self.shape[0]
         if voxel_size is not None:
-            data.update(spacing=voxel_size[0], unit="nm")
+            # Bio-Formats and HyperSpy understand micrometres; of "unit=nm" they take z for micrometres, or nothing.
+            data.update(spacing=voxel_size[0] / MICROMETRE, unit="micron")
         if own:
             data["Info"] = own
         return data
