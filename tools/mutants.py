@@ -56,7 +56,7 @@ MUTANTS = (
     ),
     Mutant("features/intensity.py", "offset=32768.0", "offset=32767.0", "features/test_intensity.py"),
     Mutant(
-        "features/families.py",
+        "features/family.py",
         "            sigma *= 2\n",
         "            sigma += 1\n",
         "features/test_channel_names.py features/test_features.py",
@@ -115,8 +115,8 @@ MUTANTS = (
     Mutant("classification/backoff.py", "np.log(len(p))", "1.0", "classification/test_uncertainty.py"),
     Mutant(
         "classification/backoff.py",
-        "block.radius or 0) for block",
-        "block.radius or 0) // 2 for block",
+        "2 * max(along) + 1 for along",
+        "2 * max(along) - 1 for along",
         "classification/test_uncertainty.py",
     ),
     # baseline

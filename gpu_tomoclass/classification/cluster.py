@@ -403,13 +403,12 @@ class ClusterWorkers(PlaneWorkers):
             time.sleep(pause)
         self.staging.record(done.start, done.crc, notes=done.notes)
         if done.missing:
-            self.work.volume._mark_missing(done.missing)  # the worker's volume has found out, not the one here
+            self.work.volume.mark_missing(done.missing)  # the worker's volume found out, this one cannot
         self._preferred[done.worker] = done.slab_planes
         self.notes += [note for note in done.worker_notes if note not in self.notes]
         for name, value in done.timings.items():
             self.timings[name] += value
-        for stage in ("read", "compute", "write"):
-            setattr(self.seconds, stage, getattr(self.seconds, stage) + getattr(done.seconds, stage))
+        self.seconds.add(done.seconds)
         finished(np.array(done.n_voxels, dtype=np.int64))
 
     def _look(self, now: float) -> None:

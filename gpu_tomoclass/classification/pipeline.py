@@ -28,6 +28,12 @@ class StageSeconds:
     write: float = 0.0
     wall: float = 0.0
 
+    def add(self, other: StageSeconds) -> None:
+        """Add the busy time of stages that ran elsewhere at the same time; their wall time is not added."""
+        self.read += other.read
+        self.compute += other.compute
+        self.write += other.write
+
 
 class _Ended:
     """Stands in a queue behind the last item."""

@@ -58,7 +58,16 @@ def features(
     **reading: Any,
 ) -> None:
     """Compute the features of one plane and write them as named channels."""
-    bank = make_bank(features, sigma_min, sigma_max, sigmas, membrane_thickness, membrane_patch, hessian, gabor)
+    bank = make_bank(
+        features=features,
+        sigma_min=sigma_min,
+        sigma_max=sigma_max,
+        sigmas=sigmas,
+        membrane_thickness=membrane_thickness,
+        membrane_patch=membrane_patch,
+        hessian=hessian,
+        gabor=gabor,
+    )
     from gpu_tomoclass.features import write_features
     from gpu_tomoclass.volumes import open_volume
 

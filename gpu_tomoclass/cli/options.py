@@ -191,6 +191,7 @@ def bank_options(command: F) -> F:
 
 
 def make_bank(
+    *,
     features: str,
     sigma_min: float,
     sigma_max: float,

@@ -141,7 +141,7 @@ def training_data(
     reading = {name: options[name] for name in READING}
     marks = {name: options[name] for name in ANNOTATION}
     settings = {
-        "bank": make_bank(*(options[name] for name in BANK)),
+        "bank": make_bank(**{name: options[name] for name in BANK}),
         "intensity": options["intensity"],
         "nan": options["nan"],
         "cache": open_cache(options["cache"], options["no_cache"]),

@@ -105,6 +105,8 @@ class Device(ABC):
         each) or in the one meant for a CPU (see ``docs/devices.md``).
     has_own_memory : bool
         Whether arrays must be moved to and from it, and many planes at once keep it busy.
+    threads : int
+        CPU threads that run the blocks of a launch; 1 where they are no matter of ours.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Device(ABC):
     computes: bool = True
     wants_gpu_plan: bool = True
     has_own_memory: bool = False
+    threads: int = 1
 
     def __init__(self) -> None:
         self._kernels: dict[tuple[str, str, tuple[tuple[str, str], ...]], BoundKernel] = {}

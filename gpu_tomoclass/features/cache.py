@@ -12,6 +12,8 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +57,7 @@ class FeatureCache:
         self.limit = limit
         self.notes: list[str] = []
         self.hits = self.misses = 0
+        self._counting = threading.Lock()
         self._writable = True
         refuse_inputs(self.folder)
         try:
@@ -87,9 +90,11 @@ class FeatureCache:
                 raise ValueError(f"{path} holds {values.dtype} {values.shape}")
             os.utime(path)
         except (OSError, ValueError, EOFError):  # absent, torn or foreign: compute it again
-            self.misses += 1
+            with self._counting:
+                self.misses += 1
             return None
-        self.hits += 1
+        with self._counting:
+            self.hits += 1
         return values
 
     def put(self, plane_key: str, block: FeatureBlock, values: np.ndarray) -> None:
@@ -97,7 +102,7 @@ class FeatureCache:
         if not self._writable:
             return
         path = self._path(plane_key, block)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")  # equal planes have one name
         try:
             if shutil.disk_usage(self.folder).free < KEEP_FREE + values.nbytes:
                 self._stop(f"features are not cached any more: less than 2 GiB free in {self.folder}")

@@ -299,7 +299,7 @@ class _ValueWalk(Walk):
 
     def _launch_cpu(self, args: dict[str, Any]) -> None:
         n_pixels, n_features, n_classes = args["n_pixels"], self._forest.n_features, self._forest.n_classes
-        n_blocks = LARGE_BLOCKS * getattr(self._device, "threads", 1)
+        n_blocks = LARGE_BLOCKS * self._device.threads
         pixels = LARGE_PIXELS
         while pixels > CPU_TILE and (
             4 * n_features * pixels * n_blocks > SCRATCH_BYTES  # beside each thread's own:

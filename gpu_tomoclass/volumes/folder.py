@@ -92,7 +92,7 @@ class FolderVolume(Volume):
             files=self._planes,
             allow_missing_planes=allow_missing_planes,
         )
-        self._mark_missing(z for z, form in enumerate(forms) if form is None)
+        self.mark_missing(z for z, form in enumerate(forms) if form is None)
 
     def _read_plane(self, z: int) -> np.ndarray:
         try:

@@ -244,7 +244,7 @@ class Volume(abc.ABC):
         except DataError:
             if not self.allow_missing_planes:
                 raise
-            self._mark_missing([z])
+            self.mark_missing([z])
             return np.zeros(shape, self.dtype)
 
     def _attempt(self, z: int, read: Callable[[], np.ndarray]) -> np.ndarray:
@@ -261,7 +261,7 @@ class Volume(abc.ABC):
                 self._reopen()
         raise AssertionError("the last attempt returns or raises")
 
-    def _mark_missing(self, planes: Iterable[int]) -> None:
+    def mark_missing(self, planes: Iterable[int]) -> None:
         """Record planes that are filled with zeros, and keep the one note about them up to date."""
         with self._lock:
             self.missing_planes.update(planes)

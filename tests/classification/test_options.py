@@ -13,12 +13,14 @@ from gpu_tomoclass.classification import batch, classify_volume, job_file
 from gpu_tomoclass.classification.cluster import ClusterWorkers
 from gpu_tomoclass.classification.cluster_worker import Job
 from gpu_tomoclass.classification.options import RunOptions
+from gpu_tomoclass.classification.slab import Product
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.classification.workers import Work
 from gpu_tomoclass.cli import cli
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.model.model import save_model
+from gpu_tomoclass.volumes.opening import open_volume
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(RunOptions)}
 OTHERS = {  # one value of each field that is not its default
@@ -110,15 +112,13 @@ def test_job_files_have_every_field(taken, sample_path, sample_model, tmp_path):
 
 
 def test_workers_of_a_cluster_get_the_options_as_they_are(sample_path, sample_model, tmp_path):
-    from gpu_tomoclass.volumes.opening import open_volume
-
     class Cluster:
         device = "numpy"
 
     options = RunOptions(**OTHERS)
     with open_volume(sample_path) as volume:
         work = Work(volume, sample_model, options, scale=sample_model.intensity, first=2)
-        products = classify_volume._products(tmp_path / "o.tif", sample_model, options.wanted)
+        products = [Product("labels", str(tmp_path / "o.tif"), np.dtype(np.uint8), classes=sample_model.classes)]
         with Staging(
             tmp_path / "o.tif", products, shape=(5, *volume.shape[1:]), run={"input": volume.fingerprint()},
             voxel_size=None, metadata={}, format_options={},

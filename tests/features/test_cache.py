@@ -1,5 +1,7 @@
 """The cache gives back exactly what was computed, for exactly the same plane and parameters, or nothing."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,55 @@ def test_the_oldest_entries_leave_first(tmp_path, bank, image):
     left = {p.stem for p in tmp_path.glob("*/*.npy")}
     assert 0 < len(left) < len(sizes)
     assert left == {b.key for b in bank.blocks[-len(left) :]}
+
+
+def test_a_device_has_entries_of_its_own(tmp_path, bank, image):
+    """The last bit of a channel may differ between devices."""
+
+    class Other(NumpyDevice):
+        name = "other"
+
+    cache = FeatureCache(tmp_path)
+    for device, hits in ((NumpyDevice(), 0), (Other(), 0), (NumpyDevice(), len(bank.blocks))):
+        before = cache.hits
+        list(block_values(FeatureEngine(device, bank.blocks), image, cache=cache))
+        assert cache.hits - before == hits
+
+
+def test_equal_planes_may_be_stored_at_the_same_time(tmp_path, bank, image, monkeypatch):
+    """Two threads of one process write the same entry: neither takes the other's file away."""
+    cache = FeatureCache(tmp_path)
+    together = threading.Barrier(2, timeout=30)
+    save = np.save
+
+    def slow_save(file, values, **options):
+        save(file, values, **options)
+        together.wait()  # both have written, neither has renamed
+
+    monkeypatch.setattr(cache_module.np, "save", slow_save)
+    block, values = bank.blocks[0], image[np.newaxis]
+    threads = [threading.Thread(target=cache.put, args=("key", block, values)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cache.notes == []
+    np.testing.assert_array_equal(cache.get("key", block), values)
+    assert [path.name for path in (tmp_path / "key").iterdir()] == [f"{block.key}.npy"]
+
+
+def test_threads_count_every_question(tmp_path, bank, image):
+    cache = FeatureCache(tmp_path)
+    cache.put("key", bank.blocks[0], image[np.newaxis])
+
+    def ask():
+        for _ in range(200):
+            cache.get("key", bank.blocks[0])
+            cache.get("other", bank.blocks[0])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (cache.hits, cache.misses) == (800, 800)

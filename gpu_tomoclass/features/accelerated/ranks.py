@@ -404,7 +404,7 @@ def _sorted_tiles(source: DeviceSource, tiles: Tiles) -> tuple[Array, Array]:
                 defines={"SORT": max(2 * threads, _power_of_two(tiles.size)), "THREADS": threads},
             )
             return
-        workers = min(n_tiles, 4 * getattr(source.device, "threads", 1))
+        workers = min(n_tiles, 4 * source.device.threads)
         scratch = source.workspace.array(f"median scratch {tiles}", (workers, 2, tiles.size), np.uint64)
         source.device.launch(
             "median_ranks_cpu.cu",

@@ -103,7 +103,7 @@ class MrcVolume(Volume):
         usable = complete * 1000 >= n_planes and self.order[0] == "z"
         if self.allow_missing_planes and usable:
             self.notes.append(f"the file {found}")
-            self._mark_missing(range(complete, n_planes))
+            self.mark_missing(range(complete, n_planes))
             return
         if self.order[0] != "z":
             raise DataError(f"{found}, and z is not the slowest of its axes ({self.axes})", where=self.path)

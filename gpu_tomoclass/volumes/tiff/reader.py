@@ -138,7 +138,7 @@ class TiffVolume(Volume):
         if lost and not self.allow_missing_planes:
             raise _damaged(self.path, n - len(lost), n, "the file is too short", fillable=True)
         self._lost = frozenset(lost)
-        self._mark_missing(lost)
+        self.mark_missing(lost)
         if self._stack.offsets is None:
             self._check_ratio(self._stack.page)
 
