@@ -36,12 +36,14 @@
 
 #ifdef ONE_THREAD
 #define PIXELS TILE  // of a thread
+#define OF_BLOCK __shared__  // what is large
 #define TOGETHER 8
 #define BLOCKS 1
 #define IN_REGISTERS 1
 #define PER_CLASS
 #else
 #define PIXELS 1
+#define OF_BLOCK
 #define MISSING_OF(word) ((((word) & 0x7f7f7f7fu) + 0x01010101u) & (word) & 0x80808080u)  // of four bytes each
 // Of a multiprocessor: a full one has 32 registers per thread, which hold the sums of four classes; half a one has 64.
 #define BLOCKS ((CLASSES > 4 ? 1024 : 2048) / (TILE * ROWS))
@@ -62,11 +64,11 @@ forest(const unsigned char* __restrict__ ranks, const unsigned* __restrict__ nod
        long long n_pixels) {
     const long long first = (long long)blockIdx.x * TILE;
     const unsigned* of_block = (const unsigned*)ranks + (size_t)blockIdx.x * (WORDS * TILE);
-    double sum[CLASSES][PIXELS];
+    OF_BLOCK double sum[CLASSES][PIXELS];
     PER_CLASS for (int c = 0; c < CLASSES; ++c)
         for (int i = 0; i < PIXELS; ++i) sum[c][i] = 0.0;
 #if IN_REGISTERS
-    int count[CLASSES][PIXELS];
+    OF_BLOCK int count[CLASSES][PIXELS];
     PER_CLASS for (int c = 0; c < CLASSES; ++c)
         for (int i = 0; i < PIXELS; ++i) count[c][i] = 0;
 #endif

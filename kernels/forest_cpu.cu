@@ -13,15 +13,16 @@
 // its own. Slots 0..ROWS-1 hold the rows of votes, which are the leaves' answers; the others are used again and again.
 // The first CLASSES rows are for one class alone; where there are no others votes are counted.
 //
-// `want_labels`: after five eighths of the trees the pixels are left alone whose first largest class no tree still to come
-// can change, since it leads by more votes than there are trees. The others move together into tiles of their own. Only
-// where votes are counted, so nothing depends on rounding.
+// `want_labels`: after five eighths of the trees the pixels are left alone whose first largest class no tree still to
+// come can change, since it leads by more votes than there are trees. The others move together into tiles of their own.
+// Only where votes are counted, so nothing depends on rounding.
 //
 // A pixel with a missing value gets NaN here; forest_missing.cu then sends it both ways, weighted by left_fraction.
 //
 // Per question and pixel: one byte of ranks and two of answers read, one written, all in the first-level cache.
 //
-// Compile-time: ONE_THREAD, CLASSES, WORDS (a quarter of the columns), TILE, TILES (of a block), ROWS (of votes), SLOTS.
+// Compile-time: ONE_THREAD, CLASSES, WORDS (a quarter of the columns), TILE, TILES (of a block), ROWS (of votes),
+// SLOTS.
 #define MISSING 255
 #define FEW 16  // classes: their counts are made as vectors
 #if ROWS == CLASSES
@@ -109,8 +110,8 @@ extern "C" __global__ void forest_cpu(
                 n_open += lead[i] <= n_trees - n_of_all && !is_missing[tile * TILE + i] ? 1 : 0;
             }
         }
-        unsigned char together[4 * WORDS * TILE];
-        SUM sum[CLASSES * TILE];
+        __shared__ unsigned char together[4 * WORDS * TILE];
+        __shared__ SUM sum[CLASSES * TILE];
         for (int start = 0; start < n_open; start += TILE) {
             int from[TILE];
             for (int i = 0; i < TILE; ++i) {  // the last tile is filled up with its last pixel

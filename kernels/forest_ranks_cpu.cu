@@ -5,8 +5,8 @@
 //   rank[column, p] = number of the column's thresholds <= values[feature of column, p];   MISSING for NaN
 //
 // Values and thresholds are compared as whole numbers of the same order: the bits of a float, those of the magnitude
-// turned over where it is negative. `keys` holds such numbers of the thresholds, 1 << STEPS per column, ascending, filled
-// up with the largest int. The first COARSE halvings are comparisons with all thresholds between their parts, as
+// turned over where it is negative. `keys` holds such numbers of the thresholds, 1 << STEPS per column, ascending,
+// filled up with the largest int. The first COARSE halvings are comparisons with all thresholds between their parts, as
 // vectors; the others are done value by value without a jump, since gathers are slow on many processors.
 //
 // A block has PIXELS * PASSES pixels of four columns. Per column and pixel: 4 bytes read, 1 written.
