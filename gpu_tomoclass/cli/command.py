@@ -10,7 +10,9 @@ import click
 # Where an option stands in the help, by the name of its parameter; what is not listed stands first.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Strokes": ("every", "start", "also", "label_axes", "class_names", "skip_bad_rois", "like"),
-    "Features": ("features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch"),
+    "Features": (
+        "features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch", "hessian", "gabor",
+    ),
     "Forest": ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", "balance", "seed"),
     "Reading the volume": (
         "axes", "series", "channel", "allow_missing_planes", "voxel_size", "intensity", "nan", "force",
