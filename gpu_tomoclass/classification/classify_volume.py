@@ -27,7 +27,7 @@ from gpu_tomoclass.features import IntensityScale
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.outputs import product_name
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume
+from gpu_tomoclass.volumes import Volume, moved, with_place
 
 if TYPE_CHECKING:
     from gpu_tomoclass.classification.cluster import Cluster
@@ -183,6 +183,7 @@ def classify(
             chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=options.wanted))
     device_name = chosen.name if cluster is None else cluster.device
     metadata = provenance(volume, model, planes=(start, stop), scale=scale, nan=nan)
+    metadata = with_place(metadata, moved(volume.metadata, first=start, voxel_size=volume.voxel_size))
     began = time.perf_counter()
     with Staging(
         output,

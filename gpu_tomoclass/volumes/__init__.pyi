@@ -5,6 +5,7 @@ from .ome_zarr.array import Node, ZarrArray, read_node
 from .ome_zarr.store import ZarrStore
 from .opening import VolumeLike, create_volume, open_volume
 from .part import PartVolume
+from .place import moved, with_place
 from .targets import check_folder, check_volume_target, volume_names
 from .volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, ranges_text, voxel_text
 
@@ -27,6 +28,7 @@ __all__ = [
     "describe_volume",
     "detect_format",
     "is_array",
+    "moved",
     "on_host",
     "open_volume",
     "ranges_text",
@@ -35,4 +37,5 @@ __all__ = [
     "substack",
     "volume_names",
     "voxel_text",
+    "with_place",
 ]

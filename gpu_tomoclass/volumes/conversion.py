@@ -11,6 +11,7 @@ import numpy as np
 
 from gpu_tomoclass.errors import StoppedError, UsageError
 from gpu_tomoclass.volumes.opening import create_volume
+from gpu_tomoclass.volumes.place import moved, with_place
 from gpu_tomoclass.volumes.turned import TurnedVolume
 from gpu_tomoclass.volumes.volume import Volume
 
@@ -240,13 +241,14 @@ def copy_planes(
     """
     kept = list(planes)
     size = volume.voxel_size
+    place = moved(volume.metadata, first=kept[0], voxel_size=size, spacing=spacing)
     writer = create_volume(
         path,
         shape=(len(kept), *volume.shape[1:]),
         dtype=volume.dtype,
         voxel_size=None if size is None else (size[0] * spacing, size[1], size[2]),
         classes=volume.classes if volume.dtype == np.uint8 else (),
-        metadata=metadata,
+        metadata=with_place(metadata, place),
         overwrite=overwrite,
         inputs=volume.inputs(),
         **format_options,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpu_tomoclass.volumes.place import turned, with_place
 from gpu_tomoclass.volumes.volume import Volume
 
 SLAB_BYTES = 2**28
@@ -38,7 +39,7 @@ class TurnedVolume(Volume):
             axes=base.axes,
             voxel_size=None if size is None else (size[z], size[y], size[x]),
             classes=base.classes,
-            metadata=base.metadata,
+            metadata=with_place(base.metadata, turned(base.metadata, order)),
             files=base.files(),
         )
         self.notes = base.notes  # one list: what is found while reading the base is seen here too

@@ -83,8 +83,8 @@ def test_ellipse_and_rotated_rectangle_are_their_polygons():
 
 
 def test_outlines_are_rounded_as_imagej_keeps_them():
-    """ImageJ counts an outline's coordinates from its bounds, as float32: 1006.5 - 0.01 becomes 1006.48999, so the right
-    edge lies left of the centre of column 1006, which ``Roi.getMask`` leaves out; in image coordinates it would be in."""
+    """ImageJ counts an outline's coordinates from its bounds, as float32: 1006.5 - 0.01 becomes 1006.48999, so that the
+    right edge lies left of the centre of column 1006, which ``Roi.getMask`` leaves out; in float64 it would be in."""
     left = np.float32(0.01)
     xy = np.array([[left, 2], [1006.5, 2], [1006.5, 5], [left, 5]], np.float32)
     right = np.float64(left) + np.float64(np.float32(1006.5 - np.float64(left)))

@@ -252,7 +252,7 @@ def test_many_classes_need_sixteen_bits(tmp_path):
 
 def test_int8_is_marked_signed_for_imod(tmp_path):
     write_all(MrcWriter(tmp_path / "m.mrc", shape=SHAPE, dtype="int8"), volume("int8"))
-    assert np.frombuffer((tmp_path / "m.mrc").read_bytes(), "<i4", 2, 152).tolist() == [1146047817, 1]
+    assert np.frombuffer((tmp_path / "m.mrc").read_bytes(), "<i4", 2, 152).tolist() == [1146047817, 5]
 
 
 def test_one_file_per_channel(tmp_path):

@@ -86,7 +86,6 @@ def test_bytes_behind_the_image_are_noted(path):
 @pytest.mark.parametrize(
     ("offset", "value", "words"),
     [
-        (212, 0, "machine stamp is 00 00 00 00"),
         (12, 99, "mode 99"),
         (12, 4, "mode 4, complex numbers"),
         (12, 16, "RGB"),

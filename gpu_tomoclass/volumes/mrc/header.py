@@ -15,6 +15,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError
+from gpu_tomoclass.volumes.place import read_place
 from gpu_tomoclass.volumes.volume import VoxelSize
 
 HEADER_BYTES = 1024
@@ -26,7 +27,7 @@ ByteOrder = Literal["<", ">"]
 MACHINE_STAMPS: dict[bytes, ByteOrder] = {b"\x44\x44": "<", b"\x44\x41": "<", b"\x11\x11": ">"}
 
 # Two int32 inside the header's second "extra" field, bytes 152 to 159 of the file.
-IMOD_STAMP, IMOD_STAMP_OFFSET, IMOD_SIGNED_BYTES = 1146047817, 152, 1
+IMOD_STAMP, IMOD_STAMP_OFFSET, IMOD_SIGNED_BYTES, IMOD_ORIGIN_INVERTED = 1146047817, 152, 1, 4
 
 # Our extended header: JSON of at most this size, so that a foreign header of gigabytes is not read.
 EXTENDED_TYPE, EXTENDED_LIMIT = b"JSON", 2**24
@@ -45,7 +46,7 @@ def read_header(path: str, n_bytes: int) -> tuple[np.void, ByteOrder]:
     if len(raw) < HEADER_BYTES:
         raise DataError(f"is too short for an MRC header: {n_bytes} of {HEADER_BYTES} bytes", where=path)
     stamp = raw[212:216]
-    swap = MACHINE_STAMPS.get(stamp[:2])
+    swap = MACHINE_STAMPS.get(stamp[:2]) or plausible_order(raw, n_bytes)
     if swap is None:
         raise DataError(
             f"is not an MRC file, or a damaged one: its machine stamp is {stamp.hex(' ')}, "
@@ -75,6 +76,62 @@ def read_header(path: str, n_bytes: int) -> tuple[np.void, ByteOrder]:
     return header, swap
 
 
+def plausible_order(raw: bytes, n_bytes: int) -> ByteOrder | None:
+    """The one byte order in which sizes, mode, axes and file length make sense; old FEI files have no machine stamp."""
+    found: list[ByteOrder] = []
+    for order in ("<", ">"):
+        header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
+        sizes = [int(header[name]) for name in ("nx", "ny", "nz")]
+        axes = sorted(int(header[name]) for name in ("mapc", "mapr", "maps"))
+        mode, extended = int(header["mode"]), int(header["nsymbt"])
+        if mode not in MODE_DTYPES or min(sizes) < 1 or max(sizes) > 2**24 or axes not in ([0, 0, 0], [1, 2, 3]):
+            continue
+        row = (sizes[0] + 1) // 2 if mode == 101 else sizes[0] * np.dtype(MODE_DTYPES[mode]).itemsize
+        if extended >= 0 and HEADER_BYTES + extended + row * sizes[1] * sizes[2] <= n_bytes:
+            found.append("<" if order == "<" else ">")
+    return found[0] if len(found) == 1 else None
+
+
+def stamp_notes(header: np.void, swap: ByteOrder) -> list[str]:
+    """A sentence where the byte order is a guess."""
+    stamp = bytes(header["machst"])
+    if stamp[:2] in MACHINE_STAMPS:
+        return []
+    order = "little" if swap == "<" else "big"
+    return [f"the machine stamp is {stamp.hex(' ')}, which says nothing; read as {order}-endian, which makes sense"]
+
+
+def fei_pixel_size(path: str, header: np.void, swap: ByteOrder) -> float | None:
+    """Pixel size in nm from the extended header of FEI (Thermo Fisher); None where there is none.
+
+    FEI1 and FEI2 (MRC2014, "FEI extended header"): float64 metres at byte 156. Before that: records of 128 bytes of
+    float32, without a type, of which number 11 is the pixel size in metres.
+    """
+    kind, size = bytes(header["exttyp"]), int(header["nsymbt"])
+    with open(path, "rb") as file:
+        file.seek(HEADER_BYTES)
+        raw = file.read(min(size, 768))
+    if kind in (b"FEI1", b"FEI2") and len(raw) >= 164:
+        metres = float(np.frombuffer(raw, np.dtype("f8").newbyteorder(swap), 1, 156)[0])
+    elif not kind.strip(b"\0 ") and size == 1024 * 128 and len(raw) >= 48:
+        metres = float(np.frombuffer(raw, np.dtype("f4").newbyteorder(swap), 1, 44)[0])
+    else:
+        return None
+    return metres * 1e9 if 1e-12 < metres < 1e-6 else None
+
+
+def stored_place(header: np.void, swap: ByteOrder) -> dict[str, list[Any]] | None:
+    """Origin (nm) and start along z, y, x; None where all are 0. See :mod:`gpu_tomoclass.volumes.place`."""
+    start = [int(header[f"n{letter}start"]) for letter in "zyx"]
+    origin = [float(header["origin"][letter]) / 10 for letter in "zyx"]
+    if not all(math.isfinite(n) for n in origin):
+        origin = [0.0, 0.0, 0.0]
+    stamp, flags = np.frombuffer(header.tobytes(), np.dtype("i4").newbyteorder(swap), 2, IMOD_STAMP_OFFSET)
+    if stamp == IMOD_STAMP and not flags & IMOD_ORIGIN_INVERTED:
+        origin = [-n if n else 0.0 for n in origin]  # IMOD counts from the first voxel to the origin
+    return {"origin_nm": origin, "start": start} if any(origin) or any(start) else None
+
+
 def read_own_header(path: str, header: np.void) -> dict[str, Any]:
     """What :func:`make_header` put into the extended header; empty for other files."""
     size = int(header["nsymbt"])
@@ -84,7 +141,7 @@ def read_own_header(path: str, header: np.void) -> dict[str, Any]:
         file.seek(HEADER_BYTES)
         raw = file.read(size)
     try:
-        content = json.loads(raw.rstrip(b"\0 "))["gpu_tomoclass"]
+        content = json.loads(raw.strip(b"\0 "))["gpu_tomoclass"]
         [LabelClass.from_dict(c) for c in content.get("classes", ())]
         return {**content, "metadata": dict(content.get("metadata") or {})}
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -175,11 +232,13 @@ def make_header(
     Returns
     -------
     numpy.ndarray, bytes
-        0-d structured array of ``mrcfile.dtypes.HEADER_DTYPE``; JSON padded with spaces to a multiple of 1024 bytes.
+        0-d structured array of ``mrcfile.dtypes.HEADER_DTYPE``; 64 zeros, then JSON padded
+        with spaces to a multiple of 1024 bytes.
     """
     extended = b""
     if content is not None:
-        extended = json.dumps({"gpu_tomoclass": content}).encode("ascii")
+        # Zeros first: ncempy and py4DSTEM take number 11 of any extended header for FEI's pixel size.
+        extended = bytes(64) + json.dumps({"gpu_tomoclass": content}).encode("ascii")
         extended += b" " * (-len(extended) % 1024)
     header = np.zeros((), HEADER_DTYPE.newbyteorder("<"))
     # 20141 is the version of the format that has mode 12.
@@ -190,6 +249,11 @@ def make_header(
     for angle in ("alpha", "beta", "gamma"):
         header["cellb"][angle] = 90
     header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
+    place = read_place((content or {}).get("metadata") or {})
+    place = place or {"origin_nm": [0.0] * 3, "start": [0] * 3}
+    for i, letter in enumerate("zyx"):
+        header["origin"][letter] = 10 * place["origin_nm"][i]
+        header[f"n{letter}start"] = place["start"][i]
     header["map"], header["machst"] = b"MAP ", (0x44, 0x44, 0, 0)
     header["nsymbt"], header["exttyp"] = len(extended), EXTENDED_TYPE if extended else b""
     texts = [f"gpu_tomoclass {__version__}", *(f"label {c.value} = {c.name}" for c in classes)][:LABELS]
@@ -202,4 +266,6 @@ def make_header(
 def stamp_signed_bytes(header: np.ndarray) -> None:
     """Say in IMOD's field that the bytes of mode 0 are signed (as MRC2014 has them; IMOD's own default is unsigned)."""
     raw = header.reshape(1).view(np.uint8)
-    raw[IMOD_STAMP_OFFSET : IMOD_STAMP_OFFSET + 8] = np.array([IMOD_STAMP, IMOD_SIGNED_BYTES], "<i4").view(np.uint8)
+    raw[IMOD_STAMP_OFFSET : IMOD_STAMP_OFFSET + 8] = np.array(
+        [IMOD_STAMP, IMOD_SIGNED_BYTES | IMOD_ORIGIN_INVERTED], "<i4"
+    ).view(np.uint8)

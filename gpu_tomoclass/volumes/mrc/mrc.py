@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.outputs import AtomicOutput, atomic, check_output, check_space, discard, writing
 from gpu_tomoclass.volumes.mrc import header as mrc_header
+from gpu_tomoclass.volumes.place import with_place
 from gpu_tomoclass.volumes.stored import order_notes, stored_order
 from gpu_tomoclass.volumes.turned import TurnedVolume
 from gpu_tomoclass.volumes.volume import Volume, VolumeWriter, VoxelSize
@@ -69,6 +71,10 @@ class MrcVolume(Volume):
         declared, more = mrc_header.declared_order(header, path)
         self.order = stored_order(axes, declared, where=path)
         voxel_size, size_notes = mrc_header.stored_voxel_size(header, declared)
+        pixel = mrc_header.fei_pixel_size(path, header, swap)
+        if pixel is not None and (voxel_size is None or all(math.isclose(n, 0.1, rel_tol=1e-6) for n in voxel_size)):
+            voxel_size, size_notes = (pixel,) * 3, [f"voxel size {pixel:g} nm from FEI's extended header"]
+        notes = [*mrc_header.stamp_notes(header, swap), *notes]
         super().__init__(
             path,
             shape=(int(header["nz"]), int(header["ny"]), int(header["nx"])),
@@ -78,7 +84,7 @@ class MrcVolume(Volume):
             voxel_size=voxel_size,
             notes=[*notes, *more, *order_notes(axes, declared, self.order), *size_notes],
             classes=tuple(LabelClass.from_dict(c) for c in ours.get("classes", ())),
-            metadata=ours.get("metadata"),
+            metadata=with_place(ours.get("metadata") or {}, mrc_header.stored_place(header, swap)),
             allow_missing_planes=allow_missing_planes,
         )
         self._packed, self._file_dtype = mode == 101, np.dtype(dtype).newbyteorder(swap)
@@ -95,6 +101,14 @@ class MrcVolume(Volume):
             )
         if n_bytes >= expected:
             return
+        extended = self._offset - mrc_header.HEADER_BYTES
+        if extended and n_bytes == expected - extended:
+            raise DataError(
+                f"its header counts {extended} bytes of extended header (nsymbt), and exactly these are missing: "
+                "they were cut off, and the planes are whole",
+                where=self.path,
+                do="set nsymbt (bytes 93 to 96 of the file) to 0, with mrcfile for example",
+            )
         complete = max(0, n_bytes - self._offset) // plane_bytes
         found = (
             f"is truncated: expected {expected} bytes, found {n_bytes} ({complete} of {n_planes} planes are complete)"

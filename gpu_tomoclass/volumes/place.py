@@ -1,0 +1,63 @@
+"""Where a volume lies in a larger one, as MRC headers say it: kept in the metadata as ``place`` through every output.
+
+``{"origin_nm": [z, y, x], "start": [z, y, x]}``: the position of the first voxel, and its index on the grid of the
+whole map (``origin`` and ``nxstart, nystart, nzstart`` of MRC2014; programs use one or the other, so both are kept).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+KEY = "place"
+
+
+def with_place(metadata: Mapping[str, Any], place: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The metadata with another place, or without one."""
+    rest = {key: value for key, value in metadata.items() if key != KEY}
+    return rest if place is None else {**rest, KEY: dict(place)}
+
+
+def read_place(metadata: Mapping[str, Any]) -> dict[str, list[Any]] | None:
+    """The place in the metadata, checked; None if there is none that makes sense."""
+    place = metadata.get(KEY)
+    try:
+        assert isinstance(place, Mapping)
+        origin, start = [float(n) for n in place["origin_nm"]], [int(n) for n in place["start"]]
+    except (AssertionError, KeyError, TypeError, ValueError):
+        return None
+    return {"origin_nm": origin, "start": start} if len(origin) == len(start) == 3 else None
+
+
+def moved(
+    metadata: Mapping[str, Any], *, first: int, voxel_size: Sequence[float] | None, spacing: int = 1
+) -> dict[str, Any] | None:
+    """The place of the planes from ``first`` on, every ``spacing``-th; None where the volume has no place.
+
+    An origin of 0 with a start that is not 0 stays so, because then the start counts. On a coarser grid a start along z
+    that is no multiple of the spacing has no number, and becomes a part of the origin.
+    """
+    place = read_place(metadata)
+    if place is None:
+        return None
+    origin, start = list(place["origin_nm"]), list(place["start"])
+    step = 0.0 if voxel_size is None else float(voxel_size[0])
+    by_start = not any(origin) and any(start)
+    start[0] += first
+    if not by_start:
+        origin[0] += first * step
+    if spacing > 1 and start[0] % spacing:
+        if by_start and voxel_size is not None:
+            origin = [n * float(size) for n, size in zip(start, voxel_size, strict=True)]
+        start = [0, 0, 0]
+    else:
+        start[0] //= spacing
+    return {"origin_nm": origin, "start": start}
+
+
+def turned(metadata: Mapping[str, Any], order: str) -> dict[str, Any] | None:
+    """The place of a volume whose axes z, y, x are the stored ones that ``order`` names."""
+    place = read_place(metadata)
+    if place is None:
+        return None
+    return {key: [values[order.index(letter)] for letter in "zyx"] for key, values in place.items()}
