@@ -98,23 +98,13 @@ def commands_of(page):
                 yield line
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/annotations.md",
-        "docs/baseline.md",
-        "docs/fiji.md",
-        "docs/formats.md",
-        "docs/forests.md",
-        "docs/measure.md",
-        "docs/quality.md",
-        "docs/reproduce.md",
-    ],
-)
+PAGES = ["README.md", *sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/**/*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_documented_flags_exist(page):
     lines = list(commands_of(ROOT / page))
-    assert lines or page != "README.md"
+    assert lines or page not in ("README.md", "docs/streaming.md", "docs/facility.md")
     for line in lines:
         words = line.split()[1:]
         if words[0].startswith("-"):

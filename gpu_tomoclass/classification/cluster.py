@@ -229,7 +229,7 @@ class Cluster:
     def _knock(self) -> None:
         """See whether there is a Dask scheduler: a Client that finds none, or something else, leaves threads behind."""
         from distributed import Security
-        from distributed.comm import connect
+        from distributed.comm.core import connect
 
         async def greet() -> None:
             options = Security().get_connection_args("client")

@@ -41,11 +41,11 @@ def kuwahara(source: FeatureSource, *, patch: int) -> np.ndarray:
     if patch % 2 == 0:
         return np.repeat(image[np.newaxis], N_CRITERIA, axis=0)
     low = image.min()
-    raised = image - low
+    lowered = image - low
     result = np.zeros((N_CRITERIA, *image.shape), dtype=np.float32)
     smallest = np.full_like(result, LARGEST)
     for line in line_offsets(patch):
-        mean, variance = _line_statistics(raised, line, patch)
+        mean, variance = _line_statistics(lowered, line, patch)
         for criterion in range(N_CRITERIA):
             restlessness = _restlessness(mean, variance, criterion)
             calmest, value = _calmest_on_line(restlessness, mean, line, patch)
@@ -89,12 +89,12 @@ def _shifted(padded: np.ndarray, offset: tuple[int, int], half: int) -> np.ndarr
     return padded[half + dy : half + dy + ny, half + dx : half + dx + nx]
 
 
-def _line_statistics(raised: np.ndarray, line: list[tuple[int, int]], patch: int) -> tuple[np.ndarray, np.ndarray]:
+def _line_statistics(lowered: np.ndarray, line: list[tuple[int, int]], patch: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance along the line centred on each pixel, summed tap by tap in float32."""
     half = patch // 2
-    padded = np.pad(raised, half, mode="edge")
+    padded = np.pad(lowered, half, mode="edge")
     squares = padded * padded
-    total, total_squares = np.zeros_like(raised), np.zeros_like(raised)
+    total, total_squares = np.zeros_like(lowered), np.zeros_like(lowered)
     for offset in line:
         total += _shifted(padded, offset, half)
         total_squares += _shifted(squares, offset, half)

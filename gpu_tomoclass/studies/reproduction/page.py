@@ -50,6 +50,7 @@ def make_page(study: Study) -> Report:
         report.text(
             "A real needle of layers, seen by HAADF-STEM at NIST, was not given to this run. Its tilt series lies in "
             "the Python wheel etspy (free use, keep NIST's notice). With a reconstruction of it and labels of its four "
+            "materials (--needle, --needle-truth), or with the tilt series alone, this section is filled:"
         )
         report.commands(
             (
