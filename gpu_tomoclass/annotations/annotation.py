@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from gpu_tomoclass.annotations.label_images import Shape, SubStack, read_label_image
+from gpu_tomoclass.annotations.label_images import Shape, read_label_image
 from gpu_tomoclass.annotations.rois import read_roi_strokes
+from gpu_tomoclass.annotations.substack import SubStack
 from gpu_tomoclass.classes import PALETTE, LabelClass
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.volumes import Volume, open_volume

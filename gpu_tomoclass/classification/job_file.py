@@ -16,7 +16,7 @@ A job file is TOML. Settings at the top hold for all volumes, those of a ``[[vol
     model = "other.tcm"
     name = "{stem}_special"
 
-Paths are relative to the job file. See ``docs/batch.md``.
+Paths are relative to the job file. See ``docs/streaming.md``.
 """
 
 from __future__ import annotations
