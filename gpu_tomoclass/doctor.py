@@ -114,6 +114,8 @@ class DeviceReport:
         Of the device's own memory.
     checks : tuple of Check
         Empty if the device does not work, was not asked for, or is the reference itself.
+    forest_walks : str
+        How a CPU goes down the trees of a forest, and what it measured.
     """
 
     name: str
@@ -122,6 +124,7 @@ class DeviceReport:
     notes: tuple[str, ...] = ()
     free_bytes: int | None = None
     checks: tuple[Check, ...] = ()
+    forest_walks: str = ""
 
 
 @dataclass(frozen=True)
@@ -228,8 +231,10 @@ def examine(
 def _device_report(name: str, found: Device | TomoclassError, checks: Sequence[Check]) -> DeviceReport:
     if isinstance(found, TomoclassError):
         return DeviceReport(name, False, str(found))
-    notes = (*found.notes, *([describe_walks(found)] if checks and not found.wants_gpu_plan else []))
-    return DeviceReport(name, True, found.description, notes, found.free_memory(), tuple(checks))
+    walks = ""
+    if any(check.name == "forest" and check.agrees for check in checks) and not found.wants_gpu_plan:
+        walks = describe_walks(found)
+    return DeviceReport(name, True, found.description, found.notes, found.free_memory(), tuple(checks), walks)
 
 
 def _verdict(

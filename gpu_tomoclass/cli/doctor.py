@@ -61,6 +61,8 @@ def _lines(report: Report) -> Iterator[str]:
         own = "" if device.free_bytes is None else f", {size_text(device.free_bytes)} of its memory free"
         yield f"the {device.name} device works: {device.description}{own}"
         yield from (f"  note: {note}" for note in device.notes)
+        if device.forest_walks:
+            yield f"  forest: {device.forest_walks}"
     compared = [device for device in report.devices if device.checks]
     if compared:
         yield ""

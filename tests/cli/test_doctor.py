@@ -44,7 +44,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny_forest(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """And few trees, for the interpreter of PTX."""
     make = doctor.random_forest
-    monkeypatch.setattr(doctor, "random_forest", lambda random: make(random, n_trees=3, depth=3, n_features=4))
+    few = {"n_trees": 3, "depth": 3, "n_features": 4}
+    monkeypatch.setattr(doctor, "random_forest", lambda random, *, pure=False: make(random, pure=pure, **few))
 
 
 def last_line(text: str) -> str:
