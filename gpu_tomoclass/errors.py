@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from os import PathLike
+
+# Control characters (but tab and newline), what turns the direction of text, and what cannot be seen at all.
+_COMMANDS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
+def visible(text: str) -> str:
+    """Text from a file as it may be shown: characters that would command a terminal become ``\\x1b`` and the like."""
+    return _COMMANDS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class TomoclassError(Exception):

@@ -16,6 +16,7 @@ import click
 from gpu_tomoclass import __version__
 from gpu_tomoclass.cli import (
     baseline,
+    cache,
     classification,
     doctor,
     features,
@@ -27,6 +28,7 @@ from gpu_tomoclass.cli import (
     volumes,
 )
 from gpu_tomoclass.cli.command import group
+from gpu_tomoclass.cli.terminal import visible_streams
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
 from gpu_tomoclass.outputs import protecting
 
@@ -38,7 +40,7 @@ SECTIONS: dict[str, Iterable[str]] = {
     "Use labels": ("evaluate", "measure", "clean"),
     "From Fiji": ("model",),
     "Compare": ("baseline",),
-    "See it work": ("demo", "doctor", "simulate", "reproduce"),
+    "See it work": ("demo", "doctor", "cache", "simulate", "reproduce"),
 }
 
 
@@ -79,6 +81,7 @@ for _command in (
     volumes.convert,
     models.model,
     doctor.doctor,
+    cache.cache,
 ):
     cli.add_command(_command)
 
@@ -102,6 +105,11 @@ def open_standard_streams() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command line and give its exit code; every failure is one line on stderr, a bug also its traceback."""
+    with visible_streams():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         # Not standalone, click returns the code of context.exit() instead of raising it.

@@ -7,11 +7,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import click
+
+from gpu_tomoclass.errors import visible
 
 PLAIN_INTERVAL = 10.0  # seconds between plain progress lines, where stderr is a log file
 
@@ -28,7 +30,45 @@ def show_notes(notes: Iterable[str], *, quiet: bool = False) -> None:
     """Sentences for the user, on stderr."""
     if not quiet:
         for note in notes:
-            click.echo(f"note: {note}", err=True)
+            click.echo(f"note: {visible(note)}", err=True)
+
+
+class VisibleStream:
+    """A text stream on which nothing from a file can command the terminal; see :func:`gpu_tomoclass.errors.visible`.
+
+    All that a command prints goes through it. The bytes below it cannot be had (click would take them).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.unfiltered = stream
+        with suppress(AttributeError, ValueError):  # characters that the terminal lacks, bytes of odd file names
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError("text is needed")
+        self.unfiltered.write(visible(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "buffer":
+            raise AttributeError(name)
+        return getattr(self.unfiltered, name)
+
+
+@contextmanager
+def visible_streams() -> Iterator[None]:
+    """Standard output and error through :class:`VisibleStream`."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (VisibleStream(stream) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 @contextmanager
@@ -77,7 +117,8 @@ def _bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         rich_progress.TextColumn("left"),
         rich_progress.TimeRemainingColumn(),
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
+    console = Console(file=getattr(sys.stderr, "unfiltered", sys.stderr))
+    with rich_progress.Progress(*columns, console=console) as bar:
         task = bar.add_task(label, total=None, rate="")
         started = time.perf_counter()
 
@@ -111,7 +152,7 @@ def _plain_lines(label: str, unit: str) -> Callable[[int, int], None]:
 
 def table(rows: Iterable[tuple[str, ...]]) -> str:
     """Left-aligned columns of text."""
-    cells = [tuple(map(str, row)) for row in rows]
+    cells = [tuple(visible(str(cell)).replace("\n", "\\n") for cell in row) for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))] if cells else []
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
 

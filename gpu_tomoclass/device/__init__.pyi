@@ -7,6 +7,7 @@ from .dry import DryDevice
 from .memory import available_bytes, resident_bytes
 from .sources import kernels_folder
 from .tolerances import FOREST, NAD, NAD_VOLUME, TOLERANCES, Tolerance, largest_difference
+from .trust import is_ours, stranger, temporary_folder
 from .workspace import Planes, Workspace
 
 __all__ = [
@@ -28,10 +29,13 @@ __all__ = [
     "available_bytes",
     "choose_device",
     "find_compiler",
+    "is_ours",
     "is_out_of_memory",
     "kernels_folder",
     "largest_difference",
     "resident_bytes",
+    "stranger",
+    "temporary_folder",
     "usable_cores",
     "visible_gpus",
     "worker_count",

@@ -9,8 +9,8 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
-import stat
 import subprocess
 import tempfile
 import threading
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from gpu_tomoclass.device.trust import is_ours, is_usable, stranger, temporary_folder
 from gpu_tomoclass.errors import ResourceError
 
 CANDIDATES = ("g++", "clang++", "c++")
@@ -35,6 +36,8 @@ TUNING = (("-march=native", "-mprefer-vector-width=512"), ("-march=native",), ("
 # only AVX-512 has as they are. glibc uses them when a thread comes for the first time: constants of loops are lost, and
 # blocks write anywhere. Without AVX-512 the constants are in registers that Clang saves. Seen with Clang 14.
 CLANG_ON_X86 = ("-mno-avx512f",)
+LIMIT = 2**30  # bytes of compiled libraries that are kept
+ENTRY = re.compile(r"[0-9a-f]{32}(-[0-9a-f]{32}[.]so|[.]json)")
 TINY = 'extern "C" int answer() { return 42; }\n'
 
 
@@ -118,7 +121,8 @@ class LibraryCache:
     what was measured with them.
 
     Several processes may fill it at once: a library appears by one rename. A damaged file does not have the content
-    that its name promises and is compiled again. Where the folder cannot be written, a temporary one serves.
+    that its name promises and is compiled again. Where the folder cannot be written, or others could write into it or
+    replace a folder above it, a temporary one serves. The least recently used go beyond 1 GiB.
 
     Parameters
     ----------
@@ -134,6 +138,7 @@ class LibraryCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.notes: tuple[str, ...] = ()
+        self.limit = LIMIT
         self._figures: dict[str, dict[str, float]] = {}
         self._measuring = threading.Lock()
         wanted = default_cache_folder() if folder is None else folder
@@ -141,7 +146,11 @@ class LibraryCache:
             self.folder = wanted
             return
         self.folder = temporary_folder()
-        named = "the home folder is unknown" if wanted is None else f"{wanted} cannot be written"
+        if wanted is None:
+            named = "the home folder is unknown"
+        else:
+            problem = stranger(wanted) if wanted.is_dir() else None
+            named = f"{wanted} cannot be written" if problem is None else f"{wanted} is not used, because {problem}"
         self.notes = (f"{named}: compiled kernels are kept in {self.folder}",)
 
     @cached_property
@@ -173,10 +182,37 @@ class LibraryCache:
         # Not where the headers lie: the code says which they are, and another checkout or environment has the same.
         key = self._key(code, compiler, tuple(option for option in command if not option.startswith("-I")))
         for path in sorted(self.folder.glob(f"{key}-*.so")):
-            if path.stem.partition("-")[2] == _digest(path.read_bytes()):
+            if is_what_it_says(path):
+                with contextlib.suppress(OSError):
+                    os.utime(path)
                 return _load(path)
             path.unlink(missing_ok=True)
-        return _load(self._compile(code, compiler, command, key))
+        made = self._compile(code, compiler, command, key)
+        self.trim()
+        return _load(made)
+
+    def entries(self) -> list[Path]:
+        """The compiled libraries and measured figures in the folder."""
+        return [path for path in self.folder.iterdir() if ENTRY.fullmatch(path.name)]
+
+    def clear(self) -> None:
+        """Remove all entries; what is loaded stays loaded."""
+        for path in self.entries():
+            path.unlink(missing_ok=True)
+
+    def trim(self) -> None:
+        """Remove the least recently used entries until the folder is within its limit."""
+        sizes = []
+        for path in self.entries():
+            with contextlib.suppress(OSError):  # another process trims too
+                status = path.stat()
+                sizes.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in sizes)
+        for _, size, path in sorted(sizes):
+            if total <= self.limit:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
 
     def figures(
         self, name: str, compiler: Compiler, measure: Callable[[], dict[str, float]], *, keys: Sequence[str]
@@ -227,6 +263,16 @@ def _stored_figures(path: Path, keys: Sequence[str]) -> dict[str, float] | None:
     return found if is_good and all(isinstance(v, float) and 0 < v < math.inf for v in found.values()) else None
 
 
+def is_what_it_says(path: Path) -> bool:
+    """Whether a library is a file that only we can have written, with the content that its name promises."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with open(descriptor, "rb") as file:
+        return is_ours(os.fstat(descriptor)) and path.stem.partition("-")[2] == _digest(file.read())
+
+
 def _load(path: Path) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(path))
@@ -258,23 +304,3 @@ def cpu_model() -> str:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def is_usable(folder: Path) -> bool:
-    """Create the folder; True if files can be made in it and nobody else can put a library there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        status = folder.lstat()
-    except OSError:
-        return False
-    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def temporary_folder() -> Path:
-    """One folder per user, so that the next process finds the libraries; a fresh one if that name is taken."""
-    shared = Path(tempfile.gettempdir()) / f"gpu_tomoclass-{os.getuid()}"
-    if is_usable(shared):
-        return shared
-    return Path(tempfile.mkdtemp(prefix="gpu_tomoclass-"))

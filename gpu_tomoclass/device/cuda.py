@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_tomoclass.device.base import Array, BoundKernel, Device, Stopwatch, check_same_kind
-from gpu_tomoclass.device.compiler import is_usable, temporary_folder
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
 from gpu_tomoclass.device.sources import kernel_source
+from gpu_tomoclass.device.trust import is_usable, temporary_folder
 from gpu_tomoclass.errors import ResourceError, UsageError
 
 # --fmad=false: a * b + c is fused only where the source says fmaf, on every device alike. CuPy itself adds -ftz=true.
@@ -251,7 +251,7 @@ def _prepare_cupy_cache() -> tuple[str, ...]:
         return ()
     folder = temporary_folder() / "cupy"
     os.environ["CUPY_CACHE_DIR"] = str(folder)
-    return (f"{wanted} cannot be written: CuPy keeps compiled kernels in {folder}",)
+    return (f"{wanted} cannot be written, or others could write there: CuPy keeps compiled kernels in {folder}",)
 
 
 def _import_cupy() -> Any:

@@ -3,23 +3,30 @@
 The key is the content: a hash of the prepared plane and of the others that the block looks at, the definition version,
 the device and the block's own key. A changed file, scale or parameter is another key, so nothing can go stale; the
 least recently used entries leave when the folder is full. Devices have entries of their own because the last bit of
-some channels may differ between them.
+some channels may differ between them. An entry counts only if nobody else can have written it and its checksum, which
+covers its name, is right.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import threading
+import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from gpu_tomoclass import __version__
+from gpu_tomoclass.device import is_ours, temporary_folder
 from gpu_tomoclass.features.bank import DEFINITION_VERSION, FeatureBlock, halo
 from gpu_tomoclass.features.engine import FeatureEngine
 from gpu_tomoclass.features.place import Place
@@ -27,18 +34,21 @@ from gpu_tomoclass.features.prepare import PreparedPlane, PreparedSlab
 from gpu_tomoclass.outputs import refuse_inputs
 
 DEFAULT_LIMIT = 20 * 2**30
+ENTRY = re.compile("[0-9a-f]{32}")
+MARK = "gpu_tomoclass crc32 "
+TORN_AGE = 86400  # seconds after which a half-written file is nobody's
 KEEP_FREE = 2 * 2**30  # a cache must never be what fills a disk
 
 
 def default_cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/gpu_tomoclass`` or ``~/.cache/gpu_tomoclass``; the temporary folder where there is no home."""
+    """``$XDG_CACHE_HOME/gpu_tomoclass`` or ``~/.cache/gpu_tomoclass``; a folder of the user where there is no home."""
     base = os.environ.get("XDG_CACHE_HOME")
     if base:
         return Path(base) / "gpu_tomoclass"
     try:
         return Path.home() / ".cache" / "gpu_tomoclass"
     except RuntimeError:
-        return Path(tempfile.gettempdir()) / "gpu_tomoclass"
+        return temporary_folder()
 
 
 class FeatureCache:
@@ -61,7 +71,7 @@ class FeatureCache:
         self._writable = True
         refuse_inputs(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
@@ -82,12 +92,13 @@ class FeatureCache:
         return self.folder / plane_key / f"{block.key}.npy"
 
     def get(self, plane_key: str, block: FeatureBlock) -> np.ndarray | None:
-        """The block's channels (n, ny, nx), float32, mapped read-only; None if they are not there or not readable."""
+        """The block's channels (n, ny, nx), float32, mapped read-only; None if they are not there or not as stored."""
         path = self._path(plane_key, block)
         try:
-            values: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-            if values.dtype != np.float32 or values.ndim != 3 or values.shape[0] != len(block.channels):
-                raise ValueError(f"{path} holds {values.dtype} {values.shape}")
+            with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+                if not is_ours(os.fstat(file.fileno())):
+                    raise ValueError(f"{path} may be somebody else's")
+                values = _mapped(file, name=_name(path), n_channels=len(block.channels))
             os.utime(path)
         except (OSError, ValueError, EOFError):  # absent, torn or foreign: compute it again
             with self._counting:
@@ -107,18 +118,37 @@ class FeatureCache:
             if shutil.disk_usage(self.folder).free < KEEP_FREE + values.nbytes:
                 self._stop(f"features are not cached any more: less than 2 GiB free in {self.folder}")
                 return
-            path.parent.mkdir(exist_ok=True)
-            with open(temporary, "wb") as file:
-                np.save(file, values, allow_pickle=False)
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            temporary.unlink(missing_ok=True)
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                np.save(file, np.ascontiguousarray(values), allow_pickle=False)
+                file.write(_trailer(_name(path), values))
             os.replace(temporary, path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             self._stop(f"features are not cached any more: {error}")
 
+    def entries(self) -> list[Path]:
+        """The files of the cache: only what is named as we name it, and what killed processes left for a day."""
+        found = [path for path in self.folder.glob("*/*.npy") if ENTRY.fullmatch(path.parent.name)]
+        torn = [path for path in self.folder.glob("*/.*.partial") if ENTRY.fullmatch(path.parent.name)]
+        for path in torn:
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > TORN_AGE:
+                    found.append(path)
+        return found
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        for path in self.entries():
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty
+                path.parent.rmdir()
+
     def trim(self) -> None:
         """Remove the least recently used entries until the folder is within its limit."""
         entries = []
-        for path in self.folder.glob("*/*.npy"):
+        for path in self.entries():
             try:
                 status = path.stat()
             except OSError:  # another process trims too
@@ -134,6 +164,30 @@ class FeatureCache:
                 path.parent.rmdir()
             except OSError:  # not empty
                 continue
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _trailer(name: str, values: np.ndarray) -> bytes:
+    """What follows the array in a file: a checksum of its name and values, so that none stands for another."""
+    return f"{MARK}{zlib.crc32(np.ascontiguousarray(values).data, zlib.crc32(name.encode())):08x}".encode()
+
+
+def _mapped(file: IO[bytes], *, name: str, n_channels: int) -> np.ndarray:
+    """The array of an open file, mapped; ValueError unless it is what was stored under this name."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError(f"{name} is no array of ours")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype != np.float32 or is_fortran or len(shape) != 3 or shape[0] != n_channels:
+        raise ValueError(f"{name} holds {dtype} {shape}")
+    start = file.tell()
+    values = np.memmap(file, dtype=dtype, mode="r", offset=start, shape=shape)
+    file.seek(start + values.nbytes)
+    if file.read(100) != _trailer(name, values):
+        raise ValueError(f"{name} is damaged")
+    return values
 
 
 def block_values(

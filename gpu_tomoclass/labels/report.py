@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from html import escape
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass.errors import visible
 from gpu_tomoclass.labels.evaluate import Confusion
 from gpu_tomoclass.labels.pictures import chart_png, png_bytes
 from gpu_tomoclass.outputs import atomic
@@ -145,6 +146,11 @@ class Report:
         """
         with atomic(path, overwrite=overwrite) as temporary:
             temporary.write_text(self.html(), encoding="utf-8")
+
+
+def escape(text: str, quote: bool = True) -> str:
+    """Text from anywhere as HTML: neither markup nor control characters act."""
+    return html.escape(visible(text), quote)
 
 
 def _table(head: str, rows: Iterable[str]) -> str:

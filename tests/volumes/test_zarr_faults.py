@@ -587,3 +587,23 @@ def test_time_points_are_planes_where_there_is_no_z(tmp_path):
         assert any("reading axis t as z (8 planes)" in note for note in volume.notes)
     with open_zarr(path, channel=3) as volume:
         assert volume.shape == (1, *SHAPE[1:])
+
+
+@pytest.mark.parametrize("name", ["plain", "sharded"])
+@pytest.mark.parametrize("link", ["file", "folder"])
+def test_a_chunk_that_is_a_link_out_of_the_store(tmp_path, name, link):
+    """A store from elsewhere must not make a plane of any file of the reader; links within it are its own affair."""
+    options = {"shards": (4, 16, 16)} if name == "sharded" else {}
+    data = write_array(tmp_path / "a.zarr", compressors=None, **options)
+    (tmp_path / "secret").mkdir()
+    chunk = tmp_path / "a.zarr" / "c" / "0" / "0" / "0"
+    moved = chunk if link == "file" else chunk.parent
+    moved.rename(tmp_path / "secret" / "it")
+    moved.symlink_to(tmp_path / "secret" / "it")
+    with open_volume(tmp_path / "a.zarr") as volume, pytest.raises(DataError, match="is a link out of the store"):
+        volume.plane(0)
+    moved.unlink()
+    (tmp_path / "secret" / "it").rename(tmp_path / "a.zarr" / "inside")
+    moved.symlink_to(tmp_path / "a.zarr" / "inside")
+    with open_volume(tmp_path / "a.zarr") as volume:
+        np.testing.assert_array_equal(volume.plane(0), data[0])

@@ -35,6 +35,15 @@ _EMPTY = 2**64 - 1  # offset and length of a chunk that a shard does not hold
 Index = tuple[int, ...]
 
 
+def refuse_link(file: Path, folder: Path) -> None:
+    """Raise DataError if a file below a store's folder is a link out of it: the store may be anybody's."""
+    root, place = os.path.realpath(folder), os.path.realpath(file)
+    if os.path.commonpath((root, place)) != root:
+        raise DataError(
+            f"is a link out of the store, to {place}", where=file, do="copy what it leads to into the store"
+        )
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a metadata file; a DataError names the file and the place."""
     if file.stat().st_size > JSON_LIMIT:
@@ -209,6 +218,7 @@ class ZarrArray:
             return None
         key, offset, length = entry
         size = math.prod(self.chunks) * self.dtype.itemsize
+        refuse_link(self.node.folder / key, self.node.folder)
         try:
             status = os.stat(self.node.folder / key)
             if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
@@ -249,6 +259,7 @@ class ZarrArray:
         size = 16 * math.prod(self._per_shard)
         stored = size + 4 * len(self._table_codecs)
         path = self.node.folder / self._key(shard)
+        refuse_link(path, self.node.folder)
         try:
             with open(path, "rb") as file:
                 n_bytes = os.fstat(file.fileno()).st_size
