@@ -600,8 +600,8 @@ def test_a_chunk_that_is_a_link_out_of_the_store(tmp_path, name, link):
     moved = chunk if link == "file" else chunk.parent
     moved.rename(tmp_path / "secret" / "it")
     moved.symlink_to(tmp_path / "secret" / "it")
-    with open_volume(tmp_path / "a.zarr") as volume, pytest.raises(DataError, match="is a link out of the store"):
-        volume.plane(0)
+    with pytest.raises(DataError, match="is a link out of the store"):  # of shards, tables are read at opening
+        open_volume(tmp_path / "a.zarr").plane(0)
     moved.unlink()
     (tmp_path / "secret" / "it").rename(tmp_path / "a.zarr" / "inside")
     moved.symlink_to(tmp_path / "a.zarr" / "inside")
