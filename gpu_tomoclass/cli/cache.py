@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_tomoclass.cli.command import group
+from gpu_tomoclass.cli.options import OutputPath
 from gpu_tomoclass.cli.terminal import show_notes, table
 
 if TYPE_CHECKING:
     from gpu_tomoclass.device import LibraryCache
     from gpu_tomoclass.features import FeatureCache
 
-folder_option = click.option("--cache", "folder", metavar="FOLDER", help="Of computed features, as given to train.")
+folder_option = click.option(
+    "--cache", "folder", type=OutputPath(), metavar="FOLDER", help="Of computed features, as given to train."
+)
 
 
 @group(short_help="Show or clear what is kept between runs")
