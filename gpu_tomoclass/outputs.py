@@ -48,7 +48,7 @@ def size_bytes(text: str) -> int:
     Raises
     ------
     ValueError
-        If it is no size, or not more than nothing.
+        If it is no size, or less than 1 byte.
     """
     given = text.strip().upper().removesuffix("B").strip()
     unit = given[-1:] if given[-1:] in _UNITS else ""
@@ -57,7 +57,7 @@ def size_bytes(text: str) -> int:
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{text!r} is not a size such as 4G or 800M") from error
     if size < 1:
-        raise ValueError(f"{text!r} is not more than nothing")
+        raise ValueError(f"{text!r} must be at least 1 byte")
     return size
 
 

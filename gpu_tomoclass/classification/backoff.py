@@ -1,4 +1,4 @@
-"""From prepared planes to finished slabs, with a smaller slab or fewer threads where memory is not enough."""
+"""Turn prepared planes into finished slabs; take smaller slabs or fewer threads where memory is not enough."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SlabClassifier:
         self._at_work: list[tuple[int, int]] = []  # (start, stop) of the slabs of all threads
 
     def slab_planes(self) -> int:
-        """How many planes to give at once."""
+        """Planes to give at once."""
         return self.fixed_slab or self.classifier.slab_planes(n_threads=self._gate.capacity)
 
     def classify(self, start: int, prepared: PreparedSlab, timings: dict[str, float]) -> list[Slab]:
@@ -99,7 +99,10 @@ class SlabClassifier:
         return slabs
 
     def _take_less(self, n_planes: int, n_threads: int, reason: Exception) -> None:
-        """Smaller slabs, or fewer threads, from now on; so many were allowed when memory was not enough."""
+        """Take smaller slabs, or fewer threads, from now on.
+
+        ``n_planes`` were computed at once, and ``n_threads`` ran, when memory ran out.
+        """
         if self.fixed_slab is None and n_planes > 1:
             half = (n_planes + 1) // 2
             self._note(f"{self._needed(n_planes)}: slabs are halved to {half} planes")
@@ -188,7 +191,7 @@ class _Gate:
 
 
 def uncertainty(probabilities: np.ndarray, *, kind: str) -> np.ndarray:
-    """From 0 (certain) to 1, see :class:`Wanted`.
+    """Uncertainty from 0 (certain) to 1, see :class:`Wanted`.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ from gpu_tomoclass.volumes import Volume, check_volume_target, convert, open_vol
 
 @dataclass
 class Outcome:
-    """What became of one volume.
+    """Outcome of one volume.
 
     Attributes
     ----------

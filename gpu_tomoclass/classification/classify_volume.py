@@ -1,4 +1,4 @@
-"""A volume through a model: the planes that are left go to the workers, whatever they are, into the staging.
+"""Send the unfinished planes of a volume to the workers (threads or cluster processes) and record the results.
 
 The result does not depend on the size of slabs, the number of threads, which planes are in one run, or interruptions:
 every plane is computed from itself alone. Memory holds a few planes, whatever the depth of the volume.
@@ -37,7 +37,7 @@ __all__ = ["Classifier", "ClassifyResult", "classify", "plane_range", "product_n
 
 @dataclass(frozen=True)
 class ClassifyResult:
-    """What a run wrote and what it cost.
+    """Result of a run: the files written and the time taken.
 
     Attributes
     ----------
@@ -315,7 +315,7 @@ def plane_range(volume: Volume, planes: tuple[int, int] | None) -> tuple[int, in
 def provenance(
     volume: Volume, model: Model, *, planes: tuple[int, int], scale: IntensityScale, nan: str
 ) -> dict[str, Any]:
-    """What made the labels: enough to make them again."""
+    """Provenance of the labels: enough to make them again."""
     return {
         "made_by": f"gpu_tomoclass {__version__}",
         "model": {"hash": model.hash, "versions": dict(model.versions)},

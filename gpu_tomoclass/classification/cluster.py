@@ -25,7 +25,15 @@ from typing import Any, Self
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.classification.cluster_worker import Done, Job, about, classify_planes, code_digest, examine, forget
+from gpu_tomoclass.classification.cluster_worker import (
+    Done,
+    Job,
+    classify_planes,
+    close_run,
+    code_digest,
+    describe_worker,
+    open_run,
+)
 from gpu_tomoclass.classification.staging import MODEL, Staging
 from gpu_tomoclass.classification.workers import Finished, PlaneWorkers, Work, next_run
 from gpu_tomoclass.device import choose_device, usable_cores
@@ -85,7 +93,7 @@ class Cluster:
             )
         self.n_local = int(local[1]) if local else None
         if self.n_local == 0:
-            raise UsageError("no processes cannot classify", do="give local:1 or more")
+            raise UsageError("a local cluster must have 1 or more processes, not 0", do="give local:1 or more")
         if threads is not None and (self.n_local is None or threads < self.n_local):
             why = (
                 "the workers of a running cluster have their own" if local is None else f"{address} has more processes"
@@ -215,7 +223,7 @@ class Cluster:
         import distributed
 
         if self.n_local is None:
-            self._knock()
+            self._check_scheduler()
         with contextlib.closing(distributed.Client(where, timeout=self.patience, set_as_default=False)) as client:
             try:
                 client.wait_for_workers(self.n_local or 1, timeout=self.patience)
@@ -226,7 +234,7 @@ class Cluster:
                 ) from error
             yield client
 
-    def _knock(self) -> None:
+    def _check_scheduler(self) -> None:
         """See whether there is a Dask scheduler: a Client that finds none, or something else, leaves threads behind."""
         from distributed import Security
         from distributed.comm.core import connect
@@ -249,7 +257,7 @@ class Cluster:
 
     def _check_workers(self) -> None:
         """The same version and the same device everywhere."""
-        found = self.ask_all(about, self.device)
+        found = self.ask_all(describe_worker, self.device)
         for address, answer in found.items():
             if answer["version"] != __version__ or answer["code"] != code_digest():
                 other = "of other sources" if answer["version"] == __version__ else f"{answer['version']}"
@@ -284,17 +292,17 @@ class ClusterWorkers(PlaneWorkers):
     def run(self, todo: np.ndarray, *, finished: Finished, should_stop: Callable[[], bool]) -> None:
         job = self._job()
         try:
-            self._cluster.ask_all(examine, job)
+            self._cluster.ask_all(open_run, job)
             self._give_out(job, todo, finished, should_stop)
         except Exception:  # not at a second Ctrl-C: a worker that is stuck would not answer
-            self._say_goodbye(job)
+            self._close_run(job)
             raise
-        self._say_goodbye(job)
+        self._close_run(job)
 
-    def _say_goodbye(self, job: Job) -> None:
+    def _close_run(self, job: Job) -> None:
         with contextlib.suppress(Exception):  # the run is over; a scheduler that is gone has been an error already
             self._look(time.monotonic())
-            self._cluster.ask_all(forget, job.key)
+            self._cluster.ask_all(close_run, job.key)
 
     def _job(self) -> Job:
         """The run for the workers; the model goes where they can read it."""
@@ -365,7 +373,7 @@ class ClusterWorkers(PlaneWorkers):
             raise failure
 
     def _slab_planes(self, n_left: int) -> int:
-        """What the workers' memory holds, and towards the end less, so that all of them end together."""
+        """Planes to give out at once: what workers' memory holds, fewer towards the end, so that all end together."""
         if self.work.options.slab_planes is not None:
             return self.work.options.slab_planes
         preferred = min(self._preferred.values(), default=1)
@@ -412,7 +420,7 @@ class ClusterWorkers(PlaneWorkers):
         finished(np.array(done.n_voxels, dtype=np.int64))
 
     def _look(self, now: float) -> None:
-        """Which workers there are; an error if there have been none for long."""
+        """Update the list of workers; raise ResourceError if there have been none for long."""
         self._next_look = now + LOOK
         threads = self._cluster.threads_per_worker()
         if lost := self._alive - threads.keys():

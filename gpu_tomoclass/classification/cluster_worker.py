@@ -1,4 +1,4 @@
-"""What a process of a Dask cluster does for a run: opens it once, classifies planes of it, writes them to the staging.
+"""Tasks of a process of a Dask cluster: open a run once, classify planes of it, write them to the staging.
 
 The functions here are called by name from cluster.py in another process, perhaps on another machine. Nothing but plain
 data travels; volume, model and outputs are files that every process sees under the same name.
@@ -130,8 +130,8 @@ def dask_setup(worker: Any) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-async def about(device_name: str, dask_worker: Any) -> dict[str, Any]:
-    """What a client asks a worker first: version, digest of the code, the device it would take, threads."""
+async def describe_worker(device_name: str, dask_worker: Any) -> dict[str, Any]:
+    """Describe this worker to a client: version, digest of the code, the device it would take, threads."""
     device = await asyncio.to_thread(_device, device_name, dask_worker.state.nthreads)
     return {
         "version": __version__,
@@ -142,7 +142,7 @@ async def about(device_name: str, dask_worker: Any) -> dict[str, Any]:
     }
 
 
-async def examine(job: Job, dask_worker: Any) -> None:
+async def open_run(job: Job, dask_worker: Any) -> None:
     """Open a run, so that what cannot be opened is an error before any plane is classified."""
     await asyncio.to_thread(_open, job, dask_worker)
 
@@ -160,7 +160,7 @@ def classify_planes(job: Job, start: int, stop: int) -> Done:
         raise
 
 
-def forget(key: str) -> None:
+def close_run(key: str) -> None:
     """Let go of a run that has ended: its files, its memory on the device."""
     with _opening:
         opened = _runs.pop(key, None)

@@ -50,7 +50,7 @@ WRITING = {"ome_version": str, "sharded": bool}
 
 
 def _toml_type(hint: Any) -> type:
-    """What TOML has for a type such as ``str | None`` or a tuple."""
+    """TOML's type for one such as ``str | None`` or a tuple."""
     kinds: list[Any] = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
     return list if get_origin(kinds[0]) is tuple else kinds[0]
 

@@ -38,7 +38,7 @@ def used_blocks(model: Model) -> tuple[FeatureBlock, ...]:
 
 
 def slab_on_cpu(blocks: Sequence[FeatureBlock], plane_pixels: int) -> int:
-    """How many planes a CPU computes at once: one, unless these blocks look across planes."""
+    """Planes that a CPU computes at once: one, unless these blocks look across planes."""
     if all(block.dimensions == 2 for block in blocks):
         return 1
     n_channels = sum(len(block.channels) for block in blocks)
@@ -57,7 +57,7 @@ def side_by_side(device: Device, blocks: Sequence[FeatureBlock]) -> tuple[Device
 
 
 class _ThreadArrays(NamedTuple):
-    """What one thread has of its own on the device."""
+    """Arrays and stream that one thread has for itself on the device."""
 
     engine: FeatureEngine
     forest: DeviceForest | None
@@ -116,7 +116,7 @@ class Classifier:
         self._held: weakref.WeakSet[_Held] = weakref.WeakSet()  # of all threads
 
     def halo(self, aspect: Aspect) -> int:
-        """How many planes on both sides of a plane its features look at."""
+        """Planes on each side of a plane that its features look at."""
         return halo(self.blocks, aspect)
 
     def classify(
@@ -166,7 +166,7 @@ class Classifier:
             labels = predict_classes(probabilities, self.class_values)
             mine.watch.lap("forest")
         else:
-            # On a GPU an array that stays; on a CPU one that is given away.
+            # GPU: reuse a buffer. CPU: allocate; the caller keeps the array.
             kept = (n_classes, flat.shape[1])
             room = workspace.array("probabilities", kept, np.float32) if device.has_own_memory else None
             found = mine.forest.probabilities(flat, out=room, want_labels=not want_probabilities)
@@ -193,7 +193,7 @@ class Classifier:
         return labels.reshape(shape).copy(), probabilities if want_probabilities else None
 
     def slab_planes(self, *, n_threads: int = 1) -> int:
-        """How many planes to classify at once: one on a CPU, or some where features look across planes; on a GPU what
+        """Planes to classify at once: one on a CPU, or some where features look across planes; on a GPU what
         its memory holds beside the forest and the slabs of the other threads, measured on the first plane."""
         if not self.device.has_own_memory:
             most = self._slab or CPU_SLAB

@@ -67,7 +67,7 @@ class RunOptions:
 
     @property
     def wanted(self) -> Wanted:
-        """What is made of every plane."""
+        """Products made of every plane."""
         return Wanted(self.probabilities, self.uncertainty, mask_filled=self.nan == "mask")
 
 

@@ -1,4 +1,4 @@
-"""What a classification will need, before it is queued: memory, disk and time."""
+"""Predict what a classification will need before it is queued: memory, disk and time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMPRESSED_PIXELS = 4 / 3  # a pyramid of halved levels adds at most a third
 
 @dataclass(frozen=True)
 class ThreadMemory:
-    """What the computing threads allocate, in bytes.
+    """Bytes that the computing threads allocate.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class ThreadMemory:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will need.
+    """Needs of a run.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ def thread_memory(
     depth: int | None = None,
     aspect: Aspect = CUBES,
 ) -> ThreadMemory:
-    """What threads allocate for planes (ny, nx) of a volume of ``depth`` planes, from a dry run of the real code."""
+    """Memory that threads take for planes (ny, nx) of a volume of ``depth`` planes, from a dry run of the real code."""
     reach = halo(used_blocks(model), aspect)
     depth = 2 * reach + 2 if depth is None else depth
     n_classes = len(model.classes)
@@ -187,7 +187,7 @@ def make_plan(
     n_planes : int, optional
         Default all of the volume.
     slab_planes : int, optional
-        As the user will fix it.
+        The value that will be given to ``--slab-planes``.
     force : bool
         Although the voxel size differs from that of the training.
     measure : bool
@@ -254,7 +254,7 @@ def make_plan(
 
 
 def threads_within(limit: int, volume: Volume, model: Model, device: Device, *, wanted: Wanted) -> int:
-    """How many threads of a CPU device keep the process within ``limit`` bytes.
+    """Number of threads of a CPU device that keep the process within ``limit`` bytes.
 
     Raises
     ------
@@ -274,7 +274,7 @@ def threads_within(limit: int, volume: Volume, model: Model, device: Device, *, 
 
 
 def slab_within(limit: int, volume: Volume, model: Model, device: Device, wanted: Wanted) -> int:
-    """How many planes at once keep one thread of a CPU device within ``limit`` bytes; at least one."""
+    """Number of planes at once that keep one thread of a CPU device within ``limit`` bytes; at least one."""
     n_planes = slab_on_cpu(used_blocks(model), _plane_pixels(volume))
     if n_planes == 1:
         return 1

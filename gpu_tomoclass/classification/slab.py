@@ -1,4 +1,4 @@
-"""What a run makes of a slab of planes: the products, and finished planes."""
+"""Products of a run, and slabs of finished planes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNCERTAINTIES = ("margin", "entropy")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is made of every plane beside the labels.
+    """Products wanted beside the labels.
 
     Attributes
     ----------

@@ -59,7 +59,7 @@ MODEL = "model.tcm"  # for workers elsewhere, see cluster.py
 
 @dataclass
 class _Line:
-    """What the journal says of one slab."""
+    """Line of the journal: one slab."""
 
     start: int
     stop: int
@@ -201,7 +201,7 @@ class Staging:
             return store_slab(self._stores, slab)
 
     def holds(self, start: int, crc: Mapping[str, Sequence[int]]) -> bool:
-        """Whether the stored planes from ``start`` on have these checksums."""
+        """Compare: whether the stored planes from ``start`` on have these checksums."""
         return all(
             self._stored_checksum(name, start + i) == value
             for name, values in crc.items()

@@ -1,4 +1,4 @@
-"""Who classifies the planes of a run: threads of this process here, processes elsewhere in cluster.py."""
+"""Workers that classify the planes of a run: threads of this process; cluster.py has those in other processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Finished = Callable[[np.ndarray], None]  # told the voxels per label value, (256
 
 @dataclass(frozen=True)
 class Work:
-    """What is done with every plane of a run.
+    """Work to be done with every plane of a run.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Work:
         return aspect_of(self.volume.voxel_size)
 
     def slab_classifier(self, device: Device, *, n_threads: int) -> SlabClassifier:
-        """What turns prepared slabs into finished ones, for so many threads of ``device``, that of one thread."""
+        """Classifier of prepared slabs for ``n_threads`` threads; ``device`` is that of one thread."""
         options = self.options
         found = SlabClassifier(
             self.model,

@@ -165,7 +165,7 @@ class Device(ABC):
         return self, 1
 
     def for_thread(self) -> Device:
-        """The same device for one thread: what it asks for is done in order, beside what others ask for.
+        """View of the device with a stream of its own: ordered within the thread, concurrent with others.
 
         Arrays of either are arrays of both; what was launched here is there for the thread after :meth:`synchronize`.
         """

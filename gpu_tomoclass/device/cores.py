@@ -19,5 +19,5 @@ def worker_count(workers: int | None) -> int:
     if workers is None:
         return usable_cores()
     if workers < 1:
-        raise UsageError(f"{workers} workers cannot work", do="give 1 or more")
+        raise UsageError(f"workers must be 1 or more, not {workers}")
     return workers

@@ -1,4 +1,4 @@
-"""From stored voxel values to the values that features see: the only place where values change before the bank.
+"""Scale stored voxel values to those that features see: the only place where values change before the bank.
 
 Integer volumes enter as they are, as in Fiji. Signed 16-bit voxels get +32768, which is how ImageJ holds them. Float
 volumes get a linear scale, because several Weka features truncate to integers (anisotropic diffusion) or count grey

@@ -1,4 +1,4 @@
-"""Where a slab of planes lies in its volume, which filters that look across planes need to know."""
+"""Place of a slab of planes in its volume, which filters that look across planes need to know."""
 
 from __future__ import annotations
 

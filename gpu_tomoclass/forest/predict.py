@@ -52,7 +52,7 @@ def predict_probabilities(
     """
     check_features(forest, features)
     if n_threads < 1:
-        raise UsageError(f"{n_threads} threads cannot work", do="give 1 or more")
+        raise UsageError(f"threads must be 1 or more, not {n_threads}")
     features = np.ascontiguousarray(features)
     walker = _Walker(forest, features)
     n_pixels = features.shape[1]

@@ -30,7 +30,7 @@ CPU_TILE = 64  # pixels that a CPU thread takes down a large tree side by side: 
 RANKS_PIXELS = 2048  # of a block: the tables of thresholds are read once for them
 RANKS_THREADS = 256
 LARGE_PIXELS = 1024  # that a CPU thread takes down a large tree at a time; their values stay in the second cache
-LARGE_BLOCKS = 4  # of so many pixels per CPU thread and launch
+BLOCKS_PER_THREAD = 4  # blocks of LARGE_PIXELS per CPU thread and launch
 SCRATCH_BYTES = 1 << 28  # of a launch, with fewer pixels in a block where there are many threads
 STACK_BYTES = 512 * 1024  # of a CPU thread
 MISSING_BLOCKS = 64  # of this many threads each, on a GPU; they share the pixels with missing values
@@ -299,7 +299,7 @@ class _ValueWalk(Walk):
 
     def _launch_cpu(self, args: dict[str, Any]) -> None:
         n_pixels, n_features, n_classes = args["n_pixels"], self._forest.n_features, self._forest.n_classes
-        n_blocks = LARGE_BLOCKS * self._device.threads
+        n_blocks = BLOCKS_PER_THREAD * self._device.threads
         pixels = LARGE_PIXELS
         while pixels > CPU_TILE and (
             4 * n_features * pixels * n_blocks > SCRATCH_BYTES  # beside each thread's own:

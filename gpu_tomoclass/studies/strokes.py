@@ -20,7 +20,7 @@ def draw_strokes(truth: np.ndarray, *, per_class: int = 3, length: int = 24, see
     Parameters
     ----------
     truth : numpy.ndarray
-        (ny, nx) class values 1..255; 0 is painted by nobody.
+        (ny, nx) class values 1..255; 0 is never painted.
     per_class : int
         Strokes for each class that the plane shows.
     length : int

@@ -1,4 +1,4 @@
-"""How good a forest is on pixels that it has not seen: cross-validation that keeps strokes together.
+"""Cross-validation that keeps strokes together: how good a forest is on pixels that it has not seen.
 
 Neighbouring pixels of a stroke have nearly the same features. A forest that has seen a half of a stroke knows the
 other half, so splitting pixels at random (as the out-of-bag error does) flatters it. Here whole groups are held out:
@@ -32,7 +32,7 @@ Fold = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]  # rows to grow on, row
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What held-out rows say about forests of these settings.
+    """Result of a cross-validation: what held-out rows say about forests of these settings.
 
     Attributes
     ----------

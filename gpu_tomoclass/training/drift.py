@@ -1,4 +1,4 @@
-"""Whether a model fits a volume: how far the volume's features are from those that the model was trained among.
+"""Check whether a model fits a volume: how far the volume's features are from those that the model was trained among.
 
 Of every channel a model remembers how it was distributed over the marked planes, and how sure the forest was there.
 In a volume of another reconstruction, dose or alignment another share of the pixels is below the thresholds that the
@@ -34,7 +34,7 @@ LOST_ACCURACY = 0.03  # compared with a model trained on the volume itself: more
 
 @dataclass(frozen=True)
 class Drift:
-    """How a volume compares with what a model was trained among.
+    """Comparison of a volume with what a model was trained among.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Drift:
     planes: Sequence[int]
 
     def explain(self) -> str:
-        """What differs, in one phrase."""
+        """Difference, in one phrase."""
         worst = [f"{family} {value:.2f}" for family, value in list(self.per_family.items())[:3]]
         return (
             f"its features differ from those of the training planes (drift {self.drift:.2f}; most in"

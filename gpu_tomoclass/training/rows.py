@@ -38,7 +38,7 @@ SAMPLE_PIXELS = 20_000  # of all marked planes together: what the model remember
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What a forest is grown from.
+    """Rows that a forest is grown from.
 
     Attributes
     ----------

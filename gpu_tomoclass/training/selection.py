@@ -76,7 +76,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """What was chosen, and what else was tried.
+    """Families that were chosen, and all that were tried.
 
     Attributes
     ----------

@@ -337,7 +337,7 @@ def test_addresses_that_are_none(address):
 @pytest.mark.parametrize(
     ("address", "options", "said"),
     [
-        ("local:0", {}, "no processes cannot classify"),
+        ("local:0", {}, "must have 1 or more processes, not 0"),
         ("local:4", {"threads": 2}, "2 threads do not fit: local:4 has more processes"),
         ("tcp://node1:8786", {"threads": 2}, "2 threads do not fit: the workers of a running cluster have their own"),
     ],

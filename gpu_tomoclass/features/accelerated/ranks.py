@@ -20,7 +20,7 @@ SMALL_COUNT = 29  # pixels of the largest disk whose median is found in register
 SORTED_ON_GPU = 4096  # pixels of the largest tile, with its margin, that a block sorts in 40 KB of shared memory
 LINE = 64  # pixels along which a GPU thread slides its window, if so many fit
 SHORTEST_LINE = 8  # below, forming the first window costs more than sliding it
-NEAR = 22  # disks with halves up to this share the sorted tiles of the largest of them
+MAX_SHARED_HALF = 22  # disks up to this half-height reuse the tiles sorted for the largest of them
 CPU_TILE = (64, 256)  # rows and columns
 
 
@@ -108,13 +108,16 @@ def median(source: DeviceSource, requests: Sequence[BlockRequest], *, sorted_on_
         Tiles of more pixels are not sorted on a GPU.
     """
     disks = [_disk(request) for request in requests]
-    near = max((disk.half for disk in disks if disk.half <= NEAR), default=0)
+    near = max((disk.half for disk in disks if disk.half <= MAX_SHARED_HALF), default=0)
     for request, disk in zip(requests, disks, strict=True):
         if disk.count <= SMALL_COUNT:
             _median_small(source, request, disk, margin=_margin(disks))
             continue
         tiles = plan_tiles(
-            source.shape, half=near if disk.half <= NEAR else disk.half, device=source.device, most=sorted_on_gpu
+            source.shape,
+            half=near if disk.half <= MAX_SHARED_HALF else disk.half,
+            device=source.device,
+            most=sorted_on_gpu,
         )
         if tiles is None:
             _median_large(source, request, disk, margin=_margin(disks))
