@@ -1,8 +1,19 @@
 from .annotation import Annotation, load_annotation, load_annotations, merge_annotations, merge_classes
-from .arff import OLD_RELATION, TWS_RELATION, TrainingTable, check_arff_target, load_arff, save_arff
+from .arff import (
+    MIXED_RELATION,
+    OLD_RELATION,
+    TWS_3D_RELATION,
+    TWS_RELATION,
+    TrainingTable,
+    check_arff_target,
+    load_arff,
+    save_arff,
+)
 
 __all__ = [
+    "MIXED_RELATION",
     "OLD_RELATION",
+    "TWS_3D_RELATION",
     "TWS_RELATION",
     "Annotation",
     "TrainingTable",

@@ -176,14 +176,15 @@ def bank_options(command: F) -> F:
         click.option(
             "--sigmas", multiple=True, type=SigmaList(), help="Sigmas of one family instead of the range; repeatable."
         ),
-        click.option("--sigma-max", type=float, default=16.0, show_default=True, help="Largest sigma."),
+        click.option("--sigma-max", type=float, help="Largest sigma; default 16, or 8 of families across planes."),
         click.option("--sigma-min", type=float, default=1.0, show_default=True, help="Smallest sigma; they double."),
         click.option(
             "--features",
             default="paper",
             show_default=True,
             metavar="SET|FAMILY,..",
-            help="weka-default, paper (252 channels), all (272), or families separated by commas.",
+            help="weka-default, paper (252 channels), all (272), across planes weka-3d-default (9) or weka-3d (95), or "
+            "families separated by commas.",
         ),
     ):
         command = option(command)
@@ -194,7 +195,7 @@ def make_bank(
     *,
     features: str,
     sigma_min: float,
-    sigma_max: float,
+    sigma_max: float | None,
     sigmas: Iterable[tuple[str, tuple[float, ...]]],
     membrane_thickness: int,
     membrane_patch: int,
@@ -202,11 +203,10 @@ def make_bank(
     gabor: str = "fast",
 ) -> FeatureBank:
     """The bank that the options of :func:`bank_options` ask for."""
-    from gpu_tomoclass.features import FEATURE_SETS, FeatureBank
+    from gpu_tomoclass.features import FeatureBank
 
-    chosen = features if features in FEATURE_SETS else [name.strip() for name in features.split(",")]
     return FeatureBank.create(
-        chosen,
+        [name.strip() for name in features.split(",")],
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         sigmas=dict(sigmas),

@@ -1,8 +1,8 @@
 from .bank import DEFINITION_VERSION, FEATURE_SETS, FeatureBank, FeatureBlock, halo
 from .cache import FeatureCache, block_values, default_cache_folder
-from .channel_names import check_grey_planes, image_kind
+from .channel_names import grey_dimensions, image_kind
 from .engine import FeatureEngine, accelerated_family
-from .families import FAMILIES, ORIGINAL, PLANE_FAMILIES
+from .families import FAMILIES, ORIGINAL, PLANE_FAMILIES, VOLUME_FAMILIES
 from .hessian_formula import formula_of_relation, formula_of_table
 from .inspection import write_features
 from .intensity import INTENSITY_MODES, NAN_POLICIES, IntensityScale
@@ -19,6 +19,7 @@ __all__ = [
     "NAN_POLICIES",
     "ORIGINAL",
     "PLANE_FAMILIES",
+    "VOLUME_FAMILIES",
     "Aspect",
     "FeatureBank",
     "FeatureBlock",
@@ -31,10 +32,10 @@ __all__ = [
     "accelerated_family",
     "aspect_of",
     "block_values",
-    "check_grey_planes",
     "default_cache_folder",
     "formula_of_relation",
     "formula_of_table",
+    "grey_dimensions",
     "halo",
     "image_kind",
     "prepare_slab",

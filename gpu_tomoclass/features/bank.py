@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.errors import ModelError, UsageError
-from gpu_tomoclass.features.channel_names import implied_settings
+from gpu_tomoclass.features.channel_names import VOLUME_PREFIX, implied_settings
 from gpu_tomoclass.features.families import FAMILIES, FEATURE_SETS, ORIGINAL
 from gpu_tomoclass.features.family import SIGMA_LIMITS, Family, Request, number, single
 from gpu_tomoclass.features.place import Place
@@ -247,13 +247,14 @@ class FeatureBank:
     def blocks(self) -> tuple[FeatureBlock, ...]:
         """All blocks in channel order, that of TWS's multi-threaded code; those across planes come last."""
         order = [(ORIGINAL, 0.0), *self._order(2), *self._order(3)]
+        prefix = VOLUME_PREFIX if len(self.dimensions) == 2 else ""
         blocks: list[FeatureBlock] = []
         start = 0
         for row, sigma in order:
             smaller = tuple(s for s in self.sigmas_of(row.name) if s < sigma) if row.per_sigma else ()
             ways = self.hessian == "legacy", self.gabor == "exact"
             parameters = row.parameters(Request(sigma, smaller, self.membrane_thickness, self.membrane_patch, *ways))
-            channels = tuple(row.labels(**parameters))
+            channels = tuple((prefix if row.dimensions == 3 else "") + name for name in row.labels(**parameters))
             if channels:  # the smallest sigma has no difference of Gaussians
                 stop = start + len(channels)
                 at = sigma if row.per_sigma else None
@@ -277,7 +278,7 @@ class FeatureBank:
 
     @cached_property
     def channels(self) -> tuple[str, ...]:
-        """TWS's names of the channels, in order."""
+        """TWS's names of the channels, in order; with a prefix across planes if there are others, too."""
         return tuple(name for block in self.blocks for name in block.channels)
 
     @property
@@ -497,7 +498,12 @@ class FeatureBank:
 
     @classmethod
     def from_channels(
-        cls, names: Sequence[str], *, hessian: str = "current", gabor: str = "fast"
+        cls,
+        names: Sequence[str],
+        *,
+        hessian: str = "current",
+        gabor: str = "fast",
+        dimensions: int | None = None,
     ) -> tuple[FeatureBank, np.ndarray]:
         """The bank that a list of TWS channel names (of an ARFF file or a ``.model``) implies.
 
@@ -508,6 +514,8 @@ class FeatureBank:
             Anisotropic_diffusion or after Kuwahara.
         hessian, gabor : str
             See the class; the names do not tell.
+        dimensions : {2, 3}, optional
+            Whether TWS 2D or 3D made them; by default the names and their order decide.
 
         Returns
         -------
@@ -524,7 +532,7 @@ class FeatureBank:
         where = "channel names"
         names = list(names)
         try:
-            bank = cls(**implied_settings(names), hessian=hessian, gabor=gabor)
+            bank = cls(**implied_settings(names, dimensions=dimensions), hessian=hessian, gabor=gabor)
         except UsageError as error:
             raise ModelError(error.what, where=where) from error
         problems = {
@@ -537,5 +545,5 @@ class FeatureBank:
                 some = ", ".join(repr(name) for name in found[:5]) + (
                     f" and {len(found) - 5} more" if found[5:] else ""
                 )
-                raise ModelError(f"{some}: {problem}", where=where, do="the 2-D grey features of TWS are expected")
+                raise ModelError(f"{some}: {problem}", where=where, do="the grey features of TWS are expected")
         return bank, np.array([names.index(name) for name in bank.channels], dtype=np.intp)

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpu_tomoclass.errors import ModelError
-from gpu_tomoclass.features.families import FAMILIES
+from gpu_tomoclass.features.families import FAMILIES, ORIGINAL, VOLUME_FAMILIES
 from gpu_tomoclass.features.family import SIGMA_LIMITS, Family, Request, single
 
+VOLUME_PREFIX = "3D_"
+"""Before TWS's names of channels that look across planes, in a bank that has other families, too."""
 # Families that only one kind of TWS's features has; the rest of a name is numbers.
 ONLY_3D = re.compile(
     r"Edges_|Difference_of_Gaussian_|Hessian_(largest|middle|smallest)_|Structure_middle_|Derivatives_\d+_\d+_\d+_"
@@ -46,6 +48,8 @@ def image_kind(relation: str, names: Sequence[str]) -> str:
     said = re.match(r"TWS-(2D|3D)-.*", relation)
     if (said and "RGB" in relation) or any(name in ONLY_RGB for name in names):
         return "RGB"
+    if any(name.startswith(VOLUME_PREFIX) for name in names):
+        return "2D"  # of both; the prefix tells which is which
     if (said and said[1] == "3D") or any(ONLY_3D.match(name) for name in names):
         return "3D"
     by_sigma: dict[str, list[str]] = {}
@@ -63,36 +67,55 @@ def image_kind(relation: str, names: Sequence[str]) -> str:
     return fits[0] if len(fits) == 1 else ""
 
 
-def check_grey_planes(relation: str, names: Sequence[str]) -> list[str]:
-    """Refuse what :func:`image_kind` finds to be 3-D or colour.
+def grey_dimensions(relation: str, names: Sequence[str]) -> tuple[int, list[str]]:
+    """Whether TWS 2D or 3D made the channels, by :func:`image_kind`.
 
     Returns
     -------
-    list of str
-        A note for the user where nothing tells.
+    dimensions : int
+        2 or 3; 2 where nothing tells.
+    notes : list of str
+        For the user, where nothing tells.
 
     Raises
     ------
     ModelError
-        If the features are of volumes or of colour images.
+        If the features are of colour images, or of both 2-D and 3-D.
     """
     kind = image_kind(relation, names)
-    if kind in ("3D", "RGB"):
-        what = "3-D features" if kind == "3D" else "features of colour images"
-        telling = [name for name in names if ONLY_3D.match(name) or name in ONLY_RGB] or names[-1:]
+    if kind == "RGB":
+        telling = [name for name in names if name in ONLY_RGB] or names[-1:]
         raise ModelError(
-            f"{what} (relation {relation[:60]!r}, {telling[0][:60]!r}); only 2-D features of grey images are known",
+            f"features of colour images (relation {relation[:60]!r}, {telling[0][:60]!r}); only grey images are known",
             where="channel names",
-            do="train in Fiji on single planes, or train here from the volume and its strokes",
+            do="train in Fiji on a grey image",
         )
+    if kind == "3D":
+        families = tuple(f"{row.weka_name}_" for row in VOLUME_FAMILIES.values())
+        foreign = [name for name in names if name != ORIGINAL.name and not name.startswith(families)]
+        if foreign:
+            telling = [name for name in names if ONLY_3D.match(name)] or names[-1:]
+            raise ModelError(
+                f"3-D features (relation {relation[:60]!r}, {telling[0][:60]!r}) have no {foreign[0][:60]!r}",
+                where="channel names",
+                do="the grey features of TWS are expected, either 2-D or 3-D",
+            )
+    notes = []
     if kind == "":
-        return [f"neither the relation, {relation[:60]!r}, nor the channels tell 2-D from 3-D features; taken as 2-D"]
-    return []
+        notes = [f"neither the relation, {relation[:60]!r}, nor the channels tell 2-D from 3-D features; taken as 2-D"]
+    return (3 if kind == "3D" else 2), notes
 
 
-def implied_settings(names: Sequence[str]) -> dict[str, Any]:
+def implied_settings(names: Sequence[str], *, dimensions: int | None = None) -> dict[str, Any]:
     """Arguments of :class:`~gpu_tomoclass.features.bank.FeatureBank`: families, sigmas, membrane_thickness,
     membrane_patch.
+
+    Parameters
+    ----------
+    names : sequence of str
+    dimensions : {2, 3}, optional
+        Whether TWS 2D or 3D made them; by default :func:`image_kind` decides. Names with :data:`VOLUME_PREFIX` are of a
+        bank of both.
 
     Raises
     ------
@@ -102,8 +125,13 @@ def implied_settings(names: Sequence[str]) -> dict[str, Any]:
     thickness = _setting(names, THICKNESS, what="membrane thickness", default=1)
     patch = _setting(names, PATCH, what="membrane patch", default=19)
     families, sigmas = [], []
+    across = [name.removeprefix(VOLUME_PREFIX) for name in names if name.startswith(VOLUME_PREFIX)]
+    of_planes = [name for name in names if not name.startswith(VOLUME_PREFIX)]
+    if not across and (dimensions or grey_dimensions("", names)[0]) == 3:
+        across, of_planes = of_planes, []
     for row in FAMILIES.values():
-        mine = [name for name in names if name.startswith(row.weka_name + "_")]
+        candidates = across if row.dimensions == 3 else of_planes
+        mine = [name for name in candidates if name.startswith(row.weka_name + "_")]
         found = _sigmas(row, mine, thickness=thickness, patch=patch)
         if mine and (found or not row.per_sigma):
             families.append(row.name)

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpu_tomoclass.device import Array, Device, Planes, Stopwatch, Workspace
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
+from gpu_tomoclass.features.accelerated.volume_source import VolumeDeviceSource
 from gpu_tomoclass.features.bank import FeatureBlock, volume_source
 from gpu_tomoclass.features.families import FAMILIES, ORIGINAL
 from gpu_tomoclass.features.family import Family
@@ -112,9 +113,10 @@ class FeatureEngine:
 
     def _on_device(
         self, planes: Planes, place: Place, display_range: tuple[float, float] | None
-    ) -> dict[int, DeviceSource]:
+    ) -> dict[int, DeviceSource | VolumeDeviceSource]:
         """Sources by the dimensions of the families that take them."""
-        return {2: DeviceSource(planes, self.workspace, wanted=place.wanted, display_range=display_range)}
+        source = DeviceSource(planes, self.workspace, wanted=place.wanted, display_range=display_range)
+        return {2: source, 3: VolumeDeviceSource(source.slab, self.workspace, place)}
 
 
 class _Reference:

@@ -1,6 +1,7 @@
 """The feature families of Trainable Weka Segmentation (TWS): one table row each.
 
-Names and order of the channels are those of TWS 4.0.0 (``FeatureStack.updateFeaturesMT``, 2-D, grey).
+Names and order of the channels of the families of planes are those of TWS 4.0.0 (``FeatureStack.updateFeaturesMT``,
+2-D, grey); those that look across planes are in :mod:`gpu_tomoclass.features.volume_families`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from gpu_tomoclass.features.family import Family, number, one_label, wide_number
 from gpu_tomoclass.features.reference.blur import STD_PER_SIGMA, is_reduced, kernel_radius
 from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES, ORDERS, derivative_reach
 from gpu_tomoclass.features.reference.disk import disk_half_widths
+from gpu_tomoclass.features.volume_families import VOLUME_ROWS
 
 HESSIAN_CHANNELS = (
     "Hessian",
@@ -256,7 +258,10 @@ _ROWS = (
 PLANE_FAMILIES: Mapping[str, Family] = {row.name: row for row in _ROWS}
 """The 20 families that are computed plane by plane, in TWS's channel order."""
 
-FAMILIES: Mapping[str, Family] = {**PLANE_FAMILIES}
+VOLUME_FAMILIES: Mapping[str, Family] = {row.name: row for row in VOLUME_ROWS}
+"""The 12 families of TWS 3D, which look across planes, in TWS's channel order."""
+
+FAMILIES: Mapping[str, Family] = {**PLANE_FAMILIES, **VOLUME_FAMILIES}
 """All families by name."""
 
 
@@ -293,6 +298,8 @@ FEATURE_SETS: Mapping[str, Sequence[str]] = {
     "weka-default": ("gaussian_blur", "sobel_filter", "hessian", "difference_of_gaussians", "membrane_projections"),
     "paper": _all_but("mean", "minimum", "maximum", "lipschitz"),
     "all": _all_but(),
+    "weka-3d-default": ("mean_3d", "variance_3d"),
+    "weka-3d": tuple(VOLUME_FAMILIES),
 }
 """TWS's own default; the 16 families (252 channels at sigma 1..16) of the published practice; all 20 of planes (272
-channels)."""
+channels); the default of TWS 3D; all its 12 (95 channels at sigma 1..8)."""

@@ -1,4 +1,4 @@
-"""The features of one plane as a file, to be looked at in Fiji or napari."""
+"""The features of planes as a file, to be looked at in Fiji or napari."""
 
 from __future__ import annotations
 
@@ -15,44 +15,51 @@ from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.engine import FeatureEngine
 from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.features.place import aspect_of
-from gpu_tomoclass.features.prepare import prepare_slab
+from gpu_tomoclass.features.prepare import PreparedPlane, prepare_slab
+from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Volume, create_volume
+
+SLAB_BYTES = 2**29  # of channels across planes at once
 
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """Seconds per family and the notes of a :func:`write_features` run."""
+    """Seconds per family, the notes and the number of planes of a :func:`write_features` run."""
 
     seconds: Mapping[str, float]
     notes: Sequence[str]
+    n_planes: int
 
 
 def write_features(
     volume: Volume,
     bank: FeatureBank,
     *,
-    plane: int,
+    plane: int | None = None,
     output: str | PathLike[str],
     intensity: str = "auto",
     nan: str = "error",
     device: Device | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> FeatureFile:
-    """Compute every channel of the bank on one plane and write them, named, as float32.
+    """Compute every channel of the bank on one plane or on all and write them, named, as float32.
 
     Parameters
     ----------
     volume : Volume
     bank : FeatureBank
-    plane : int
-        Counted from 0.
+    plane : int, optional
+        Counted from 0; default all, slab by slab.
     output : path
-        ``.tif`` (slice labels carry the channel names) or ``.ome.zarr``.
+        ``.tif`` (a hyperstack whose slice labels carry the channel names) or ``.ome.zarr``.
     intensity, nan
         See :mod:`gpu_tomoclass.features.intensity`.
     device : Device, optional
         Default the first that works.
     overwrite : bool
+    progress : callable, optional
+        Called with (planes done, planes in all).
 
     Raises
     ------
@@ -61,33 +68,43 @@ def write_features(
     DataError
         If the plane cannot be read or used, or the output exists.
     """
-    if not 0 <= plane < volume.shape[0]:
+    if plane is not None and not 0 <= plane < volume.shape[0]:
         raise UsageError(f"there is no plane {plane}, only 0 to {volume.shape[0] - 1}", where=volume.path)
+    start, stop = (0, volume.shape[0]) if plane is None else (plane, plane + 1)
+    halo = bank.z_reach(aspect_of(volume.voxel_size))
     scale = IntensityScale.for_volume(volume, mode=intensity)
     seconds: dict[str, float] = {}
     writer = create_volume(
         output,
-        shape=(1, *volume.shape[1:]),
+        shape=(stop - start, *volume.shape[1:]),
         dtype=np.dtype(np.float32),
         channels=bank.channels,
         voxel_size=volume.voxel_size,
         metadata={
             "made_by": f"gpu_tomoclass {__version__}",
             "bank": bank.to_dict(),
-            "plane": plane,
+            **({} if plane is None else {"plane": plane}),
             "intensity": scale.to_dict(),
             "input": volume.fingerprint(),
         },
         overwrite=overwrite,
         inputs=volume.inputs(),
     )
+    notes: list[str] = []
+    held: dict[int, PreparedPlane] = {}  # halos overlap
+    at_once = max(1, SLAB_BYTES // (4 * bank.n_channels * volume.shape[1] * volume.shape[2])) if halo else 1
     with writer:
-        halo = bank.z_reach(aspect_of(volume.voxel_size))
-        slab = prepare_slab(volume, plane, plane + 1, halo=halo, scale=scale, nan=nan)
         engine = FeatureEngine(choose_device() if device is None else device, bank.blocks)
-        watch = engine.device.stopwatch()
-        watch.start()
-        channels = engine.compute(slab.images, place=slab.place, watch=watch)
-        writer.write_plane(0, engine.device.numpy(channels)[:, 0])
-        watch.add_to(seconds)
-    return FeatureFile(seconds, slab.notes)
+        for first in range(start, stop, at_once):
+            last = min(first + at_once, stop)
+            slab = prepare_slab(volume, first, last, halo=halo, scale=scale, nan=nan, held=held)
+            watch = engine.device.stopwatch()
+            watch.start()
+            channels = engine.device.numpy(engine.compute(slab.images, place=slab.place, watch=watch))
+            for i in range(last - first):
+                writer.write_plane(first - start + i, channels[:, i])
+            watch.add_to(seconds)
+            notes += slab.notes
+            if progress is not None:
+                progress(last - start, stop - start)
+    return FeatureFile(seconds, notes, stop - start)

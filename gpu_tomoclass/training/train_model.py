@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.annotations import OLD_RELATION, TWS_RELATION, Annotation, TrainingTable
+from gpu_tomoclass.annotations import (
+    MIXED_RELATION,
+    OLD_RELATION,
+    TWS_3D_RELATION,
+    TWS_RELATION,
+    Annotation,
+    TrainingTable,
+)
 from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.device import Device, choose_device, worker_count
 from gpu_tomoclass.errors import DataError, ModelError
@@ -22,8 +29,8 @@ from gpu_tomoclass.features import (
     FeatureBank,
     FeatureCache,
     IntensityScale,
-    check_grey_planes,
     formula_of_table,
+    grey_dimensions,
 )
 from gpu_tomoclass.forest import grow_forest
 from gpu_tomoclass.model import Model
@@ -173,14 +180,14 @@ def train_from_table(
     Raises
     ------
     ModelError
-        If a channel is not one of ours (it is named), or the rows are of volumes or colour images.
+        If a channel is not one of ours (it is named), or the rows are of colour images.
     DataError
         If fewer than two classes have rows.
     """
     try:
-        notes = check_grey_planes(table.relation, table.channels)
+        dimensions, notes = grey_dimensions(table.relation, table.channels)
         formula, more = formula_of_table(table.values, table.channels, hessian)
-        bank, order = FeatureBank.from_channels(table.channels, hessian=formula, gabor=gabor)
+        bank, order = FeatureBank.from_channels(table.channels, hessian=formula, gabor=gabor, dimensions=dimensions)
     except ModelError as error:
         raise ModelError(error.what, where=table.path or error.where, do=error.do) from error
     return _finish(
@@ -262,13 +269,22 @@ def _finish(
             (1 + np.searchsorted([c.value for c in used], labels)).astype(np.uint8),
             tuple(names.tolist()),
             tuple(c.name for c in used),
-            OLD_RELATION if bank.hessian == "legacy" else TWS_RELATION,
+            _relation(bank),
         ),
         seconds_per_plane=dict(seconds_per_plane or {}),
         cached_blocks=cached_blocks,
         notes=list(dict.fromkeys([*notes, *trained.notes])),
         seconds={"features": feature_seconds, "forest": forest_seconds},
     )
+
+
+def _relation(bank: FeatureBank) -> str:
+    """What TWS would call rows of this bank; TWS knows none of planes and volumes together."""
+    if bank.dimensions == {3}:
+        return TWS_3D_RELATION
+    if 3 in bank.dimensions:
+        return MIXED_RELATION
+    return OLD_RELATION if bank.hessian == "legacy" else TWS_RELATION
 
 
 def _scale_notes(bank: FeatureBank, shape: tuple[int, ...]) -> list[str]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpu_tomoclass.errors import ModelError
 from gpu_tomoclass.features.bank import FAMILIES, FeatureBank
-from gpu_tomoclass.features.channel_names import check_grey_planes, image_kind
+from gpu_tomoclass.features.channel_names import grey_dimensions, image_kind
 
 ALL = FeatureBank.create("all")
 
@@ -60,7 +60,8 @@ def test_any_bank_is_found_again_from_its_names(families, sigma_min, doublings, 
     )
     names = list(bank.channels)
     random.shuffle(names)
-    again, order = FeatureBank.from_channels(names)
+    dimensions = max(bank.dimensions) if len(bank.dimensions) == 1 else None  # shuffled names do not always tell
+    again, order = FeatureBank.from_channels(names, dimensions=dimensions)
     assert {block.key for block in again.blocks} == {block.key for block in bank.blocks}
     assert [names[i] for i in order] == list(again.channels)
 
@@ -135,8 +136,10 @@ def of_3d(*families: str, sigmas: tuple[float, ...] = (1.0, 2.0)) -> list[str]:
 )
 def test_kind_of_features(relation: str, names: list[str], kind: str) -> None:
     assert image_kind(relation, names) == kind
-    if kind in ("3D", "RGB"):
-        with pytest.raises(ModelError, match="3-D features" if kind == "3D" else "colour images"):
-            check_grey_planes(relation, names)
+    if kind == "RGB":
+        with pytest.raises(ModelError, match="colour images"):
+            grey_dimensions(relation, names)
     else:
-        assert bool(check_grey_planes(relation, names)) == (kind == "")
+        dimensions, notes = grey_dimensions(relation, names)
+        assert dimensions == (3 if kind == "3D" else 2)
+        assert bool(notes) == (kind == "")

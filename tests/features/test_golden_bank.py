@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from golden_sets import GOLDEN_NAMES, OTHER_SETTINGS, GoldenSet
 
-from gpu_tomoclass.features.bank import FAMILIES, FeatureBank
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.families import PLANE_FAMILIES
 
 # TWS computes Gabor by single-precision FFT: its own error is up to 1e-5 of a channel's standard deviation.
 GABOR_TOLERANCE = 1e-5
@@ -24,7 +25,7 @@ def test_channel_names_and_order(golden: dict[str, GoldenSet], name: str) -> Non
     assert golden[name].channels == BANK.channels
 
 
-@pytest.mark.parametrize("family", ["original", *FAMILIES])
+@pytest.mark.parametrize("family", ["original", *PLANE_FAMILIES])
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_family_equals_tws(
     golden: dict[str, GoldenSet], computed: dict[str, np.ndarray], name: str, family: str

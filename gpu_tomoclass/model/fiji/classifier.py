@@ -19,7 +19,7 @@ import numpy as np
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import ModelError, UsageError
-from gpu_tomoclass.features import FeatureBank, IntensityScale, check_grey_planes, formula_of_relation
+from gpu_tomoclass.features import FeatureBank, IntensityScale, formula_of_relation, grey_dimensions
 from gpu_tomoclass.forest import LEAF, Forest
 from gpu_tomoclass.model.fiji.java_stream import MAGIC, JavaObject, JavaReader
 from gpu_tomoclass.model.fiji.trees import TREE_CLASS, TreeShortcut, forest_of
@@ -255,9 +255,9 @@ def _interpret(data: bytes, *, hessian: str, gabor: str) -> FijiModel:
         if of_data[:2] != (names, class_names):
             raise ModelError("the classifier and the training header name other channels or classes")
         relation = of_data[2]
-    notes = check_grey_planes(relation, names)
+    dimensions, notes = grey_dimensions(relation, names)
     formula, of_formula = formula_of_relation(relation, hessian)
-    bank, order = FeatureBank.from_channels(names, hessian=formula, gabor=gabor)
+    bank, order = FeatureBank.from_channels(names, hessian=formula, gabor=gabor, dimensions=dimensions)
     notes += [*_notes(bank), *(of_formula if "hessian" in bank.families else ())]
 
     bagging = _of_class(_field(forest, "m_bagger", JavaObject), BAGGING_CLASS, "the bagging")

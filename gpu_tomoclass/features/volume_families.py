@@ -1,0 +1,130 @@
+"""The families of TWS 3D (``FeatureStack3D.updateFeaturesMT`` of TWS 4.0.0), which look across planes.
+
+Names of channels are TWS's; half of them are those of families of planes, too. The number in a name is the standard
+deviation or radius in voxels of x, without TWS's factor of 0.4 in two dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpu_tomoclass.features.family import Family, wide_number
+from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES
+from gpu_tomoclass.features.reference.volume_ball import ball_reach
+from gpu_tomoclass.features.reference.volume_blur import blur_reach
+from gpu_tomoclass.features.reference.volume_derivatives import ORDERS, axis_reach, structure_reach
+
+LARGEST_SIGMA = 32.0  # a ball of this radius has 137,000 voxels
+EIGENVALUES = ("largest", "middle", "smallest")
+COMMON: dict[str, Any] = {"dimensions": 3, "largest_sigma": LARGEST_SIGMA}
+DERIVATIVES = "volume_derivatives:derivatives"  # one function launches the kernels of five families
+SUMS = "volume_ranks:sums"
+
+
+def _one(weka_name: str) -> Callable[..., list[str]]:
+    """Labels of a family with one channel per sigma or radius."""
+    return lambda **parameters: [f"{weka_name}_{wide_number(next(iter(parameters.values())))}"]
+
+
+def _of_order(order: int) -> Callable[..., int]:
+    """Reach of derivatives of up to this order along an axis."""
+    return lambda aspect, *, sigma: axis_reach(sigma, order, aspect)
+
+
+def _ball(name: str, *, scratch: int, kernel: str = "") -> Family:
+    return Family(
+        name=f"{name}_3d",
+        weka_name=name.capitalize(),
+        parameters=lambda r: {"radius": r.sigma},
+        labels=_one(name.capitalize()),
+        reach=lambda aspect, *, radius: ball_reach(radius, aspect),
+        scratch=scratch,
+        reference=f"volume_ranks:{name}",
+        kernel=kernel or f"volume_ranks:{name}",
+        **COMMON,
+    )
+
+
+VOLUME_ROWS = (
+    Family(
+        name="gaussian_blur_3d",
+        weka_name="Gaussian_blur",
+        labels=_one("Gaussian_blur"),
+        reach=lambda aspect, *, sigma: blur_reach(sigma, aspect),
+        scratch=24,
+        reference="volume_blur:gaussian_blur",
+        kernel="volume_blur:gaussian_blur",
+        **COMMON,
+    ),
+    Family(
+        name="difference_of_gaussian_3d",
+        weka_name="Difference_of_Gaussian",
+        parameters=lambda r: {"sigma": r.sigma, "smaller": r.smaller},
+        labels=lambda sigma, smaller: [
+            f"Difference_of_Gaussian_{wide_number(t)}_{wide_number(sigma)}" for t in smaller
+        ],
+        reach=lambda aspect, *, sigma, smaller: blur_reach(sigma, aspect),
+        scratch=28,
+        reference="volume_blur:difference_of_gaussian",
+        kernel="volume_blur:difference_of_gaussian",
+        **COMMON,
+    ),
+    Family(
+        name="hessian_3d",
+        weka_name="Hessian",
+        labels=lambda sigma: [f"Hessian_{which}_{wide_number(sigma)}_true" for which in EIGENVALUES],
+        reach=_of_order(2),
+        scratch=260,
+        reference="volume_derivatives:hessian",
+        kernel=DERIVATIVES,
+        **COMMON,
+    ),
+    Family(
+        name="derivatives_3d",
+        weka_name="Derivatives",
+        labels=lambda sigma: [f"Derivatives_{d}_{d}_{d}_{wide_number(sigma)}" for d in ORDERS],
+        reach=_of_order(ORDERS[-1]),
+        scratch=60,
+        reference="volume_derivatives:derivatives",
+        kernel=DERIVATIVES,
+        **COMMON,
+    ),
+    Family(
+        name="laplacian_3d",
+        weka_name="Laplacian",
+        labels=_one("Laplacian"),
+        reach=_of_order(2),
+        scratch=60,
+        reference="volume_derivatives:laplacian",
+        kernel=DERIVATIVES,
+        **COMMON,
+    ),
+    Family(
+        name="edges_3d",
+        weka_name="Edges",
+        labels=_one("Edges"),
+        reach=_of_order(1),
+        scratch=100,
+        reference="volume_derivatives:edges",
+        kernel=DERIVATIVES,
+        **COMMON,
+    ),
+    Family(
+        name="structure_3d",
+        weka_name="Structure",
+        labels=lambda sigma: [
+            f"Structure_{which}_{wide_number(sigma)}_{scale}" for scale in INTEGRATION_SCALES for which in EIGENVALUES
+        ],
+        reach=lambda aspect, *, sigma: structure_reach(sigma, aspect),
+        scratch=300,
+        reference="volume_derivatives:structure",
+        kernel=DERIVATIVES,
+        **COMMON,
+    ),
+    _ball("minimum", scratch=16),
+    _ball("maximum", scratch=16),
+    _ball("mean", scratch=40, kernel=SUMS),
+    _ball("median", scratch=40),
+    _ball("variance", scratch=60, kernel=SUMS),
+)

@@ -1,0 +1,154 @@
+"""Families across planes: slabs by kernels, against the reference on the whole volume."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from kernel_cases import Case, Inputs
+
+from gpu_tomoclass.device import Device
+from gpu_tomoclass.device.tolerances import TOLERANCES
+from gpu_tomoclass.device.workspace import Workspace
+from gpu_tomoclass.features.accelerated.source import BlockRequest
+from gpu_tomoclass.features.accelerated.volume_source import VolumeDeviceSource
+from gpu_tomoclass.features.engine import accelerated_family
+from gpu_tomoclass.features.families import FAMILIES
+from gpu_tomoclass.features.place import Place
+from gpu_tomoclass.features.reference.volume_source import CUBES, Aspect, VolumeSource
+
+
+class Size(NamedTuple):
+    """A volume, the planes of it that are wanted and those that the slab holds besides.
+
+    ``kind``: ``"noise"``, whole numbers up to 16 bits; ``"float"``, around 0; ``"steps"``, few grey levels with flat
+    regions; ``"constant"``.
+    """
+
+    depth: int
+    ny: int
+    nx: int
+    sigmas: tuple[float, ...]
+    core: tuple[int, int] | None = None
+    halo: int = 0
+    kind: str = "noise"
+    aspect: Aspect = CUBES
+
+
+def make(random: np.random.Generator, size: Size) -> Inputs:
+    shape = size.depth, size.ny, size.nx
+    values = np.cumsum(random.normal(size=shape), axis=2) * 300 + 20000 + random.normal(size=shape) * 800
+    volume = np.round(np.clip(values, 0, 65535))
+    if size.kind == "float":
+        volume = random.normal(size=shape)
+    elif size.kind == "steps":
+        volume = random.integers(0, 3, size=shape).cumsum(axis=1) // 4 * 100 - 200
+    elif size.kind == "constant":
+        volume = np.full(shape, 1000)
+    return {"volume": volume.astype(np.float32), "size": size}
+
+
+def blocks(family: str, size: Size) -> list[dict[str, Any]]:
+    """Parameters of a family's blocks at the sizes's sigmas."""
+    name = "radius" if FAMILIES[family].reference.startswith("volume_ranks") else "sigma"
+    if family != "difference_of_gaussian_3d":
+        return [{name: sigma} for sigma in size.sigmas]
+    return [{"sigma": s, "smaller": tuple(t for t in size.sigmas if t < s)} for s in size.sigmas[1:]]
+
+
+def run(families: tuple[str, ...], device: Device, inputs: Inputs) -> np.ndarray:
+    size, volume = inputs["size"], inputs["volume"]
+    start, stop = size.core or (0, size.depth)
+    first, last = max(start - size.halo, 0), min(stop + size.halo, size.depth)
+    image = device.array(volume[first:last])
+    workspace = Workspace(device)
+    place = Place(first, last - first, size.depth, start, stop, size.aspect)
+    source = VolumeDeviceSource(image, workspace, place)
+    wanted = [(family, p) for family in families for p in blocks(family, size)]
+    counts = [len(FAMILIES[family].labels(**p)) for family, p in wanted]
+    out = device.empty((sum(counts), *source.shape), np.float32)
+    starts = np.cumsum([0, *counts])
+    requests = [
+        BlockRequest(p, out[a:b], family) for (family, p), a, b in zip(wanted, starts[:-1], starts[1:], strict=True)
+    ]
+    accelerated = accelerated_family(families[0])
+    assert accelerated is not None
+    accelerated(source, requests)
+    return device.numpy(out)
+
+
+def expected(families: tuple[str, ...], inputs: Inputs) -> np.ndarray:
+    size = inputs["size"]
+    source = VolumeSource(inputs["volume"], aspect=size.aspect)
+    start, stop = size.core or (0, size.depth)
+    found = [FAMILIES[family].compute(source, p)[:, start:stop] for family in families for p in blocks(family, size)]
+    return np.concatenate(found)
+
+
+def grouped(channels: np.ndarray, together: int) -> np.ndarray:
+    return channels.reshape(-1, together * channels.shape[1], *channels.shape[2:])
+
+
+def case(
+    name: str,
+    families: tuple[str, ...],
+    *,
+    sizes: tuple[Size, ...],
+    small_sizes: tuple[Size, ...],
+    together: int = 1,
+) -> Case:
+    """``together``: so many channels share the value that tolerances are relative to."""
+    tolerance = max((TOLERANCES[family] for family in families), key=lambda t: t.factor)
+    return Case(
+        name=name,
+        make=make,
+        run=lambda device, inputs: grouped(run(families, device, inputs), together),
+        expected=lambda inputs: grouped(expected(families, inputs), together),
+        sizes=sizes,
+        small_sizes=small_sizes,
+        tolerance=tolerance.factor,
+        relative=True,
+        why=tolerance.why,
+        ptx_tolerance=tolerance.ptx,
+    )
+
+
+# One plane; kernels longer than the volume; single rows and columns; slabs at both ends and in the middle.
+SMALL = (
+    Size(7, 5, 37, (1.0, 1.3), core=(2, 5), halo=7),
+    Size(1, 6, 5, (1.0, 2.0)),
+    Size(5, 1, 9, (0.3, 3.0), kind="float", aspect=(0.5, 1.0, 1.0)),
+    Size(2, 9, 1, (2.0, 2.5), kind="steps"),
+    Size(9, 3, 4, (1.0, 1.5), core=(0, 2), halo=8, aspect=(2.0, 0.8, 1.0)),
+    Size(9, 3, 4, (0.8, 1.0), core=(7, 9), halo=8, kind="constant"),
+)
+SIZES = (
+    *SMALL,
+    Size(20, 21, 47, (1.0, 2.0, 4.0, 8.0)),
+    Size(30, 19, 33, (1.0, 2.0, 4.0), core=(11, 14), halo=25, kind="float"),
+    Size(3, 40, 530, (1.0, 8.0), kind="float", aspect=(0.5894736842105263, 0.8, 1.0)),
+    Size(140, 5, 9, (8.0, 12.0), core=(64, 67), halo=70, kind="noise"),
+)
+TINY = (Size(4, 3, 34, (1.0,), core=(1, 3), halo=3), *SMALL[1:3], *SMALL[4:])
+SINGULAR = (*SMALL[1:4], Size(3, 1, 5, (1.0,), kind="constant"))
+LONG = (Size(3, 4, 321, (40.0,)), Size(3, 321, 4, (40.0,)), Size(321, 3, 2, (40.0,)))
+PASSES = ("derivatives_3d", "laplacian_3d", "edges_3d")
+TENSORS = ("hessian_3d", "structure_3d")
+CASES = [
+    case("volume blur", ("gaussian_blur_3d",), sizes=(*SIZES, *LONG), small_sizes=SMALL),
+    case("volume difference", ("difference_of_gaussian_3d",), sizes=SIZES, small_sizes=SMALL[:3]),
+    case("volume derivatives", PASSES, sizes=(*SIZES, *LONG), small_sizes=TINY[:3]),
+    case(
+        "volume tensors",
+        TENSORS,
+        sizes=(SMALL[0], *SIZES[6:]),
+        small_sizes=(Size(3, 3, 33, (1.0,), core=(1, 2), halo=3), TINY[3]._replace(sigmas=(1.0,))),
+    ),
+    # A tensor with an eigenvalue of 0 gives rounding noise instead, so differences are shares of the largest.
+    case("volume singular tensors", TENSORS, sizes=SINGULAR, small_sizes=SINGULAR[3:], together=3),
+    case("volume minimum", ("minimum_3d",), sizes=SIZES, small_sizes=SMALL),
+    case("volume maximum", ("maximum_3d",), sizes=SIZES, small_sizes=SMALL),
+    case("volume sums", ("mean_3d", "variance_3d"), sizes=SIZES, small_sizes=SMALL),
+    case("volume mean", ("mean_3d",), sizes=SIZES, small_sizes=SMALL[:2]),
+    case("volume median", ("median_3d",), sizes=SIZES, small_sizes=TINY),
+]
