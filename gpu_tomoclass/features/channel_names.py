@@ -127,7 +127,7 @@ def implied_settings(names: Sequence[str], *, dimensions: int | None = None) -> 
     families, sigmas = [], []
     across = [name.removeprefix(VOLUME_PREFIX) for name in names if name.startswith(VOLUME_PREFIX)]
     of_planes = [name for name in names if not name.startswith(VOLUME_PREFIX)]
-    if not across and (dimensions or grey_dimensions("", names)[0]) == 3:
+    if not across and (dimensions == 3 or (dimensions is None and image_kind("", names) == "3D")):
         across, of_planes = of_planes, []
     for row in FAMILIES.values():
         candidates = across if row.dimensions == 3 else of_planes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,6 @@ from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.prepare import PreparedPlane, PreparedSlab, prepare_slab
 from gpu_tomoclass.model.model import Model, load_model, save_model
-from gpu_tomoclass.training.drift import check_drift
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
@@ -138,12 +138,12 @@ def test_preview_with_and_without_cache_is_the_plane_of_the_volume(
 
 def test_the_cache_notices_a_changed_neighbour_and_another_voxel_size(tmp_path: Path, model: Model) -> None:
     """But not a plane out of reach, nor does a feature of the plane alone."""
-    values = np.random.default_rng(1).integers(0, 9, (21, 6, 7)).astype(np.float32)
+    values = np.random.default_rng(1).integers(0, 9, (41, 6, 7)).astype(np.uint16)
     cache = FeatureCache(tmp_path)
 
     def misses(volume: np.ndarray, voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> int:
         before = cache.misses
-        preview(model, ArrayVolume(volume, voxel_size=voxel_size), plane=10, cache=cache, force=True)
+        preview(model, ArrayVolume(volume, voxel_size=voxel_size), plane=20, cache=cache, force=True)
         return cache.misses - before
 
     first = misses(values)
@@ -152,11 +152,10 @@ def test_the_cache_notices_a_changed_neighbour_and_another_voxel_size(tmp_path: 
     assert misses(values) == 0
     far, near = values.copy(), values.copy()
     far[0] += 1
-    near[9] += 1
+    near[19] += 1
     assert misses(near) == across
     assert misses(values, (2.0, 1.0, 1.0)) == across
-    reach = model.bank.z_reach()
-    assert 10 - reach < 0 or misses(far) == 0
+    assert misses(far) == 0
 
 
 def test_training_with_a_cache_gives_the_same_rows(tmp_path: Path, volume_path: Path) -> None:
@@ -175,11 +174,6 @@ def test_rows_of_training_are_those_of_the_volume(volume_path: Path) -> None:
         rows = train(volume, annotation(), bank=BANK, n_trees=2, device=NumpyDevice()).table.values
     whole = BANK.compute_volume(values, aspect=(0.5, 1.0, 1.0))
     np.testing.assert_array_equal(rows, whole[:, [2, 7]].reshape(BANK.n_channels, -1).T)
-
-
-def test_drift_of_the_training_volume_is_none(volume_path: Path, model: Model) -> None:
-    with open_volume(volume_path) as volume:
-        assert check_drift(model, volume, n_planes=3).verdict == "fits"
 
 
 def test_every_plane_of_features_as_a_file(tmp_path: Path, volume_path: Path) -> None:
@@ -211,12 +205,13 @@ def test_what_looks_at_a_filled_voxel_is_masked_along_z_too() -> None:
 
 
 def test_masked_labels_do_not_depend_on_slabs(tmp_path: Path, model: Model) -> None:
-    values = np.random.default_rng(2).normal(size=(15, 8, 9)).astype(np.float32)
-    values[7, 3, 4] = np.nan
+    values = np.random.default_rng(2).normal(size=(25, 8, 9)).astype(np.float32)
+    values[12, 3, 4] = np.nan
     volume = ArrayVolume(values, voxel_size=VOXEL)
+    model = replace(model, training={k: v for k, v in model.training.items() if k != "dtype"})  # for any kind of values
     options = {"nan": "mask", "force": True, "intensity": "none", "device": NumpyDevice()}
     found = []
-    for slab_planes in (1, 4, 15):
+    for slab_planes in (1, 4, 25):
         output = tmp_path / f"{slab_planes}.tif"
         classify(volume, model, output=output, slab_planes=slab_planes, **options)  # type: ignore[arg-type]
         with open_volume(output) as labels:
@@ -224,8 +219,8 @@ def test_masked_labels_do_not_depend_on_slabs(tmp_path: Path, model: Model) -> N
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
     masked = (found[0] == UNLABELLED).any(axis=(1, 2))
-    assert masked[7]
-    assert 1 < masked.sum() < 15
+    assert masked[12]
+    assert 1 < masked.sum() < 25
 
 
 def test_a_missing_plane_is_replaced_by_its_neighbour_for_the_others() -> None:
@@ -242,7 +237,6 @@ def test_a_missing_plane_is_replaced_by_its_neighbour_for_the_others() -> None:
 def test_a_plan_asks_for_more_than_a_plane_and_holds(volume_path: Path, model: Model) -> None:
     device = NativeDevice(threads=2)
     with open_volume(volume_path) as volume:
-        plan = make_plan(volume, model, device, measure=True)
+        plan = make_plan(volume, model, device, measure=False)
     assert plan.n_threads == 1  # one slab after the other, each with all threads
     assert plan.slab_planes == SHAPE[0]
-    assert plan.seconds_per_plane is not None
