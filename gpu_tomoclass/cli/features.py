@@ -20,12 +20,12 @@ from gpu_tomoclass.cli.options import (
     quiet_option,
     volume_options,
 )
-from gpu_tomoclass.cli.terminal import show_notes, table
+from gpu_tomoclass.cli.terminal import progress, show_notes, table
 
 
-@command(short_help="Write the features of one plane as channels")
+@command(short_help="Write features as channels")
 @click.argument("volume", type=InputPath())
-@click.option("--plane", type=int, required=True, help="The plane, counted from 0.")
+@click.option("--plane", type=int, help="The plane, counted from 0; default all.")
 @click.option(
     "-o", "--output", type=OutputPath(), required=True, help="A .tif (channels named for Fiji and napari) or .ome.zarr."
 )
@@ -38,11 +38,11 @@ from gpu_tomoclass.cli.terminal import show_notes, table
 @quiet_option
 def features(
     volume: str,
-    plane: int,
+    plane: int | None,
     output: str,
     features: str,
     sigma_min: float,
-    sigma_max: float,
+    sigma_max: float | None,
     sigmas: Any,
     membrane_thickness: int,
     membrane_patch: int,
@@ -57,7 +57,7 @@ def features(
     quiet: bool,
     **reading: Any,
 ) -> None:
-    """Compute the features of one plane and write them as named channels."""
+    """Compute the features of one plane, or of all, and write them as named channels."""
     bank = make_bank(
         features=features,
         sigma_min=sigma_min,
@@ -72,7 +72,7 @@ def features(
     from gpu_tomoclass.volumes import open_volume
 
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
-    with open_volume(volume, **reading) as source:
+    with open_volume(volume, **reading) as source, progress("features", quiet=quiet) as advance:
         show_notes(source.notes, quiet=quiet)
         result = write_features(
             source,
@@ -83,7 +83,9 @@ def features(
             nan=nan,
             device=device,
             overwrite=overwrite,
+            progress=advance,
         )
     show_notes(result.notes, quiet=quiet)
     click.echo(table([("family", "seconds"), *((f, f"{s:.2f}") for f, s in result.seconds.items())]))
-    click.echo(f"{bank.n_channels} channels of plane {plane}: {output}")
+    of = f"{result.n_planes} planes" if plane is None else f"plane {plane}"
+    click.echo(f"{bank.n_channels} channels of {of}: {output}")
