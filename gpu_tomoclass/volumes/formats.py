@@ -22,18 +22,40 @@ _OTHER_MAGIC = {
     b"BM": "a BMP image",
     b"%PDF": "a PDF document",
     b"PK\x03\x04": "a ZIP archive",
-    b"\x1f\x8b": "a gzip file",
+    b"\x1f\x8b": "a gzip file, which must be unpacked first (gunzip)",
+    b"BZh": "a bzip2 file, which must be unpacked first (bunzip2)",
     b"7z\xbc\xaf": "a 7z archive",
     b"Rar!": "a RAR archive",
-    b"\x93NUMPY": "a NumPy array",
     b"\x80\x04\x95": "a Python pickle",
     b"\x80\x05\x95": "a Python pickle",
 }
-_READABLE = "TIFF, a folder of TIFF planes, MRC, Zarr and HDF5 can be read"
+_READABLE = (
+    "TIFF, a folder of TIFF planes, MRC, Zarr, HDF5 and .npy can be read, others as raw voxels with shape and dtype"
+)
+NPY_MAGIC = b"\x93NUMPY"
+# By name: read by libraries of the extra "formats".
+LIBRARY_SUFFIXES = {".dm3": "microscope", ".dm4": "microscope", ".ser": "microscope"}
+LIBRARY_SUFFIXES |= {".nrrd": "itk", ".mha": "itk", ".nii": "itk", ".nii.gz": "itk"}
+# What people have that is not read: what it is, and the way to something that is.
+EXPORTS = {
+    ".am": ("an Amira or Avizo mesh", "export it as TIFF, MRC or raw data from Amira"),
+    ".ilp": ("an ilastik project", "export the input or the labels as HDF5 from ilastik (Prediction Export)"),
+    ".labeling": ("a Labkit labeling", "save it as TIFF from Labkit (Save Labeling)"),
+    ".classifier": ("a Labkit classifier", "train one here with the same labels, saved as TIFF"),
+    ".npz": ("a NumPy archive of several arrays", "save the array alone, with numpy.save"),
+    ".mod": ("an IMOD model", "make a label volume of it with imodmop or imodauto"),
+    ".mhd": ("a MetaImage header beside its voxels", "save it as one .mha file from the program that wrote it"),
+    ".nhdr": ("an NRRD header beside its voxels", "save it as one .nrrd file from the program that wrote it"),
+    ".emi": ("the header of a TIA series", "open the .ser file beside it"),
+    ".czi": ("a Zeiss file", "export it as OME-TIFF from ZEN or Bio-Formats"),
+    ".vol": ("raw voxels", "give shape and dtype"),
+    ".raw": ("raw voxels", "give shape and dtype"),
+    ".n5": ("an N5 store", "export it as OME-Zarr or TIFF from Fiji"),
+}
 
 
 def detect_format(path: str | PathLike[str]) -> str:
-    """``"tiff"``, ``"folder"``, ``"mrc"``, ``"zarr"`` or ``"hdf5"``.
+    """``"tiff"``, ``"folder"``, ``"mrc"``, ``"zarr"``, ``"hdf5"``, ``"npy"``, ``"microscope"`` or ``"itk"``.
 
     ``"hdf5"`` also for ``file.h5::/path``; a path inside a Zarr store is ``"zarr"``.
 
@@ -68,7 +90,14 @@ def detect_format(path: str | PathLike[str]) -> str:
         return "tiff"
     if head.startswith(_HDF5_MAGIC):
         return "hdf5"
+    if head.startswith(NPY_MAGIC):
+        return "npy"
+    if kind := next((kind for end, kind in LIBRARY_SUFFIXES.items() if file.lower().endswith(end)), None):
+        return kind
     suffix = os.path.splitext(file)[1].lower()
+    if suffix in EXPORTS:
+        what, do = EXPORTS[suffix]
+        raise DataError(f"is {what}, which is not read", where=file, do=do)
     if suffix in MRC_SUFFIXES or head[208:212] == b"MAP ":
         return "mrc"
     expected = "TIFF" if suffix in TIFF_SUFFIXES else "HDF5" if suffix in HDF5_SUFFIXES else ""
@@ -90,6 +119,8 @@ def _detect_folder(name: str) -> str:
         return "zarr"
     if any(entry.lower().endswith(TIFF_SUFFIXES) and not entry.startswith(".") for entry in entries):
         return "folder"
+    if "attributes.json" in entries or name.rstrip("/\\").lower().endswith(".n5"):
+        raise DataError(f"is {EXPORTS['.n5'][0]}, which is not read", where=name, do=EXPORTS[".n5"][1])
     if name.rstrip("/\\").lower().endswith(".zarr"):
         raise DataError(f"is no Zarr store: it has none of {', '.join(ZARR_MARKS)}", where=name)
     found = f"{len(entries)} other entries" if entries else "nothing"

@@ -27,6 +27,9 @@ def open_volume(
     channel: int | None = None,
     allow_missing_planes: bool = False,
     sparse: bool = False,
+    shape: Sequence[int] | None = None,
+    dtype: Any = None,
+    offset: int | None = None,
 ) -> Volume:
     """Open a volume of any format that can be read, of which only headers are read; or make a volume of an array.
 
@@ -52,6 +55,9 @@ def open_volume(
     sparse : bool
         Chunks of Zarr and HDF5 that were never written hold the fill value, instead of being missing: their writers
         leave out empty chunks of label images.
+    shape, dtype, offset : sequence of int, dtype, int, optional
+        Of raw voxels in a file of any kind: its shape, slowest axis first, type (``"uint16"``, ``">f4"``) and the bytes
+        before the first voxel.
 
     Raises
     ------
@@ -64,8 +70,16 @@ def open_volume(
     options: dict[str, Any] = {"axes": axes, "series": series, "channel": channel}
     if isinstance(source, (str, PathLike)):
         gaps: dict[str, Any] = {"allow_missing_planes": allow_missing_planes, "sparse": sparse}
-        volume = _open(source, **options, **gaps)
-        volume.reading = {"voxel_size": edges, **options, **gaps}
+        raw = {"shape": shape, "dtype": dtype, "offset": offset}
+        if any(value is not None for value in raw.values()):
+            from gpu_tomoclass.volumes.array_files import open_raw
+
+            refuse_options(source, format="raw voxels", options={"series": series})
+            volume = open_raw(source, axes=axes, channel=channel, **raw)
+        else:
+            raw = {}
+            volume = _open(source, **options, **gaps)
+        volume.reading = {"voxel_size": edges, **options, **gaps, **raw}
     elif isinstance(source, Volume):
         refuse_options(source.path, format="a volume that is open", options={"voxel_size": edges, **options})
         return source
@@ -105,7 +119,19 @@ def _open(
 
         refuse_options(path, format="Zarr", options={"series": series})
         return open_zarr(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes, sparse=sparse)
+    if kind == "microscope":
+        from gpu_tomoclass.volumes.library_files import open_microscope_file
+
+        return open_microscope_file(path, axes=axes, series=series, channel=channel)
     refuse_options(path, format=kind.upper(), options={"series": series})
+    if kind == "npy":
+        from gpu_tomoclass.volumes.array_files import open_npy
+
+        return open_npy(path, axes=axes, channel=channel)
+    if kind == "itk":
+        from gpu_tomoclass.volumes.library_files import open_itk_file
+
+        return open_itk_file(path, axes=axes, channel=channel)
     if kind == "mrc":
         from gpu_tomoclass.volumes.mrc.mrc import open_mrc
 

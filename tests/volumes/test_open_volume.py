@@ -222,7 +222,7 @@ def test_detection_of_folders_and_inner_paths(tmp_path):
         ("a.h5", b"hello world", DataError, "is a text file, not HDF5"),
         ("a.tif::/x", b"II*\0", DataError, "is a TIFF, not HDF5, so it has no datasets"),
         ("a.zip", b"PK\x03\x04", DataError, "is a ZIP archive"),
-        ("a.npy", b"\x93NUMPY", DataError, "is a NumPy array"),
+        ("a.npy", b"\x93NUMPY", DataError, "damaged NumPy header"),
         ("a.mrc", b"", DataError, r"is empty \(0 bytes\)"),
         ("b/a.tif", None, UsageError, "there is no such file or folder"),
     ],
