@@ -7,6 +7,7 @@ Weka reads more digits than it prints, so ours need not be.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -162,6 +163,8 @@ def _add_notes(table: TrainingTable, path: str) -> None:
 def _content(file: BinaryIO) -> Iterator[tuple[int, str]]:
     """(line number from 1, text) of the lines that are neither blank nor comments."""
     for number, raw in enumerate(file, start=1):
+        if number == 1:
+            raw = raw.removeprefix(codecs.BOM_UTF8)  # which Windows editors put first
         try:
             line = raw.decode().strip()
         except UnicodeDecodeError:

@@ -201,3 +201,9 @@ def test_existing_files_are_kept(tmp_path):
     assert path.read_text() == "mine"
     save_arff(path, table_with("a"), overwrite=True)
     assert load_arff(path).channels == ("a",)
+
+
+def test_byte_order_mark(tmp_path):
+    text = "@relation r\n@attribute original numeric\n@attribute class {a,b}\n@data\n1,a\n2,b\n"
+    (tmp_path / "a.arff").write_bytes(text.encode("utf-8-sig"))
+    assert load_arff(tmp_path / "a.arff").channels == ("original",)
