@@ -9,6 +9,7 @@ help:
 	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 2 minutes with the installation)"
 	@echo "make test   run the tests (about 4 minutes on 2 cores with the installation)"
 	@echo "make kill-test  100 killed runs, resumed and compared (2 minutes)"
+	@echo "make fuzz   20,000 damaged inputs, read under limits of time and memory"
 	@echo "make check  ruff and mypy (under a minute)"
 	@echo "make mutate plants faults, one at a time, and sees whether the tests of their room notice (about 10 minutes)"
 	@echo "make clean  remove the virtual environment and caches"
@@ -35,6 +36,10 @@ test: $(VENV)/.test
 # A hundred runs killed before chosen changes of the disk, each repeated and compared byte by byte.
 kill-test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python tools/kill_test.py --kills 100
+
+# Damaged inputs of 21 kinds, each kind read in a process of its own with limits of time and memory.
+fuzz: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py --cases 20000
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
