@@ -28,7 +28,6 @@ from gpu_tomoclass.device import (
     FOREST,
     NAD,
     NAD_VOLUME,
-    TOLERANCES,
     Device,
     NumpyDevice,
     Tolerance,
@@ -38,7 +37,15 @@ from gpu_tomoclass.device import (
     usable_cores,
 )
 from gpu_tomoclass.errors import TomoclassError
-from gpu_tomoclass.features import FAMILIES, ORIGINAL, FeatureBank, FeatureBlock, FeatureEngine, accelerated_family
+from gpu_tomoclass.features import (
+    FAMILIES,
+    ORIGINAL,
+    TOLERANCES,
+    FeatureBank,
+    FeatureBlock,
+    FeatureEngine,
+    accelerated_family,
+)
 from gpu_tomoclass.forest import (
     LEAF,
     DeviceForest,

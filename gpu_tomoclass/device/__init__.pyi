@@ -6,7 +6,7 @@ from .cuda import visible_gpus
 from .dry import DryDevice
 from .memory import available_bytes, resident_bytes
 from .sources import kernels_folder
-from .tolerances import FOREST, NAD, NAD_VOLUME, TOLERANCES, Tolerance, largest_difference
+from .tolerances import FOREST, NAD, NAD_VOLUME, Tolerance, largest_difference
 from .trust import is_ours, stranger, temporary_folder
 from .workspace import Planes, Workspace
 
@@ -15,7 +15,6 @@ __all__ = [
     "FOREST",
     "NAD",
     "NAD_VOLUME",
-    "TOLERANCES",
     "Array",
     "BoundKernel",
     "Device",

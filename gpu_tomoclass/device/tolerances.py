@@ -1,6 +1,6 @@
-"""How far the kernels of each family may be from its reference, and why: one table.
+"""Tolerances between kernels and reference: how they are measured, and those of forests and of NAD.
 
-``Tolerance(0)`` asks for equal bits. A factor is a share of the channel's largest absolute value.
+Those of the feature families are in :mod:`gpu_tomoclass.features.tolerances`.
 """
 
 from __future__ import annotations
@@ -19,58 +19,11 @@ class Tolerance(NamedTuple):
     ptx: float = 0.0
 
 
-EIGENVALUES = "cosines differ in a double's last bit, so that rarely the float32 does; all else in no bit"
-TOLERANCES: dict[str, Tolerance] = {
-    "original": Tolerance(0, "a copy"),
-    "neighbors": Tolerance(0, "copies"),
-    "gabor": Tolerance(
-        6e-6,
-        "sums of up to 625 products in float32, which a plain loop gets wrong by 1e-6 to 1e-5; TWS's own are off by"
-        " 7e-6 of a standard deviation, about 2e-6 of the largest value",
-        ptx=6e-6,
-    ),
-    "anisotropic_diffusion": Tolerance(
-        0, "powers and inverse lengths within 1e-15 of the reference's: one float32 in 10^8 rounds the other way"
-    ),
-    "bilateral": Tolerance(0, "the same sums in the same order"),
-    "lipschitz": Tolerance(0, "whole numbers"),
-    "gaussian_blur": Tolerance(0, "the same sums in the same order"),
-    "sobel_filter": Tolerance(0, "the same sums in the same order"),
-    "hessian": Tolerance(
-        1.2e-7, "arc cosines differ in a double's last bit, so that rarely the float32 does; all else in no bit"
-    ),
-    "difference_of_gaussians": Tolerance(0, "the same sums in the same order"),
-    "derivatives": Tolerance(0, "the same sums in the same order"),
-    "laplacian": Tolerance(0, "the same sums in the same order"),
-    "structure": Tolerance(0, "the same sums in the same order"),
-    "kuwahara": Tolerance(0, "the same sums and comparisons in the same order"),
-    "membrane_projections": Tolerance(0, "the same sums in the same order"),
-    "variance": Tolerance(0, "the same sums in the same order"),
-    "mean": Tolerance(0, "the same sums in the same order"),
-    "minimum": Tolerance(0, "one of the values"),
-    "maximum": Tolerance(0, "one of the values"),
-    "median": Tolerance(0, "one of the values"),
-    "entropy": Tolerance(
-        0, "sums that are right to 1e-15; where the reference's doubles could round the other way, they are added again"
-    ),
-    "gaussian_blur_3d": Tolerance(0, "the same sums in the same order"),
-    "difference_of_gaussian_3d": Tolerance(0, "the same sums in the same order"),
-    "derivatives_3d": Tolerance(0, "the same sums in the same order"),
-    "laplacian_3d": Tolerance(0, "the same sums in the same order"),
-    "edges_3d": Tolerance(0, "the same sums in the same order"),
-    "hessian_3d": Tolerance(1.2e-7, EIGENVALUES),
-    "structure_3d": Tolerance(1.2e-7, EIGENVALUES),
-    "minimum_3d": Tolerance(0, "one of the values"),
-    "maximum_3d": Tolerance(0, "one of the values"),
-    "mean_3d": Tolerance(0, "the same sums in the same order"),
-    "median_3d": Tolerance(0, "one of the values, or half the sum of two"),
-    "variance_3d": Tolerance(0, "the same sums in the same order"),
-}
-
 FOREST = Tolerance(
     6.1e-8,
     "votes are added in float64 in another order, so the float32 result may round the other way: 1 ulp below 1",
 )
+"""Of probabilities, absolute."""
 NAD = Tolerance(
     6.6e-6,
     "float32 steps; the automatic thresholds and the ramps around them magnify rounding: a plain float32 evaluation of"
@@ -81,7 +34,6 @@ NAD_VOLUME = Tolerance(
     "as NAD; where two eigenvalues are nearly equal, rounding turns the vectors, too: a plain float32 evaluation of the"
     " reference is off by 4.7e-6 after one step, less after fifty",
 )
-"""Of probabilities, absolute."""
 
 
 def largest_difference(result: npt.NDArray[Any], expected: npt.NDArray[Any], *, relative: bool = True) -> float:
@@ -92,7 +44,7 @@ def largest_difference(result: npt.NDArray[Any], expected: npt.NDArray[Any], *, 
     result, expected : numpy.ndarray
         (n_channels, ...), of the same shape.
     relative : bool
-        As a share of the channel's largest finite absolute value in ``expected``, as in :data:`TOLERANCES`.
+        As a share of the channel's largest finite absolute value in ``expected``, as in the table of the families.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from .intensity import INTENSITY_MODES, NAN_POLICIES, IntensityScale
 from .place import Place, aspect_of
 from .prepare import PreparedPlane, PreparedSlab, prepare_slab
 from .reference.volume_source import CUBES, Aspect
+from .tolerances import TOLERANCES
 
 __all__ = [
     "CUBES",
@@ -19,6 +20,7 @@ __all__ = [
     "NAN_POLICIES",
     "ORIGINAL",
     "PLANE_FAMILIES",
+    "TOLERANCES",
     "VOLUME_FAMILIES",
     "Aspect",
     "FeatureBank",

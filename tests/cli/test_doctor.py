@@ -17,9 +17,10 @@ from gpu_tomoclass import doctor
 from gpu_tomoclass.cli import run
 from gpu_tomoclass.device.native import NativeDevice
 from gpu_tomoclass.device.sources import kernels_folder
-from gpu_tomoclass.device.tolerances import TOLERANCES, largest_difference
+from gpu_tomoclass.device.tolerances import largest_difference
 from gpu_tomoclass.features.engine import FeatureEngine, accelerated_family
 from gpu_tomoclass.features.families import FAMILIES, ORIGINAL
+from gpu_tomoclass.features.tolerances import TOLERANCES
 
 FEW = ("original", "neighbors")
 SMALL = """

@@ -9,12 +9,12 @@ from family_cases import Planes, make_planes
 from kernel_cases import Case, Inputs
 
 from gpu_tomoclass.device import Device
-from gpu_tomoclass.device.tolerances import TOLERANCES
 from gpu_tomoclass.device.workspace import Workspace
 from gpu_tomoclass.features.accelerated.gabor import ALL_BANKS, gabor_banks
 from gpu_tomoclass.features.accelerated.source import DeviceSource
 from gpu_tomoclass.features.reference.gabor import BANKS, gabor
 from gpu_tomoclass.features.reference.source import FeatureSource
+from gpu_tomoclass.features.tolerances import TOLERANCES
 
 TOLERANCE = TOLERANCES["gabor"]
 

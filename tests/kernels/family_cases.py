@@ -12,12 +12,12 @@ import tifffile
 from kernel_cases import Case, Inputs
 
 from gpu_tomoclass.device import Device
-from gpu_tomoclass.device.tolerances import TOLERANCES
 from gpu_tomoclass.device.workspace import Workspace
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.features.engine import accelerated_family
 from gpu_tomoclass.features.families import FAMILIES, ORIGINAL
 from gpu_tomoclass.features.reference.source import FeatureSource
+from gpu_tomoclass.features.tolerances import TOLERANCES
 
 Parameters = dict[str, Any]
 GOLDEN_FOLDER = Path(__file__).parents[1] / "data" / "golden"
