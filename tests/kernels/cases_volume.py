@@ -8,7 +8,6 @@ import numpy as np
 from kernel_cases import Case, Inputs
 
 from gpu_tomoclass.device import Device
-from gpu_tomoclass.device.tolerances import TOLERANCES
 from gpu_tomoclass.device.workspace import Workspace
 from gpu_tomoclass.features.accelerated.source import BlockRequest
 from gpu_tomoclass.features.accelerated.volume_source import VolumeDeviceSource
@@ -16,6 +15,7 @@ from gpu_tomoclass.features.engine import accelerated_family
 from gpu_tomoclass.features.families import FAMILIES
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.volume_source import CUBES, Aspect, VolumeSource
+from gpu_tomoclass.features.tolerances import TOLERANCES
 
 
 class Size(NamedTuple):
