@@ -238,3 +238,18 @@ def test_convert_command(folder, source, target, command):
         np.testing.assert_array_equal(before.plane(2), after.plane(2))
     with open_volume(folder / source) as volume, pytest.raises(UsageError, match="is the input"):
         convert(volume, folder / source, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["{stem:>999999999}", "{stem.x}", "{stem!r}", "{0}", "{", "a}", "{stem[0]}", "{{stem}}"]
+)
+def test_names_know_nothing_of_format(folder, name):
+    """Braces hold one of a few names; a width of a thousand million must not be filled."""
+    text = f'task = "convert"\nformat = ".tif"\nname = "{name}"\n[[volumes]]\npath = "b.mrc"'
+    with pytest.raises(UsageError, match=r"is unknown; use \{stem\}, \{name\}, \{suffix\}, \{task\}"):
+        load_job(job(folder, text))
+
+
+def test_names_that_are_known(folder):
+    text = 'task = "convert"\nformat = ".tif"\nname = "{task} {suffix} {stem}"\n[[volumes]]\npath = "c.ome.zarr"'
+    assert [item.output.rpartition("/")[2] for item in load_job(job(folder, text))] == ["convert ome.zarr c.tif"]

@@ -320,3 +320,15 @@ def test_offsets_beyond_four_gigabytes(tmp_path):
     vol = open_mrc(tmp_path / "m.mrc")
     np.testing.assert_array_equal(vol.rows(2, 39_999, 40_000), last[None])
     assert not vol.rows(1, 39_999, 40_000).any()
+
+
+def test_a_channel_of_a_very_long_name(tmp_path):
+    """A file name has at most 255 bytes: found before the first plane, by cutting the name of the channel."""
+    from gpu_tomoclass.volumes import create_volume, volume_names
+
+    channels = ["ä" * 3000, "ä" * 3000 + "b"]
+    names = volume_names(tmp_path / "p.mrc", channels=channels)
+    with create_volume(tmp_path / "p.mrc", shape=(1, 2, 2), dtype=np.float32, channels=channels) as writer:
+        writer.write_plane(0, np.zeros((2, 2, 2), np.float32))
+    assert sorted(str(path) for path in tmp_path.iterdir()) == sorted(names)
+    assert len(set(names)) == 2
