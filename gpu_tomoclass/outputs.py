@@ -180,6 +180,12 @@ def check_output(
     raise DataError(f"is {kind}, which is not replaced", where=target, do="choose another name")
 
 
+def check_suffix(path: StrPath, *suffixes: str) -> None:
+    """Raise UsageError unless the name ends in one of the suffixes: no file is of another kind than its name says."""
+    if not fspath(path).lower().endswith(suffixes):
+        raise UsageError(f"the name must end in {' or '.join(suffixes)}, which is what is written", where=path)
+
+
 def publish(temporary: StrPath, target: StrPath) -> None:
     """Sync ``temporary`` to disk and give it the name ``target``, replacing what has that name.
 

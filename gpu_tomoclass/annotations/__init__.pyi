@@ -7,6 +7,7 @@ from .arff import (
     TrainingTable,
     check_arff_target,
     load_arff,
+    pooled_tables,
     save_arff,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "load_arff",
     "merge_annotations",
     "merge_classes",
+    "pooled_tables",
     "save_arff",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from typing import BinaryIO
 
@@ -65,6 +65,37 @@ class TrainingTable:
     relation: str = TWS_RELATION
     notes: list[str] = field(default_factory=list)
     path: str = ""
+
+
+def pooled_tables(tables: Sequence[TrainingTable]) -> TrainingTable:
+    """The rows of several tables, one after the other, with the channels and classes in the order of the first.
+
+    Raises
+    ------
+    DataError
+        If the channels, the classes or the kinds of the tables differ; names the file.
+    """
+    first, *others = tables
+    values, labels, notes = [first.values], [first.label], list(first.notes)
+    for other in others:
+        if sorted(other.channels) != sorted(first.channels):
+            differing = sorted(set(other.channels) ^ set(first.channels))
+            raise DataError(f"has other channels than {first.path}, such as {differing[0]}", where=other.path)
+        if sorted(other.class_names) != sorted(first.class_names):
+            raise DataError(
+                f"has classes {', '.join(other.class_names)}, {first.path} has {', '.join(first.class_names)}",
+                where=other.path,
+            )
+        if other.relation != first.relation:
+            raise DataError(f"is of {other.relation!r}, {first.path} of {first.relation!r}", where=other.path)
+        values.append(other.values[:, [other.channels.index(name) for name in first.channels]])
+        number = np.array([0, *(1 + first.class_names.index(name) for name in other.class_names)], np.uint8)
+        labels.append(number[other.label])
+        notes += other.notes
+    if not others:
+        return first
+    pooled = np.concatenate(values), np.concatenate(labels)
+    return replace(first, values=pooled[0], label=pooled[1], notes=notes, path=", ".join(t.path for t in tables))
 
 
 def match_channels(table: TrainingTable, channels: Sequence[str]) -> np.ndarray:

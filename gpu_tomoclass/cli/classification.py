@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
     from gpu_tomoclass.device import Device
 
 
-@command(short_help="Say beforehand what memory, disk, time it takes")
+@command(
+    short_help="Say beforehand what memory, disk, time it takes",
+    examples=("plan volume.tif m.tcm -o labels.tif --memory-limit 4G",),
+)
 @click.argument("volume", type=InputPath())
 @click.argument("model", type=InputPath())
 @click.option("-o", "--output", type=OutputPath(), metavar="LABELS", help="Where the labels will be written.")
@@ -118,7 +122,13 @@ def plan(
         click.echo(f"warning: {warning}")
 
 
-@command(short_help="Classify or convert many volumes of a job file")
+@command(
+    short_help="Classify or convert many volumes of a job file",
+    examples=(
+        "batch job.toml --dry-run",
+        "batch job.toml --json summary.json",
+    ),
+)
 @click.argument("job", type=InputPath(), metavar="JOB.toml")
 @click.option("--dry-run", is_flag=True, help="Only open every volume and model, and say what would be done.")
 @click.option("--json", "json_path", type=OutputPath(), metavar="FILE", help="Write the summary for machines.")
@@ -220,12 +230,20 @@ def _duration(seconds: float) -> str:
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-@command(short_help="Classify one plane into a picture")
+@command(short_help="Classify one plane into a picture", examples=(
+    "preview volume.tif m.tcm --plane 22 -o look.png",
+))  # fmt: skip
 @click.argument("volume", type=InputPath())
 @click.argument("model", type=InputPath())
 @click.option("--plane", type=int, required=True, help="The plane, counted from 0.")
-@click.option("-o", "--output", type=OutputPath(), required=True, metavar="PICTURE.png")
+@click.option("-o", "--output", type=OutputPath(), required=True, metavar="PICTURE.png",
+              help="A .png, .svg or .pdf.")  # fmt: skip
 @click.option("--alpha", type=click.FloatRange(0, 1), default=0.4, show_default=True, help="Strength of the colours.")
+@click.option("--outlines", is_flag=True, help="Draw the borders of the classes instead of filling them.")
+@click.option("--strokes", type=InputPath(), multiple=True, metavar="ANNOTATIONS",
+              help="Also draw the strokes of this plane; repeatable.")  # fmt: skip
+@click.option("--every", type=click.IntRange(1), help="The strokes' planes are every n-th plane of the volume..")
+@click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2.")
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
 @nan_option
 @volume_options
@@ -239,6 +257,10 @@ def preview(
     plane: int,
     output: str,
     alpha: float,
+    outlines: bool,
+    strokes: tuple[str, ...],
+    every: int | None,
+    start: int | None,
     force: bool,
     nan: str,
     cache: str | None,
@@ -252,23 +274,37 @@ def preview(
 ) -> None:
     """Classify one plane and write it as a picture: grey values, overlay, confidence."""
     from gpu_tomoclass.classification import preview as run
-    from gpu_tomoclass.labels import check_picture_target, save_preview
+    from gpu_tomoclass.labels import check_picture_target, save_preview, volume_contrast
     from gpu_tomoclass.volumes import open_volume
 
     check_picture_target(output, overwrite=overwrite)
+    given = volume, model
     volume, loaded = volume_and_model(volume, model, quiet=quiet)
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
     with open_volume(volume, **reading) as source:
         features = open_cache(cache, no_cache)
+        painted = None
+        if strokes:
+            from gpu_tomoclass.annotations import load_annotations
+
+            names = {c.value: c.name for c in loaded.classes}
+            marked = load_annotations(strokes, volume_shape=source.shape, every=every, start=start, class_names=names)
+            painted = marked.plane_labels(plane)
         result = run(loaded, source, plane=plane, nan=nan, force=force, cache=features, device=device)
+        limits = volume_contrast(source)
+        pixel = None if source.voxel_size is None else source.voxel_size[1:]
     save_preview(
         result.plane,
         result.labels,
         result.confidence,
         output,
         classes=loaded.classes,
-        title=f"plane {plane}",
+        title=f"{os.path.basename(volume)}, plane {plane}, by {os.path.basename(given[given[0] == volume])}",
         alpha=alpha,
+        limits=limits,
+        pixel_nm=pixel,
+        strokes=painted,
+        outlines=outlines,
         overwrite=overwrite,
     )
     show_notes(result.notes, quiet=quiet)
@@ -276,7 +312,14 @@ def preview(
     click.echo(f"picture: {output}")
 
 
-@command(short_help="Classify a volume")
+@command(
+    short_help="Classify a volume",
+    examples=(
+        "classify volume.tif m.tcm -o labels.ome.zarr",
+        "classify volume.tif m.tcm -o labels.tif --planes 100:200 --probabilities",
+        "classify volume.tif m.tcm -o labels.tif --memory-limit 2G",
+    ),
+)
 @click.argument("volume", type=InputPath())
 @click.argument("model", type=InputPath())
 @click.option("-o", "--output", type=OutputPath(), required=True, metavar="LABELS", help=".ome.zarr, .tif or .mrc")

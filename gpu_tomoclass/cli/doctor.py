@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from gpu_tomoclass.doctor import Check, Report
 
 
-@command(short_help="Say which devices work here, compare kernels")
+@command(
+    short_help="Say which devices work here, compare kernels",
+    examples=(
+        "doctor",
+        "doctor --device cuda --json",
+    ),
+)
 @click.option(
     "--device",
     "device_name",

@@ -23,7 +23,10 @@ from gpu_tomoclass.cli.options import (
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
 
 
-@command(short_help="Write features as channels")
+@command(
+    short_help="Write features as channels",
+    examples=("features volume.tif --plane 10 -o channels.tif --features gaussian_blur,hessian",),
+)
 @click.argument("volume", type=InputPath())
 @click.option("--plane", type=int, help="The plane, counted from 0; default all.")
 @click.option(

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import InputPath, OutputPath, PlaneRange, ValuePairs, overwrite_option, quiet_option
-from gpu_tomoclass.cli.terminal import progress, show_notes, table
+from gpu_tomoclass.cli.terminal import plural, progress, show_notes, table
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
     from gpu_tomoclass.labels import Evaluation, Particles
+    from gpu_tomoclass.volumes import Volume
 
 
-@command(short_help="Compare labels with the truth")
+@command(
+    short_help="Compare labels with the truth",
+    examples=(
+        "evaluate labels.tif truth.tif -o report.html",
+        "evaluate part.tif truth.tif --planes 100:200 --map 0:1,1:2",
+    ),
+)
 @click.argument("labels", type=InputPath())
 @click.argument("truth", type=InputPath())
 @click.option("-o", "--output", type=OutputPath(), metavar="REPORT.html", help="Also write a page with pictures.")
+@click.option("--grey", type=InputPath(), metavar="VOLUME", help="Shown in the report beside its labels.")
 @click.option("--map", "pairs", multiple=True, type=ValuePairs(),
               help="Values in TRUTH:values in LABELS, such as 0:1,1:2; repeatable.")  # fmt: skip
 @click.option(
@@ -40,6 +49,7 @@ def evaluate(
     labels: str,
     truth: str,
     output: str | None,
+    grey: str | None,
     pairs: tuple[tuple[tuple[int, int], ...], ...],
     planes: tuple[int, int | None] | None,
     ignore: tuple[int, ...],
@@ -53,10 +63,11 @@ def evaluate(
     """Compare a label volume with the truth: scores, volume fractions, distance of borders, halo."""
     from gpu_tomoclass.classes import class_value
     from gpu_tomoclass.labels import evaluate_volumes, same_planes
-    from gpu_tomoclass.outputs import check_output
+    from gpu_tomoclass.outputs import check_output, check_suffix
     from gpu_tomoclass.volumes import open_volume
 
     if output is not None:
+        check_suffix(output, ".html", ".htm")
         check_output(output, overwrite=overwrite)
     with open_volume(labels) as all_ours, open_volume(truth) as all_theirs:
         show_notes((*all_ours.notes, *all_theirs.notes), quiet=quiet or as_json)
@@ -84,7 +95,11 @@ def evaluate(
         if output is not None:
             from gpu_tomoclass.labels import evaluation_report
 
-            page = evaluation_report(result, ours, theirs, mapping=mapping, ignore=ignore)
+            with ExitStack() as stack:
+                volume = (
+                    None if grey is None else _grey_of(stack.enter_context(open_volume(grey)), ours, theirs, all_theirs)
+                )
+                page = evaluation_report(result, ours, theirs, mapping=mapping, ignore=ignore, grey=volume)
             page.write(output, overwrite=overwrite)
     if hint := result.numbering_hint():
         show_notes([hint], quiet=quiet)
@@ -94,6 +109,17 @@ def evaluate(
     _show_evaluation(result)
     if output is not None:
         click.echo(f"report: {output}")
+
+
+def _grey_of(grey: Volume, ours: Volume, theirs: Volume, whole: Volume) -> Volume:
+    """The planes of the grey volume that were compared: it goes with the labels, or with the whole truth."""
+    from gpu_tomoclass.volumes import PartVolume
+
+    if grey.shape == ours.shape:
+        return grey
+    if grey.shape == whole.shape and isinstance(theirs, PartVolume):
+        return PartVolume(grey, theirs.start, theirs.start + theirs.shape[0])
+    raise UsageError(f"is {grey.shape} (z, y, x), the labels are {ours.shape}", where=grey.path)
 
 
 def _show_evaluation(result: Evaluation) -> None:
@@ -118,7 +144,10 @@ def _show_evaluation(result: Evaluation) -> None:
         click.echo(f"halo: {share}")
 
 
-@command(short_help="Measure the particles of a class")
+@command(
+    short_help="Measure the particles of a class",
+    examples=("measure labels.tif --class silica -o particles.csv --histograms sizes.png",),
+)
 @click.argument("labels", type=InputPath())
 @click.option("--class", "class_name", required=True, metavar="CLASS", help="Its name or label value.")
 @click.option(
@@ -141,7 +170,9 @@ def measure(labels: str, class_name: str, output: str, histograms: str | None, o
             found = measure_particles(volume, value=value, progress=advance)
     save_particles(found, output, overwrite=overwrite)
     if histograms is not None:
-        save_histograms(found, histograms, title=f"{len(found)} particles of {class_name}", overwrite=overwrite)
+        save_histograms(
+            found, histograms, title=f"{plural(len(found), 'particle')} of {class_name}", overwrite=overwrite
+        )
     _show_particles(found)
     click.echo(f"particles: {output}")
     if histograms is not None:
@@ -151,7 +182,9 @@ def measure(labels: str, class_name: str, output: str, histograms: str | None, o
 def _show_particles(found: Particles) -> None:
     import numpy as np
 
-    click.echo(f"{len(found)} particles, {int(found.touches_border.sum())} of them cut by the border of the volume")
+    click.echo(
+        f"{plural(len(found), 'particle')}, {int(found.touches_border.sum())} of them cut by the border of the volume"
+    )
     if not len(found):
         return
     rows: list[tuple[str, ...]] = [("", "median", "smallest", "largest")]
@@ -167,7 +200,9 @@ def _show_particles(found: Particles) -> None:
     click.echo(table(rows))
 
 
-@command(short_help="Remove small objects")
+@command(short_help="Remove small objects", examples=(
+    "clean labels.tif -o clean.tif --min-size 50 --fill",
+))  # fmt: skip
 @click.argument("labels", type=InputPath())
 @click.option("-o", "--output", type=OutputPath(), required=True, metavar="LABELS", help="A new label volume.")
 @click.option("--min-size", type=click.IntRange(1), required=True, metavar="VOXELS", help="Smallest object to keep.")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from gpu_tomoclass.cli.terminal import show_notes
 from gpu_tomoclass.outputs import claim, protect, size_bytes
@@ -27,6 +28,9 @@ class InputPath(click.ParamType):
         protect(value)
         return value
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
 
 class OutputPath(click.ParamType):
     """A file or folder that the command writes; no two may be the same."""
@@ -36,6 +40,9 @@ class OutputPath(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         claim(value)
         return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
 
 
 class PlaneRange(click.ParamType):
@@ -166,6 +173,14 @@ gabor_option = click.option(
 )
 
 
+def _complete_features(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from gpu_tomoclass.features import FAMILIES, FEATURE_SETS
+
+    before, comma, begun = incomplete.rpartition(",")
+    names = [*([] if before else FEATURE_SETS), *FAMILIES]
+    return [f"{before}{comma}{name}" for name in names if name.startswith(begun)]
+
+
 def bank_options(command: F) -> F:
     """Which features."""
     for option in (
@@ -183,6 +198,7 @@ def bank_options(command: F) -> F:
             default="paper",
             show_default=True,
             metavar="SET|FAMILY,..",
+            shell_complete=_complete_features,
             help="weka-default, paper (252 channels), all (272), across planes weka-3d-default (9) or weka-3d (95), or "
             "families separated by commas.",
         ),
@@ -237,9 +253,24 @@ nan_option = click.option(
 )
 
 
+VERBOSE = "gpu_tomoclass.verbose"
+
+
+def _remember_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    context.meta[VERBOSE] = value
+
+
 def device_options(command: F) -> F:
     """Where to compute: what :func:`open_device` takes."""
     for option in (
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember_verbose,
+            help="Also say why a faster device is not used.",
+        ),
         click.option("--workers", type=click.IntRange(1), help="CPU threads; default one per usable core."),
         click.option("--gpu-id", type=click.IntRange(0), default=0, show_default=True, help="Which GPU."),
         click.option(
@@ -308,7 +339,11 @@ def open_device(device_name: str, gpu_id: int, workers: int | None, *, quiet: bo
     from gpu_tomoclass.device import choose_device
 
     device = choose_device(device_name, gpu_id, threads=workers)
-    show_notes([f"device: {device.name}, {device.description}", *device.notes], quiet=quiet)
+    context = click.get_current_context(silent=True)
+    verbose = context is not None and context.meta.get(VERBOSE, False)
+    # Most machines have no GPU: said where it was asked for, by doctor, and with -v.
+    notes = [note for note in device.notes if verbose or "the cuda device does not work" not in note]
+    show_notes([f"device: {device.name}, {device.description}", *notes], quiet=quiet)
     return device
 
 

@@ -41,7 +41,14 @@ folds_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 
-@command("cross-validate", short_help="Say how good it will be on unseen pixels")
+@command(
+    "cross-validate",
+    short_help="Say how good it will be on unseen pixels",
+    examples=(
+        "cross-validate volume.tif strokes.zip --every 15",
+        "cross-validate a.tif a.zip --also b.tif b.zip --group volume",
+    ),
+)
 @click.argument("volume", type=InputPath())
 @click.argument("annotations", type=InputPath(), nargs=-1, required=True)
 @group_option
@@ -109,7 +116,11 @@ def _show_validation(result: CrossValidation) -> None:
         click.echo(table([("family", "accuracy lost when permuted"), *lost]))
 
 
-@command("select-features", short_help="Find the cheapest families that do")
+@command(
+    "select-features",
+    short_help="Find the cheapest families that do",
+    examples=("select-features volume.tif strokes.zip --every 15 -o curve.png",),
+)
 @click.argument("volume", type=InputPath())
 @click.argument("annotations", type=InputPath(), nargs=-1, required=True)
 @click.option("-o", "--output", type=OutputPath(), metavar="CURVE.png", help="Picture of the trade-off.")
@@ -226,7 +237,13 @@ def _show_selection(result: Selection) -> None:
     )
 
 
-@command(short_help="Say whether a model fits a volume")
+@command(
+    short_help="Say whether a model fits a volume",
+    examples=(
+        "check other.tif m.tcm",
+        "check other.tif m.tcm --planes 100:200",
+    ),
+)
 @click.argument("volume", type=InputPath())
 @click.argument("model", type=InputPath())
 @click.option("--planes", type=PlaneRange(), help="Look only at planes a to b - 1, e.g. where the specimen is.")

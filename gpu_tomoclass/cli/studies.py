@@ -126,7 +126,13 @@ def pillar(output: str, angles: tuple[float, float, float] | None, quiet: bool, 
     click.echo(f"truth: {truth}")
 
 
-@command(short_help="Sample tomogram, model, labels and report")
+@command(
+    short_help="Sample tomogram, model, labels and report",
+    examples=(
+        "demo",
+        "demo -o elsewhere --seed 1",
+    ),
+)
 @click.option("-o", "--output", type=OutputPath(), default="demo", show_default=True, metavar="FOLDER")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulation and the strokes.")
 @device_options
@@ -148,7 +154,10 @@ def demo(
     click.echo(f"report: {report}")
 
 
-@command(short_help="Rerun the study: thresholds against training")
+@command(
+    short_help="Rerun the study: thresholds against training",
+    examples=("reproduce -o study --only phantom --repeats 1",),
+)
 @click.option(
     "-o",
     "--output",
@@ -159,8 +168,8 @@ def demo(
 )
 @click.option("--only", multiple=True, type=click.Choice(["phantom", "pillar", "needle"]), help="Repeatable.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of noise, misalignment, strokes.")
-@click.option("--repeats", type=click.IntRange(1), default=4, show_default=True,
-              help="Seeds of the phantom, for the spread.")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(1),
+              help="Seeds of the phantom, for the spread; default 4, 1 with --quick.")  # fmt: skip
 @click.option("--quick", is_flag=True, help="Small images, few trees: to see whether it works.")
 @click.option("--pillar-shape", type=Numbers("Z,Y,X", "861,428,317", whole=True, count=3),
               help="Of the simulated pillar; default 120,428,317, the paper's is 861,428,317.")  # fmt: skip
@@ -198,6 +207,8 @@ def reproduce(
             click.echo(message, err=True)
 
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
+    if options["repeats"] is None:
+        options["repeats"] = 1 if options["quick"] else 4
     if needle_planes is not None:
         options["needle_planes"] = needle_planes
     with progress("reproduce", quiet=quiet, unit="steps") as advance:

@@ -114,40 +114,58 @@ def _bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         rich_progress.MofNCompleteColumn(),
         rich_progress.TextColumn("{task.fields[rate]}"),
         rich_progress.TimeElapsedColumn(),
-        rich_progress.TextColumn("left"),
-        rich_progress.TimeRemainingColumn(),
     )
     console = Console(file=getattr(sys.stderr, "unfiltered", sys.stderr))
     with rich_progress.Progress(*columns, console=console) as bar:
         task = bar.add_task(label, total=None, rate="")
-        started = time.perf_counter()
+        pace = _Pace()
 
         def advance(done: int, total: int) -> None:
-            nonlocal started
-            if done == 0:  # the work begins now, whatever came before
-                started = time.perf_counter()
-                bar.reset(task)
-            rate = done / max(time.perf_counter() - started, 1e-9)
-            bar.update(task, completed=done, total=total, rate=f"{rate:.2f} {unit}/s")
+            pace.see(done)
+            rate = pace.rate(done)
+            text = f"{rate:.2f} {unit}/s, {(total - done) / rate:.0f} s left" if rate else ""
+            bar.update(task, completed=done, total=total, rate=text)
 
         yield advance
 
 
+class _Pace:
+    """How fast the work goes now: what an interrupted run had done before was not done in this time."""
+
+    def __init__(self) -> None:
+        self._began, self._before, self._last = time.perf_counter(), 0, 0
+
+    def see(self, done: int) -> None:
+        """Begin anew at 0, and where the first that is heard of is more than one."""
+        if done == 0 or done < self._last or (self._last == 0 and self._before == 0 and done > 1):
+            self._began, self._before = time.perf_counter(), done
+        self._last = done
+
+    def rate(self, done: int) -> float:
+        """Per second; 0 while nothing is known."""
+        return (done - self._before) / max(time.perf_counter() - self._began, 1e-9)
+
+
 def _plain_lines(label: str, unit: str) -> Callable[[int, int], None]:
-    started = last = time.perf_counter()
+    last = time.perf_counter()
+    pace = _Pace()
 
     def advance(done: int, total: int) -> None:
-        nonlocal started, last
+        nonlocal last
         now = time.perf_counter()
-        if done == 0:  # the work begins now, whatever came before
-            started = last = now
-        elif done == total or now - last >= PLAIN_INTERVAL:
+        pace.see(done)
+        if done == total or now - last >= PLAIN_INTERVAL:
             last = now
-            rate = done / max(now - started, 1e-9)
-            left = (total - done) / max(rate, 1e-9)
-            click.echo(f"{label}: {done} of {total} {unit}, {rate:.2f} {unit}/s, {left:.0f} s left", err=True)
+            rate = pace.rate(done)
+            left = f", {rate:.2f} {unit}/s, {(total - done) / rate:.0f} s left" if rate else ""
+            click.echo(f"{label}: {done} of {total} {unit}{left}", err=True)
 
     return advance
+
+
+def plural(n: int, noun: str) -> str:
+    """``"1 particle"``, ``"2 particles"``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,16 +17,25 @@ if TYPE_CHECKING:
     from gpu_tomoclass.training import TrainingResult
 
 
-@command(short_help="Train a model from strokes on some planes")
+@command(
+    short_help="Train a model from strokes on some planes",
+    examples=(
+        "train volume.tif strokes.zip --every 15 --class-names vacuum,rubber,silica -o m.tcm",
+        "train marks.tif strokes.zip -o m.tcm",
+        "train volume.tif more.zip --like m.tcm -o m2.tcm",
+        "train --from data.arff -o m.tcm",
+    ),
+)
 @click.argument("volume", type=InputPath(), required=False)
 @click.argument("annotations", type=InputPath(), nargs=-1)
 @click.option("-o", "--output", type=OutputPath(), required=True, metavar="MODEL.tcm", help="The model file.")
 @click.option(
     "--from",
-    "table_path",
+    "tables",
     type=InputPath(),
+    multiple=True,
     metavar="DATA.arff",
-    help="Train from rows saved by Fiji instead of a volume.",
+    help="Train from rows saved by Fiji instead of a volume; several are pooled.",
 )
 @click.option(
     "--save-rows", type=OutputPath(), metavar="DATA.arff", help="Also write the training rows; Fiji loads them."
@@ -36,7 +46,7 @@ def train(
     volume: str | None,
     annotations: tuple[str, ...],
     output: str,
-    table_path: str | None,
+    tables: tuple[str, ...],
     save_rows: str | None,
     overwrite: bool,
     quiet: bool,
@@ -56,14 +66,14 @@ def train(
         from gpu_tomoclass.annotations import check_arff_target
 
         check_arff_target(save_rows, overwrite=overwrite)
-    if table_path is not None:
+    if tables:
         if volume is not None or options["also"]:
             raise UsageError("give either a volume with annotations or --from DATA.arff, not both")
-        from gpu_tomoclass.annotations import load_arff
+        from gpu_tomoclass.annotations import load_arff, pooled_tables
         from gpu_tomoclass.training import train_from_table
 
         result = train_from_table(
-            load_arff(table_path),
+            pooled_tables([load_arff(path) for path in tables]),
             hessian=options["hessian"],
             gabor=options["gabor"],
             workers=workers,
@@ -81,12 +91,21 @@ def train(
             (source, annotation), *also = marked
             settings |= forest_settings(options)
             result = run(source, annotation, also=also, workers=workers, progress=advance, **settings)
+    if options["every"] is not None or options["start"] is not None:
+        training = {**result.model.training, "substack": {"every": options["every"], "start": options["start"]}}
+        result = replace(result, model=replace(result.model, training=training))
     save_model(result.model, output, overwrite=overwrite)
     if save_rows is not None:
         from gpu_tomoclass.annotations import save_arff
 
         save_arff(save_rows, result.table, exact=True, overwrite=overwrite)
     show_notes(result.notes, quiet=quiet)
+    if result.oob_error == 0:
+        show_notes(
+            ["an out-of-bag error of 0 is too good: pixels of one stroke resemble each other; gpu-tomoclass"
+             " cross-validate tells how good the model is"],
+            quiet=quiet,
+        )  # fmt: skip
     _show_training(result)
     click.echo(f"model: {output}")
     if save_rows is not None:

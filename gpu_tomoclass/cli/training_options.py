@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from gpu_tomoclass.cli.options import (
     F,
@@ -26,7 +27,8 @@ from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
     from gpu_tomoclass.annotations import Annotation
-    from gpu_tomoclass.features import FeatureCache
+    from gpu_tomoclass.features import FeatureBank, FeatureCache
+    from gpu_tomoclass.model import Model
     from gpu_tomoclass.volumes import Volume
 
 READING = ("axes", "series", "channel", "allow_missing_planes", "voxel_size")
@@ -65,6 +67,8 @@ def annotation_options(command: F) -> F:
         click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2."),
         click.option("--every", type=click.IntRange(1),
                      help="The annotation's planes are every n-th plane of the volume.."),
+        click.option("--like", type=InputPath(), metavar="MODEL.tcm",
+                     help="Class names, features and --every of this model, where not given."),
         click.option("--also", type=InputPath(), nargs=2, multiple=True, metavar="VOLUME ANNOTATION",
                      help="Another marked volume, pooled with the first; repeatable."),
     ):  # fmt: skip
@@ -119,14 +123,54 @@ def forest_settings(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in FOREST}
 
 
-def strokes_text(annotation: Annotation, volume: str) -> str:
-    """Where the strokes are, for a person to see that they are where they were drawn."""
+def strokes_notes(annotation: Annotation, volume: str) -> list[str]:
+    """Where the strokes are, for a person to see that they are where they were drawn, and classes on one plane only."""
     from gpu_tomoclass.volumes import ranges_text
 
     planes, counts = annotation.planes(), annotation.counts()
     pixels = ", ".join(f"{c.name} {counts[c.value]}" for c in annotation.classes)
     where = f"{'plane' if planes.size == 1 else 'planes'} {ranges_text(planes.tolist())}"
-    return f"{volume}: strokes on {where}; pixels: {pixels}"
+    planes_of = {c.name: set(annotation.z[annotation.label == c.value].tolist()) for c in annotation.classes}
+    once = [name for name, marked in planes_of.items() if len(marked) == 1] if planes.size > 1 else []
+    return [
+        f"{volume}: strokes on {where}; pixels: {pixels}",
+        *(f"class {name} is marked on one plane only: mark it on more, as it looks elsewhere" for name in once),
+    ]
+
+
+class Like:
+    """What ``--like`` takes over from a model, where the user gave nothing else."""
+
+    def __init__(self, path: str | None) -> None:
+        self.model: Model | None = None
+        if path is not None:
+            from gpu_tomoclass.model import load_model
+
+            self.model = load_model(path)
+
+    def bank(self, options: Mapping[str, Any]) -> FeatureBank:
+        """The model's bank, unless an option of features was given."""
+        if self.model is None or any(map(_was_given, BANK)):
+            return make_bank(**{name: options[name] for name in BANK})
+        return self.model.bank
+
+    def class_names(self, given: str | None) -> Sequence[str] | Mapping[int, str] | None:
+        """As given, else value -> name of the model's classes."""
+        if given is not None:
+            return given.split(",")
+        return None if self.model is None else {c.value: c.name for c in self.model.classes}
+
+    def marks(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """``every``, ``start`` and so on: those that the model was trained with, unless one was given."""
+        marks = {name: options[name] for name in ANNOTATION}
+        if self.model is not None and marks["every"] is None and marks["start"] is None:
+            marks.update({k: v for k, v in self.model.training.get("substack", {}).items() if k in ("every", "start")})
+        return marks
+
+
+def _was_given(name: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
 
 
 @contextmanager
@@ -137,11 +181,11 @@ def training_data(
     from gpu_tomoclass.annotations import load_annotations
     from gpu_tomoclass.volumes import open_volume
 
-    names = options["class_names"]
+    like = Like(options["like"])
     reading = {name: options[name] for name in READING}
-    marks = {name: options[name] for name in ANNOTATION}
+    marks = like.marks(options)
     settings = {
-        "bank": make_bank(**{name: options[name] for name in BANK}),
+        "bank": like.bank(options),
         "intensity": options["intensity"],
         "nan": options["nan"],
         "cache": open_cache(options["cache"], options["no_cache"]),
@@ -156,9 +200,9 @@ def training_data(
                 strokes,
                 volume_shape=source.shape,
                 axes=options["label_axes"],
-                class_names=names.split(",") if names else None,
+                class_names=like.class_names(options["class_names"]),
                 **marks,
             )
-            show_notes([strokes_text(annotation, path)], quiet=quiet)
+            show_notes(strokes_notes(annotation, path), quiet=quiet)
             pairs.append((source, annotation))
         yield pairs, settings

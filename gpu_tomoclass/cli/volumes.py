@@ -10,6 +10,7 @@ import click
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import (
     InputPath,
+    OutputPath,
     given_zarr_options,
     overwrite_option,
     quiet_option,
@@ -20,28 +21,57 @@ from gpu_tomoclass.cli.options import (
 from gpu_tomoclass.cli.terminal import description_rows, progress, show_notes, stop_on_signal, table
 
 
-@command(short_help="Say what was understood of a file")
+@command(
+    short_help="Say what was understood of a file",
+    examples=(
+        "info tomogram.mrc",
+        "info volume.tif --voxel-size 0.55",
+        "info labels.tif --stats",
+    ),
+)
 @click.argument("path", type=InputPath(), metavar="VOLUME|MODEL")
 @volume_options
+@click.option("--stats", is_flag=True, help="Read all planes: range and mean, or voxels per class of labels.")
+@click.option("--picture", type=OutputPath(), metavar="PICTURE.png",
+              help="Also draw three sections through the middle: which way lies the tilt axis?")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def info(path: str, as_json: bool, **reading: Any) -> None:
-    """Say what was understood of a volume or a model file."""
+@overwrite_option
+@quiet_option
+def info(
+    path: str, stats: bool, picture: str | None, as_json: bool, overwrite: bool, quiet: bool, **reading: Any
+) -> None:
+    """Say what was understood of a volume or a model file.
+
+    Without --stats, range and mean are those of the middle plane.
+    """
     from gpu_tomoclass.model import MODEL_SUFFIX, describe_model, load_model
 
     if path.lower().endswith(MODEL_SUFFIX):
         description = describe_model(load_model(path))
     else:
-        from gpu_tomoclass.volumes import describe_volume, open_volume
+        from gpu_tomoclass.labels import check_picture_target, save_sections
+        from gpu_tomoclass.volumes import describe_volume, open_any_channel, volume_statistics
 
-        with open_volume(path, **reading) as volume:
+        if picture is not None:
+            check_picture_target(picture, overwrite=overwrite)
+        with open_any_channel(path, **reading) as volume:
             description = describe_volume(volume)
+            if stats:
+                with progress("read", quiet=quiet) as advance:
+                    description["all_planes"] = volume_statistics(volume, progress=advance)
+            if picture is not None:
+                save_sections(volume, picture, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(description, indent=2))
         return
-    click.echo(table(description_rows(description)))
+    click.echo(table(description_rows({k: v for k, v in description.items() if k != "metadata" or not stats})))
+    if picture is not None:
+        click.echo(f"picture: {picture}")
 
 
-@command(short_help="Turn a volume: the tilt axis along z")
+@command(
+    short_help="Turn a volume: the tilt axis along z", examples=("reslice tomogram.mrc -o volume.tif --tilt-axis y",)
+)
 @click.argument("volume", type=InputPath())
 @volume_output_option
 @click.option("--tilt-axis", type=click.Choice(["x", "y", "z"]), required=True, help="Where the tilt axis lies now.")
@@ -58,7 +88,9 @@ def reslice(volume: str, output: str, tilt_axis: str, overwrite: bool, quiet: bo
         run(source, output, tilt_axis=tilt_axis, overwrite=overwrite, progress=advance)
 
 
-@command(short_help="Write every n-th plane, to mark strokes on")
+@command(
+    short_help="Write every n-th plane, to mark strokes on", examples=("substack volume.tif -o marks.tif --every 15",)
+)
 @click.argument("volume", type=InputPath())
 @volume_output_option
 @click.option("--every", type=click.IntRange(1), default=15, show_default=True, help="Keep one plane of so many.")
@@ -78,7 +110,13 @@ def substack(
         run(source, output, every=every, start=start, overwrite=overwrite, progress=advance)
 
 
-@command(short_help="Write a volume in another format")
+@command(
+    short_help="Write a volume in another format",
+    examples=(
+        "convert in.mrc -o out.ome.zarr",
+        "convert in.tif -o out.tif --voxel-size 1.1,0.55,0.55",
+    ),
+)
 @click.argument("volume", type=InputPath())
 @volume_output_option
 @zarr_options

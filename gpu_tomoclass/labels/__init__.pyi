@@ -11,6 +11,8 @@ from .pictures import (
     overlay_image,
     save_figure,
     save_preview,
+    save_sections,
+    volume_contrast,
 )
 from .report import Report
 
@@ -37,4 +39,6 @@ __all__ = [
     "save_histograms",
     "save_particles",
     "save_preview",
+    "save_sections",
+    "volume_contrast",
 ]

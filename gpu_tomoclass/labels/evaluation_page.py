@@ -10,7 +10,7 @@ import numpy as np
 
 from gpu_tomoclass.classes import PALETTE, LabelClass
 from gpu_tomoclass.labels.evaluate import Evaluation, as_labels
-from gpu_tomoclass.labels.pictures import class_image
+from gpu_tomoclass.labels.pictures import class_image, grey_image, volume_contrast
 from gpu_tomoclass.labels.report import Report
 from gpu_tomoclass.volumes import Volume
 
@@ -25,6 +25,7 @@ def evaluation_report(
     *,
     mapping: Mapping[int, int] | None = None,
     ignore: tuple[int, ...] = (),
+    grey: Volume | None = None,
 ) -> Report:
     """Scores, volume fractions, borders and halo, with three planes as pictures.
 
@@ -33,6 +34,8 @@ def evaluation_report(
     evaluation : Evaluation
     labels, truth, mapping, ignore
         What was compared, for the pictures.
+    grey : Volume, optional
+        The reconstruction, shown beside its labels; of the same shape.
     """
     score = evaluation.confusion
     classes = _classes(evaluation, labels, truth)
@@ -60,6 +63,7 @@ def evaluation_report(
     for before, after in (mapping or {}).items():
         table[before] = after
     nz = labels.shape[0]
+    limits = None if grey is None else volume_contrast(grey)
     for z in sorted({nz // 4, nz // 2, (3 * nz) // 4}):
         stored = as_labels(truth.plane(z), what=f"{truth.path}: plane {z}")
         true, found = table[stored], as_labels(labels.plane(z), what=f"{labels.path}: plane {z}")
@@ -68,6 +72,7 @@ def evaluation_report(
         wrong[np.isin(stored, ignore)] = IGNORED
         report.figures(
             [
+                *([] if grey is None else [(grey_image(grey.plane(z), limits), f"plane {z}: grey values")]),
                 (class_image(true, classes), f"plane {z}: truth"),
                 (class_image(found, classes), "labels"),
                 (wrong, "wrong in orange" + (", ignored in white" if ignore else "")),

@@ -13,7 +13,7 @@ from scipy.spatial import KDTree, SphericalVoronoi
 
 from gpu_tomoclass.labels.objects import ObjectFinder, ObjectSlab
 from gpu_tomoclass.labels.pictures import chart_png
-from gpu_tomoclass.outputs import atomic, check_output
+from gpu_tomoclass.outputs import atomic, check_output, check_suffix
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Volume, VoxelSize
 
@@ -218,6 +218,7 @@ def check_measurement_targets(
     """Raise before the work what writing would raise after it."""
     from gpu_tomoclass.labels.pictures import check_picture_target
 
+    check_suffix(path, ".csv")
     check_output(path, overwrite=overwrite)
     if histograms is not None:
         check_picture_target(histograms, overwrite=overwrite)

@@ -1,5 +1,5 @@
 from .array import ArrayVolume, is_array, on_host
-from .conversion import convert, describe_volume, reslice, substack
+from .conversion import convert, describe_volume, open_any_channel, reslice, substack, volume_statistics
 from .formats import TIFF_SUFFIXES, detect_format
 from .ome_zarr.array import Node, ZarrArray, read_node
 from .ome_zarr.store import ZarrStore
@@ -30,12 +30,14 @@ __all__ = [
     "is_array",
     "moved",
     "on_host",
+    "open_any_channel",
     "open_volume",
     "ranges_text",
     "read_node",
     "reslice",
     "substack",
     "volume_names",
+    "volume_statistics",
     "voxel_text",
     "with_place",
 ]

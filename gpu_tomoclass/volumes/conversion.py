@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gpu_tomoclass.errors import StoppedError, UsageError
-from gpu_tomoclass.volumes.opening import create_volume
+from gpu_tomoclass.errors import DataError, StoppedError, UsageError
+from gpu_tomoclass.volumes.opening import create_volume, open_volume
 from gpu_tomoclass.volumes.place import moved, with_place
 from gpu_tomoclass.volumes.turned import TurnedVolume
 from gpu_tomoclass.volumes.volume import Volume
@@ -41,7 +41,7 @@ def describe_volume(volume: Volume) -> dict[str, Any]:
         "shape": list(volume.shape),
         "axes": volume.axes,
         "dtype": volume.dtype.name,
-        "voxel_size_nm": None if volume.voxel_size is None else list(volume.voxel_size),
+        "voxel_size_nm": None if volume.voxel_size is None else [float(f"{v:.6g}") for v in volume.voxel_size],
         "size_on_disk": size_on_disk(volume),
         "classes": [f"{c.value}: {c.name}" for c in volume.classes],
         "metadata": volume.metadata,
@@ -53,6 +53,58 @@ def describe_volume(volume: Volume) -> dict[str, Any]:
         "non_finite": int(plane.size - finite.size),
         "notes": list(volume.notes),
     }
+
+
+def volume_statistics(volume: Volume, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Range and mean of all planes, or the voxels of each value of a label volume; one plane in memory at a time.
+
+    Returns
+    -------
+    dict
+        ``min``, ``max``, ``mean`` of the finite voxels (None if there are none), ``non_finite`` (their number), and for
+        uint8 volumes with at most 32 values ``voxels`` (name, or "value k" -> number).
+    """
+    low, high, total, n, non_finite = np.inf, -np.inf, 0.0, 0, 0
+    counts = np.zeros(256, np.int64)
+    nz = volume.shape[0]
+    for z, plane in volume.planes():
+        finite = plane[np.isfinite(plane)] if plane.dtype.kind == "f" else plane.ravel()
+        if finite.size:
+            low, high = min(low, finite.min().item()), max(high, finite.max().item())
+            total += float(finite.sum(dtype=np.float64))
+            n += finite.size
+        non_finite += plane.size - finite.size
+        if plane.dtype == np.uint8:
+            counts += np.bincount(plane.ravel(), minlength=256)
+        if progress is not None:
+            progress(z + 1, nz)
+    found: dict[str, Any] = {
+        "min": low if n else None, "max": high if n else None, "mean": total / n if n else None,
+        "non_finite": non_finite,
+    }  # fmt: skip
+    values = np.flatnonzero(counts).tolist()
+    if values and len(values) <= 32:
+        names = {c.value: c.name for c in volume.classes}
+        found["voxels"] = {names.get(value, f"value {value}"): int(counts[value]) for value in values}
+    return found
+
+
+def open_any_channel(path: str | PathLike[str], **reading: Any) -> Volume:
+    """Open a volume; of one with several channels the first, with a note, where none was chosen.
+
+    Parameters and errors as :func:`gpu_tomoclass.volumes.opening.open_volume`.
+    """
+    try:
+        return open_volume(path, **reading)
+    except DataError as error:
+        if reading.get("channel") is not None:
+            raise
+        try:
+            volume = open_volume(path, **{**reading, "channel": 0})
+        except (DataError, UsageError):
+            raise error from None
+        volume.notes.append("it has several channels: this is the first; --channel chooses another")
+        return volume
 
 
 def size_on_disk(volume: Volume) -> int:

@@ -38,7 +38,7 @@ class PartVolume(Volume):
             files=base.files(),
         )
         self.notes = base.notes
-        self._base, self._start = base, start
+        self._base, self.start = base, start
 
     def _read_plane(self, z: int) -> np.ndarray:
-        return self._base.plane(self._start + z)
+        return self._base.plane(self.start + z)

@@ -171,6 +171,106 @@ def test_labels_of_some_planes_are_compared_with_these(folder, model, command, t
     assert command("evaluate", part, folder / "truth.tif", *shown, "--planes", "3:8").code == 2
 
 
+def test_class_on_one_plane_and_too_good(folder, command, tmp_path):
+    strokes = np.zeros(SHAPE, np.uint8)
+    strokes[2, 1:3, 2:22], strokes[2, 10:12, 8:18], strokes[8, 1:3, 2:22] = 1, 2, 1
+    tifffile.imwrite(tmp_path / "s.tif", strokes, imagej=True, metadata={"axes": "ZYX"})
+    few = ("--features", "gaussian_blur", "--sigma-max", 2, "--trees", 60, "--no-cache", "--device", "numpy")
+    done = command("train", folder / "volume.tif", tmp_path / "s.tif", "-o", tmp_path / "m.tcm", *few)
+    assert done.code == 0, done.err
+    assert "class class 2 is marked on one plane only" in done.err
+    assert "out-of-bag error of 0 is too good" in done.err
+
+
+def test_train_like_takes_names_features_and_every(command, tmp_path):
+    volume = np.random.default_rng(1).integers(0, 999, (40, 24, 26)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "v.tif", volume, imagej=True, metadata={"axes": "ZYX"})
+    rois(tmp_path / "r.zip", (0, 1))
+    first = ("train", tmp_path / "v.tif", tmp_path / "r.zip", "--every", 15, "--class-names", "out,in")
+    assert command(*first, "-o", tmp_path / "a.tcm", *FEW).code == 0
+    again = ("train", tmp_path / "v.tif", tmp_path / "r.zip", "--like", tmp_path / "a.tcm", "--trees", 5,
+             "--no-cache", "--device", "numpy")  # fmt: skip
+    done = command(*again, "-o", tmp_path / "b.tcm")
+    assert done.code == 0, done.err
+    assert "strokes on planes 7, 22; pixels: out 40, in 40" in done.err
+    a, b = (load_model(tmp_path / f"{name}.tcm") for name in "ab")
+    assert a.bank == b.bank
+    assert command(*again, "--features", "median", "-o", tmp_path / "c.tcm").code == 0
+    assert load_model(tmp_path / "c.tcm").bank != a.bank
+
+
+def test_tables_are_pooled(folder, command, tmp_path):
+    table = tmp_path / "a.arff"
+    done = command("train", folder / "volume.tif", folder / "strokes.tif", "-o", tmp_path / "m.tcm", "--save-rows",
+                   table, *FEW)  # fmt: skip
+    assert done.code == 0, done.err
+    shorter = tmp_path / "b.arff"
+    lines = table.read_text().splitlines()
+    shorter.write_text("\n".join(lines[:-7]) + "\n")
+    done = command("train", "--from", table, "--from", shorter, "-o", tmp_path / "p.tcm", "--trees", 3)
+    assert done.code == 0, done.err
+    counts = load_model(tmp_path / "p.tcm").training["counts"]
+    assert sum(counts.values()) == 2 * sum(load_model(tmp_path / "m.tcm").training["counts"].values()) - 7
+    other = tmp_path / "c.arff"
+    other.write_text(table.read_text().replace("Gaussian_blur_1.0", "Gaussian_blur_4.0"))
+    done = command("train", "--from", table, "--from", other, "-o", tmp_path / "q.tcm", "--trees", 3)
+    assert done.code == 3, done.err
+    assert "has other channels than" in done.err
+
+
+def test_info_of_all_planes_and_of_channels(folder, model, command, tmp_path):
+    found = json.loads(command("info", folder / "truth.tif", "--stats", "--json", "-q").out)["all_planes"]
+    truth = tifffile.imread(folder / "truth.tif")
+    assert found["voxels"] == {"value 0": int((truth == 0).sum()), "value 1": int((truth == 1).sum())}
+    grey = tifffile.imread(folder / "volume.tif")
+    done = command("info", folder / "volume.tif", "--stats", "--json", "--picture", tmp_path / "look.png")
+    found = json.loads(done.out)["all_planes"]
+    assert (found["min"], found["max"]) == (grey.min(), grey.max())
+    assert found["mean"] == pytest.approx(grey.mean())
+    assert (tmp_path / "look.png").read_bytes().startswith(b"\x89PNG")
+    words = ("classify", folder / "volume.tif", model, "-o", tmp_path / "l.tif", "--probabilities", "--planes", "0:2")
+    assert command(*words, "--device", "numpy", "-q").code == 0
+    done = command("info", tmp_path / "l_probabilities.tif")
+    assert done.code == 0, done.err
+    assert "several channels" in done.out
+
+
+@pytest.mark.parametrize(("name", "begin"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")])
+def test_preview_formats_strokes_and_outlines(folder, model, command, tmp_path, name, begin):
+    done = command("preview", folder / "volume.tif", model, "--plane", 2, "-o", tmp_path / name, "--outlines",
+                   "--strokes", folder / "strokes.tif", "--voxel-size", 0.5, "--device", "numpy",
+                   "--no-cache")  # fmt: skip
+    assert done.code == 0, done.err
+    assert (tmp_path / name).read_bytes().startswith(begin)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("measure", "truth.tif", "--class", 1, "-o", "x.xlsx"), "must end in .csv"),
+        (("evaluate", "truth.tif", "truth.tif", "-o", "r.pdf"), "must end in .html"),
+        (("preview", "volume.tif", "m.tcm", "--plane", 0, "-o", "x.jpg"), "ends in .png, .svg or .pdf"),
+    ],
+)
+def test_what_is_written_is_what_the_name_says(folder, model, command, monkeypatch, words, said):
+    monkeypatch.chdir(folder)
+    before = entries(folder)
+    done = command(*words)
+    assert done.code == 2
+    assert said in done.err
+    assert entries(folder) == before
+
+
+def test_report_shows_the_grey_values(folder, model, command, tmp_path):
+    part = tmp_path / "part.tif"
+    words = ("classify", folder / "volume.tif", model, "-o", part, "--planes", "3:7", "--device", "numpy", "-q")
+    assert command(*words).code == 0
+    page = tmp_path / "r.html"
+    done = command("evaluate", part, folder / "truth.tif", "--grey", folder / "volume.tif", "-o", page, "-q")
+    assert done.code == 0, done.err
+    assert "grey values" in page.read_text()
+
+
 @pytest.mark.parametrize("name", sorted(cli.commands))
 def test_examples_of_the_help_are_of_this_command(name):
     """Every example parses: its options exist and have such values."""
