@@ -19,7 +19,7 @@ from gpu_tomoclass.annotations.rois import read_roi_strokes
 from gpu_tomoclass.annotations.substack import SubStack
 from gpu_tomoclass.classes import PALETTE, LabelClass
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
-from gpu_tomoclass.volumes import Volume, open_volume
+from gpu_tomoclass.volumes import Planes, Volume, open_volume
 
 StrPath = str | PathLike[str]
 ClassNames = Sequence[str] | Mapping[int, str]
@@ -189,7 +189,7 @@ class Annotation:
         return merge_annotations([self, other])
 
 
-def load_annotations(paths: Sequence[StrPath], *, volume_shape: Shape, **options: Any) -> Annotation:
+def load_annotations(paths: Sequence[StrPath | Planes | Volume], *, volume_shape: Shape, **options: Any) -> Annotation:
     """Several files as one annotation; each may hold a single class. Options as for :func:`load_annotation`."""
     return merge_annotations(
         [load_annotation(path, volume_shape=volume_shape, partial=True, **options) for path in paths]
@@ -235,7 +235,7 @@ def merge_annotations(annotations: Sequence[Annotation]) -> Annotation:
 
 
 def load_annotation(
-    path: StrPath,
+    path: StrPath | Planes | Volume,
     *,
     volume_shape: Shape,
     every: int | None = None,
@@ -246,11 +246,12 @@ def load_annotation(
     planes: Sequence[int] | None = None,
     partial: bool = False,
 ) -> Annotation:
-    """Read the strokes of one file: a label image or ImageJ ROIs (``.roi``, ``.zip``).
+    """Read the strokes of one file: a label image or ImageJ ROIs (``.roi``, ``.zip``); or take them from an array.
 
     Parameters
     ----------
-    path : str or path
+    path : str, path, array or Volume
+        An array (nz, ny, nx) is a label image.
     volume_shape : tuple of int
         (nz, ny, nx) of the volume that the strokes are for.
     every, start : int, optional
@@ -278,12 +279,15 @@ def load_annotation(
     ModelError
         If the label image does not fit the volume.
     """
+    names = _given_names(class_names)
+    substack = SubStack.of(volume_shape[0], every=every, start=start, planes=planes)
+    if not isinstance(path, (str, PathLike)):
+        annotation = _from_labels(open_volume(path, axes=axes), volume_shape, substack, names=names)
+        return annotation if partial else _checked(annotation)
     where = fspath(path)
     if where.lower().endswith(".arff"):
         what = "is an ARFF file: training rows without positions, not strokes on a volume"
         raise UsageError(what, where=where, do="train from it with --from")
-    names = _given_names(class_names)
-    substack = SubStack.of(volume_shape[0], every=every, start=start, planes=planes)
     if where.lower().endswith((".roi", ".zip")):
         annotation = _from_rois(where, volume_shape, substack, names=names, skip_bad_rois=skip_bad_rois)
     else:

@@ -67,7 +67,7 @@ def write_nad(
     parameters: NadParameters,
     dtype: str = "float32",
     nan: str = "error",
-    device: Device | None = None,
+    device: Device | str = "auto",
     memory_limit: int | None = None,
     slab_planes: int | None = None,
     overwrite: bool = False,
@@ -88,8 +88,8 @@ def write_nad(
         Of the output; ``"input"`` is that of the volume, integers rounded and limited to its range.
     nan : {"error", "fill"}
         Non-finite voxels: refuse; or give them the value of the nearest finite one in their plane.
-    device : Device, optional
-        Default the first that works.
+    device : str or Device
+        ``"auto"`` is the first that works.
     memory_limit : int, optional
         Bytes of this process, or of its arrays on a GPU; default most of what is free.
     slab_planes : int, optional
@@ -122,7 +122,7 @@ def write_nad(
     check_output(output, inputs=volume.inputs(), overwrite=overwrite, folder=is_folder(output))
     parameters.noise_box(*volume.shape[-parameters.dimensions :])
     began = time.perf_counter()
-    device = choose_device() if device is None else device
+    device = choose_device(device)
     budget = _budget(device, memory_limit)
     target = volume.dtype if dtype == "input" else np.dtype(np.float32)
     writer = create_volume(

@@ -2,7 +2,8 @@ from .batch import Outcome, check_job, run_job
 from .classify_volume import ClassifyResult, classify, plane_range
 from .cluster import Cluster
 from .job_file import load_job
-from .plan import make_plan
+from .plan import Plan, make_plan
+from .predict_arrays import Prediction, predict
 from .preview_plane import Preview, preview
 from .slab import Wanted
 
@@ -10,6 +11,8 @@ __all__ = [
     "ClassifyResult",
     "Cluster",
     "Outcome",
+    "Plan",
+    "Prediction",
     "Preview",
     "Wanted",
     "check_job",
@@ -17,6 +20,7 @@ __all__ = [
     "load_job",
     "make_plan",
     "plane_range",
+    "predict",
     "preview",
     "run_job",
 ]

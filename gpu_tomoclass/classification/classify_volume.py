@@ -27,7 +27,7 @@ from gpu_tomoclass.features import IntensityScale
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.outputs import product_name
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, moved, with_place
+from gpu_tomoclass.volumes import Volume, VolumeLike, moved, open_volume, with_place
 
 if TYPE_CHECKING:
     from gpu_tomoclass.classification.cluster import Cluster
@@ -75,7 +75,7 @@ class ClassifyResult:
 
 
 def classify(
-    volume: Volume,
+    volume: VolumeLike,
     model: Model,
     *,
     output: str | PathLike[str],
@@ -85,7 +85,7 @@ def classify(
     intensity: str = "model",
     nan: str = "error",
     force: bool = False,
-    device: Device | None = None,
+    device: Device | str = "auto",
     cluster: Cluster | None = None,
     slab_planes: int | None = None,
     memory_limit: int | None = None,
@@ -106,7 +106,8 @@ def classify(
 
     Parameters
     ----------
-    volume : Volume
+    volume : Volume, path or array
+        What :func:`gpu_tomoclass.volumes.opening.open_volume` takes.
     model : Model
     output : path
         ``.ome.zarr``, ``.zarr``, ``.tif``, ``.mrc``; class names, colours and provenance travel in its metadata.
@@ -124,8 +125,8 @@ def classify(
         filters looked at a filled voxel.
     force : bool
         Go on although the voxel size differs from that of the training.
-    device : Device, optional
-        Default the first that works, with all cores; on a CPU each thread needs memory for one plane's features.
+    device : str or Device
+        ``"auto"`` is the first that works, with all cores; on a CPU each thread needs memory for one plane's features.
     cluster : Cluster, optional
         Compute in the processes of a Dask cluster instead of in this one; it has its devices.
     slab_planes : int, optional
@@ -156,6 +157,7 @@ def classify(
     StoppedError
         If ``should_stop`` said so.
     """
+    volume = open_volume(volume)
     options = RunOptions(
         probabilities=probabilities,
         uncertainty=uncertainty,
@@ -175,10 +177,10 @@ def classify(
     shape = (stop - start, *volume.shape[1:])
     check_products(products, shape=shape, inputs=volume.inputs(), overwrite=True, **format_options)
     work = Work(volume, model, options, scale=scale, first=start)
-    if cluster is not None and device is not None:
+    if cluster is not None and device != "auto":
         raise UsageError("a device and a cluster contradict each other", do="give the device to the cluster")
     if cluster is None:
-        chosen = choose_device() if device is None else device
+        chosen = choose_device(device)
         if memory_limit is not None and not chosen.has_own_memory:
             chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=options.wanted))
     device_name = chosen.name if cluster is None else cluster.device

@@ -280,6 +280,8 @@ class Cluster:
 class ClusterWorkers(PlaneWorkers):
     """Gives slabs to the workers, a few at a time, and records what they have stored."""
 
+    staging: Staging
+
     def __init__(self, work: Work, staging: Staging, cluster: Cluster) -> None:
         super().__init__(work, staging)
         self._cluster = cluster

@@ -166,13 +166,7 @@ class Classifier:
             labels = predict_classes(probabilities, self.class_values)
             mine.watch.lap("forest")
         else:
-            # GPU: reuse a buffer. CPU: allocate; the caller keeps the array.
-            kept = (n_classes, flat.shape[1])
-            room = workspace.array("probabilities", kept, np.float32) if device.has_own_memory else None
-            found = mine.forest.probabilities(flat, out=room, want_labels=not want_probabilities)
-            out = workspace.array("labels", (flat.shape[1],), np.uint8)
-            values = workspace.constant("class values", lambda: self.class_values)
-            device_labels(device, found, values=values, out=out)
+            found, out = self._products(mine, mine.forest, flat, want_labels=not want_probabilities)
             mine.watch.lap("forest")
             labels = workspace.on_host("labels", out)
             if want_probabilities:
@@ -182,15 +176,61 @@ class Classifier:
         workspace.synchronize()
         if timings is not None:
             mine.watch.add_to(timings)
-        n_bytes = engine.n_bytes + (mine.forest.n_bytes if mine.forest is not None else 0)
-        # What is held for the halo is no more for a larger slab; planes of the slab itself are the least part.
-        self._halo_bytes = (len(planes) - shape[0]) * (n_bytes - features.nbytes) // len(planes)
-        self.bytes_per_plane = (n_bytes - self._halo_bytes) // shape[0]
+        self._measure(mine, features, n_planes=len(planes), n_wanted=shape[0])
         if probabilities is not None:
             probabilities = probabilities.reshape(n_classes, *shape)
             if device.has_own_memory:  # the next slab overwrites it
                 probabilities = probabilities.copy()
         return labels.reshape(shape).copy(), probabilities if want_probabilities else None
+
+    def classify_on_device(self, planes: Array, *, place: Place, labels: Array, probabilities: Array | None) -> None:
+        """Classify planes that are on the device, for results that stay there.
+
+        Parameters
+        ----------
+        planes : array on the device
+            (nz, ny, nx) float32, prepared; what makes them has been waited for.
+        place : Place
+            See :meth:`classify`.
+        labels : array on the device
+            (planes that are wanted, ny, nx) uint8, to be filled.
+        probabilities : array on the device, optional
+            (n_classes, planes that are wanted, ny, nx) float32, to be filled.
+        """
+        mine = self._arrays_of_thread()
+        if mine.forest is None:
+            raise ValueError(f"the {self.device.name} device keeps no arrays of its own")
+        device, features = mine.engine.device, mine.engine.compute(planes, place=place)
+        flat = features.reshape(self._forest.n_features, -1)
+        found, out = self._products(mine, mine.forest, flat, want_labels=probabilities is None)
+        device.copy(out.reshape(labels.shape), labels)
+        if probabilities is not None:
+            device.copy(found.reshape(probabilities.shape), probabilities)
+        mine.engine.workspace.synchronize()
+        self._measure(mine, features, n_planes=len(planes), n_wanted=place.n_wanted)
+
+    def _products(
+        self, mine: _ThreadArrays, forest: DeviceForest, flat: Array, *, want_labels: bool
+    ) -> tuple[Array, Array]:
+        """Probabilities (n_classes, n_pixels) and labels (n_pixels,) of features (n_features, n_pixels).
+
+        With ``want_labels`` the labels alone are wanted.
+        """
+        device, workspace = mine.engine.device, mine.engine.workspace
+        # GPU: reuse a buffer. CPU: allocate; the caller keeps the array.
+        kept = (len(self.class_values), flat.shape[1])
+        room = workspace.array("probabilities", kept, np.float32) if device.has_own_memory else None
+        found = forest.probabilities(flat, out=room, want_labels=want_labels)
+        out = workspace.array("labels", (flat.shape[1],), np.uint8)
+        values = workspace.constant("class values", lambda: self.class_values)
+        device_labels(device, found, values=values, out=out)
+        return found, out
+
+    def _measure(self, mine: _ThreadArrays, features: Array, *, n_planes: int, n_wanted: int) -> None:
+        n_bytes = mine.engine.n_bytes + (mine.forest.n_bytes if mine.forest is not None else 0)
+        # What is held for the halo is no more for a larger slab; planes of the slab itself are the least part.
+        self._halo_bytes = (n_planes - n_wanted) * (n_bytes - features.nbytes) // n_planes
+        self.bytes_per_plane = (n_bytes - self._halo_bytes) // n_wanted
 
     def slab_planes(self, *, n_threads: int = 1) -> int:
         """Planes to classify at once: one on a CPU, or some where features look across planes; on a GPU what

@@ -21,12 +21,12 @@ from gpu_tomoclass.classification.on_device import (
 )
 from gpu_tomoclass.classification.pipeline import AHEAD, Pipeline
 from gpu_tomoclass.classification.slab import Wanted, check_products, products_of
-from gpu_tomoclass.device import Device, DryDevice, available_bytes, resident_bytes
+from gpu_tomoclass.device import Device, DryDevice, available_bytes, choose_device, resident_bytes
 from gpu_tomoclass.errors import ResourceError
 from gpu_tomoclass.features import CUBES, Aspect, Place, PreparedSlab, aspect_of, halo, prepare_slab
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.outputs import free_bytes, size_text
-from gpu_tomoclass.volumes import Volume
+from gpu_tomoclass.volumes import Volume, VolumeLike, open_volume
 
 PROCESS_BYTES = 130 * 2**20  # the interpreter and its libraries, where the system does not tell; measured
 WORK_BYTES = 45 * 2**20  # compiled kernels, the writer and its compressor, what the allocator keeps; measured
@@ -158,9 +158,9 @@ def _product_bytes(n_classes: int, wanted: Wanted) -> int:
 
 
 def make_plan(
-    volume: Volume,
+    volume: VolumeLike,
     model: Model,
-    device: Device,
+    device: Device | str = "auto",
     *,
     wanted: Wanted | None = None,
     output: str | PathLike[str] | None = None,
@@ -178,9 +178,10 @@ def make_plan(
 
     Parameters
     ----------
-    volume : Volume
+    volume : Volume, path or array
     model : Model
-    device : Device
+    device : str or Device
+        ``"auto"`` is the first that works.
     wanted : Wanted, optional
     output : path, optional
         Where the outputs will be: its disk is looked at, and TIFF and MRC need their size twice.
@@ -207,6 +208,7 @@ def make_plan(
     ResourceError
         If the memory limit holds not even one thread, or the output's folder cannot be written to.
     """
+    volume, device = open_volume(volume), choose_device(device)
     fits_volume(model, volume, force=force)
     wanted = wanted or Wanted()
     n_planes = volume.shape[0] if n_planes is None else n_planes

@@ -12,7 +12,7 @@ from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import FeatureCache, aspect_of, prepare_slab
 from gpu_tomoclass.model import Model, fits_volume
-from gpu_tomoclass.volumes import Volume
+from gpu_tomoclass.volumes import VolumeLike, open_volume
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Preview:
 
 def preview(
     model: Model,
-    volume: Volume,
+    volume: VolumeLike,
     *,
     plane: int,
     nan: str = "error",
     force: bool = False,
     cache: FeatureCache | None = None,
-    device: Device | None = None,
+    device: Device | str = "auto",
 ) -> Preview:
-    """Classify plane ``plane`` of a volume; with a cache an annotated plane costs only the forest.
+    """Classify plane ``plane`` of a volume, file or array; with a cache an annotated plane costs only the forest.
 
     Raises
     ------
@@ -60,10 +60,11 @@ def preview(
     DataError
         If the plane cannot be read or used.
     """
+    volume = open_volume(volume)
     if not 0 <= plane < volume.shape[0]:
         raise UsageError(f"there is no plane {plane}, only 0 to {volume.shape[0] - 1}", where=volume.path)
     notes = [*volume.notes, *fits_volume(model, volume, force=force)]
-    classifier = Classifier(model, choose_device() if device is None else device)
+    classifier = Classifier(model, choose_device(device))
     halo = classifier.halo(aspect_of(volume.voxel_size))
     prepared = prepare_slab(volume, plane, plane + 1, halo=halo, scale=model.intensity, nan=nan)
     slab, probabilities = classifier.classify(

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.pipeline import Pipeline, StageSeconds
 from gpu_tomoclass.classification.plan import slab_within
 from gpu_tomoclass.classification.slab import Slab
-from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.features import Aspect, IntensityScale, PreparedPlane, PreparedSlab, aspect_of, prepare_slab
 from gpu_tomoclass.model import Model
@@ -77,6 +77,21 @@ class Work:
         return found
 
 
+class PlaneStore(Protocol):
+    """Where finished planes go: a file's staging, or arrays.
+
+    Attributes
+    ----------
+    done : numpy.ndarray
+        (n_planes,) bool.
+    """
+
+    done: np.ndarray
+
+    def write(self, slab: Slab) -> None:
+        """Keep the planes of a slab and mark them as done."""
+
+
 class PlaneWorkers(ABC):
     """Classify planes, store them and record them as finished.
 
@@ -93,7 +108,7 @@ class PlaneWorkers(ABC):
 
     n_threads: int
 
-    def __init__(self, work: Work, staging: Staging) -> None:
+    def __init__(self, work: Work, staging: PlaneStore) -> None:
         self.work, self.staging = work, staging
         self.seconds = StageSeconds()
         self.timings: dict[str, float] = defaultdict(float)
@@ -122,7 +137,7 @@ class PlaneWorkers(ABC):
 class ThreadWorkers(PlaneWorkers):
     """Threads of this process around one device: one reads, some compute, the caller's writes."""
 
-    def __init__(self, work: Work, staging: Staging, device: Device) -> None:
+    def __init__(self, work: Work, staging: PlaneStore, device: Device) -> None:
         super().__init__(work, staging)
         n_todo = int((~staging.done).sum())
         thread_device, self.n_threads = device, 1

@@ -2,7 +2,7 @@ from .base import Array, BoundKernel, Device, NumpyDevice, Stopwatch, is_out_of_
 from .choice import DEVICES, choose_device
 from .compiler import LibraryCache, find_compiler
 from .cores import usable_cores, worker_count
-from .cuda import visible_gpus
+from .cuda import gpu_of, visible_gpus
 from .dry import DryDevice
 from .memory import available_bytes, resident_bytes
 from .sources import kernels_folder
@@ -28,6 +28,7 @@ __all__ = [
     "available_bytes",
     "choose_device",
     "find_compiler",
+    "gpu_of",
     "is_ours",
     "is_out_of_memory",
     "kernels_folder",

@@ -121,6 +121,10 @@ class Device(ABC):
     def __init__(self) -> None:
         self._kernels: dict[tuple[str, str, tuple[tuple[str, str], ...]], BoundKernel] = {}
 
+    def __deepcopy__(self, memo: object) -> Device:
+        """The device itself: there is one, however often settings that name it are copied."""
+        return self
+
     @abstractmethod
     def array(self, values: npt.NDArray[Any]) -> Array:
         """A copy on the device, C-contiguous, of the same dtype."""
@@ -159,6 +163,26 @@ class Device(ABC):
     @abstractmethod
     def numpy(self, array: Array) -> npt.NDArray[Any]:
         """The array in host memory; on the CPU the array itself. Waits for what computes it."""
+
+    def holds(self, values: object) -> bool:
+        """Whether this is an array in the device's own memory."""
+        return False
+
+    def scaled(self, values: Array, *, gain: float, offset: float, clip: tuple[float, float] | None) -> Array:
+        """``values * gain + offset`` in float64, clipped, as a new C-contiguous float32 array on the device.
+
+        Parameters
+        ----------
+        values : array on the device
+            Of any real type and layout, made by whoever uses the device's library, on its current stream.
+        gain, offset, clip
+            With 1, 0 and None the values are converted as they are.
+        """
+        raise ResourceError(f"the {self.name} device has no arrays of its own", do="give NumPy arrays")
+
+    def all_finite(self, values: Array) -> bool:
+        """Whether no value of an array on the device is NaN or infinite."""
+        return bool(np.isfinite(self.numpy(values)).all())
 
     def side_by_side(self) -> tuple[Device, int]:
         """The device for a thread that computes one of several planes or slabs, and how many threads keep it busy."""

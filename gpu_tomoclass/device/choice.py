@@ -10,13 +10,14 @@ from gpu_tomoclass.errors import ResourceError, UsageError
 DEVICES = ("cuda", "native", "numpy")
 
 
-def choose_device(name: str = "auto", gpu_id: int = 0, *, threads: int | None = None) -> Device:
+def choose_device(name: str | Device = "auto", gpu_id: int = 0, *, threads: int | None = None) -> Device:
     """The device to compute on.
 
     Parameters
     ----------
-    name : {"auto", "cuda", "native", "numpy"}
-        ``auto`` takes the first of the others that works; ``notes`` of the device say why those before it do not.
+    name : {"auto", "cuda", "native", "numpy"} or Device
+        ``auto`` takes the first of the others that works; ``notes`` of the device say why those before it do not. A
+        device comes back as it is.
     gpu_id : int
         Which GPU, for ``cuda`` and ``auto``.
     threads : int, optional
@@ -29,6 +30,8 @@ def choose_device(name: str = "auto", gpu_id: int = 0, *, threads: int | None = 
     UsageError
         If the name is unknown, or there is no GPU of this number.
     """
+    if isinstance(name, Device):
+        return name
     makers = _makers(gpu_id, threads)
     if name in makers:
         try:

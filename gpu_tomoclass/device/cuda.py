@@ -153,6 +153,22 @@ class CudaDevice(Device):
         with self._gpu, self._stream:
             self._cupy.copyto(target, values)
 
+    def holds(self, values: object) -> bool:
+        return isinstance(values, self._cupy.ndarray)
+
+    def scaled(self, values: Array, *, gain: float, offset: float, clip: tuple[float, float] | None) -> Array:
+        with self._gpu:
+            self._cupy.cuda.get_current_stream().synchronize()  # whoever made the values asked that one
+        with self._gpu, self._stream:
+            if (gain, offset, clip) != (1.0, 0.0, None):
+                values = values.astype(np.float64) * gain + offset
+                values = values if clip is None else values.clip(*clip)
+            return values.astype(np.float32, order="C")
+
+    def all_finite(self, values: Array) -> bool:
+        with self._gpu, self._stream:
+            return bool(self._cupy.isfinite(values).all())
+
     def numpy(self, array: Array) -> npt.NDArray[Any]:
         with self._gpu, self._stream:
             return self._cupy.asnumpy(array)
@@ -224,6 +240,13 @@ class CudaDevice(Device):
         source = kernel_source(file, folder=self._folder)
         options = (*OPTIONS, *(f"-D{name}={value}" for name, value in defines))
         return self._cupy.RawModule(code=source.text, options=options), parse_signatures(source, dict(defines))
+
+
+def gpu_of(values: object) -> int | None:
+    """The number of the GPU that a CuPy array lies on; None if it is none. CuPy is not imported for that."""
+    if not hasattr(values, "__cuda_array_interface__"):
+        return None
+    return int(values.device.id) if hasattr(values, "device") and hasattr(values.device, "id") else 0
 
 
 def visible_gpus() -> list[str]:

@@ -31,7 +31,13 @@ class Workspace:
         return _kept(self._arrays, name, shape, dtype, self.device.empty)
 
     def upload(self, name: str, planes: Planes, target: Array) -> None:
-        """Copy planes (ny, nx) into an array (nz, ny, nx); they may change once this returns."""
+        """Copy planes (ny, nx) into an array (nz, ny, nx); they may change once this returns.
+
+        Planes that are one array on the device stay there; they may change once the device has been waited for.
+        """
+        if self.device.holds(planes):
+            self.device.copy(planes, target)
+            return
         if not self.device.has_own_memory:
             for z, plane in enumerate(planes):
                 self.device.upload(plane, target[z])

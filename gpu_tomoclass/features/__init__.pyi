@@ -1,6 +1,7 @@
 from .bank import DEFINITION_VERSION, FEATURE_SETS, FeatureBank, FeatureBlock, halo
 from .cache import FeatureCache, block_values, default_cache_folder
 from .channel_names import grey_dimensions, image_kind
+from .computing import Channels, compute_features, make_bank
 from .engine import FeatureEngine, accelerated_family
 from .families import FAMILIES, ORIGINAL, PLANE_FAMILIES, VOLUME_FAMILIES
 from .hessian_formula import formula_of_relation, formula_of_table
@@ -23,6 +24,7 @@ __all__ = [
     "TOLERANCES",
     "VOLUME_FAMILIES",
     "Aspect",
+    "Channels",
     "FeatureBank",
     "FeatureBlock",
     "FeatureCache",
@@ -34,12 +36,14 @@ __all__ = [
     "accelerated_family",
     "aspect_of",
     "block_values",
+    "compute_features",
     "default_cache_folder",
     "formula_of_relation",
     "formula_of_table",
     "grey_dimensions",
     "halo",
     "image_kind",
+    "make_bank",
     "prepare_slab",
     "write_features",
 ]

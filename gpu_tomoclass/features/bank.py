@@ -122,7 +122,8 @@ def volume_source(planes: np.ndarray, place: Place) -> VolumeSource:
 class FeatureBank:
     """Feature families with their parameters. Channel 0 is always the plane itself, ``original``.
 
-    Made by :meth:`create`, :meth:`from_dict` or :meth:`from_channels`.
+    Made by :meth:`create`, :meth:`from_dict` or :meth:`from_channels`. ``FeatureBank("weka-default")`` and
+    ``FeatureBank(["median", "hessian"])`` are banks with TWS's sigmas 1, 2, .. 16, as :meth:`create` makes them.
 
     Attributes
     ----------
@@ -147,13 +148,17 @@ class FeatureBank:
     """
 
     families: tuple[str, ...]
-    sigmas: tuple[tuple[float, ...], ...]
+    sigmas: tuple[tuple[float, ...], ...] = ()
     membrane_thickness: int = 1
     membrane_patch: int = 19
     hessian: str = "current"
     gabor: str = "fast"
 
     def __post_init__(self) -> None:
+        if self.families and not self.sigmas:
+            made = FeatureBank.create(self.families)
+            object.__setattr__(self, "families", made.families)
+            object.__setattr__(self, "sigmas", made.sigmas)
         unknown = [name for name in self.families if name not in FAMILIES]
         if unknown:
             raise UsageError(f"unknown feature families {unknown}", do=f"choose from {', '.join(FAMILIES)}")

@@ -39,7 +39,7 @@ def write_features(
     output: str | PathLike[str],
     intensity: str = "auto",
     nan: str = "error",
-    device: Device | None = None,
+    device: Device | str = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> FeatureFile:
@@ -55,8 +55,8 @@ def write_features(
         ``.tif`` (a hyperstack whose slice labels carry the channel names) or ``.ome.zarr``.
     intensity, nan
         See :mod:`gpu_tomoclass.features.intensity`.
-    device : Device, optional
-        Default the first that works.
+    device : str or Device
+        ``"auto"`` is the first that works.
     overwrite : bool
     progress : callable, optional
         Called with (planes done, planes in all).
@@ -94,7 +94,7 @@ def write_features(
     held: dict[int, PreparedPlane] = {}  # halos overlap
     at_once = max(1, SLAB_BYTES // (4 * bank.n_channels * volume.shape[1] * volume.shape[2])) if halo else 1
     with writer:
-        engine = FeatureEngine(choose_device() if device is None else device, bank.blocks)
+        engine = FeatureEngine(choose_device(device), bank.blocks)
         for first in range(start, stop, at_once):
             last = min(first + at_once, stop)
             slab = prepare_slab(volume, first, last, halo=halo, scale=scale, nan=nan, held=held)

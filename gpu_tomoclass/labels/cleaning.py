@@ -14,7 +14,7 @@ from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.labels.objects import ObjectFinder, ObjectSlab
 from gpu_tomoclass.outputs import check_output, is_folder
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, create_volume
+from gpu_tomoclass.volumes import VolumeLike, create_volume, open_volume
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Cleaned:
 
 
 def clean(
-    labels: Volume,
+    labels: VolumeLike,
     path: str | PathLike[str],
     *,
     min_size: int,
@@ -55,7 +55,7 @@ def clean(
 
     Parameters
     ----------
-    labels : Volume
+    labels : Volume, path or array
         Label values 0..255.
     path : str or path
         The new volume (uint8) with the classes, colours, metadata and voxel size of the old one.
@@ -86,6 +86,7 @@ def clean(
     """
     if min_size < 1:
         raise UsageError(f"a smallest object of {min_size} voxels", do="use 1 or more")
+    labels = open_volume(labels)
     check_output(path, inputs=labels.inputs(), overwrite=overwrite, folder=is_folder(path))
     finder = ObjectFinder(labels, classes=range(1, 256) if classes is None else classes, slab_planes=slab_planes)
     nz = labels.shape[0]

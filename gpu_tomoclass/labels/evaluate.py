@@ -12,7 +12,7 @@ from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.labels.boundaries import HALO_DISTANCE, BoundaryDistances, HaloShare
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import PartVolume, Volume, VoxelSize
+from gpu_tomoclass.volumes import PartVolume, Volume, VolumeLike, VoxelSize, open_volume
 
 
 class Confusion:
@@ -187,8 +187,8 @@ class Confusion:
 
 
 def compare_volumes(
-    labels: Volume,
-    truth: Volume,
+    labels: VolumeLike,
+    truth: VolumeLike,
     *,
     planes: Iterable[int] | None = None,
     ignore: Iterable[int] = (),
@@ -199,7 +199,7 @@ def compare_volumes(
 
     Parameters
     ----------
-    labels, truth : Volume
+    labels, truth : Volume, path or array
         Of one shape, label values 0..255.
     planes : iterable of int, optional
         Which planes to compare; all by default.
@@ -217,6 +217,7 @@ def compare_volumes(
     DataError
         If a volume holds other values than whole numbers of 0..255.
     """
+    labels, truth = open_volume(labels), open_volume(truth)
     confusion = Confusion(classes, names=_names(labels, truth))
     for _, true_plane, label_plane, mask in _plane_pairs(labels, truth, planes=planes, ignore=ignore, mapping=mapping):
         confusion.update(true_plane, label_plane, mask=mask)
@@ -283,8 +284,8 @@ class Evaluation:
 
 
 def evaluate_volumes(
-    labels: Volume,
-    truth: Volume,
+    labels: VolumeLike,
+    truth: VolumeLike,
     *,
     planes: Iterable[int] | None = None,
     ignore: Iterable[int] = (),
@@ -310,6 +311,7 @@ def evaluate_volumes(
     progress : callable, optional
         Called with (planes done, planes in all).
     """
+    labels, truth = open_volume(labels), open_volume(truth)
     chosen = list(range(labels.shape[0]) if planes is None else planes)
     voxel_size = labels.voxel_size or truth.voxel_size
     found = Evaluation(

@@ -15,7 +15,7 @@ from gpu_tomoclass.labels.objects import ObjectFinder, ObjectSlab
 from gpu_tomoclass.labels.pictures import chart_png
 from gpu_tomoclass.outputs import atomic, check_output, check_suffix
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VoxelSize
+from gpu_tomoclass.volumes import VolumeLike, VoxelSize, open_volume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ class Particles:
 
 
 def measure_particles(
-    labels: Volume, *, value: int, slab_planes: int | None = None, progress: Progress | None = None
+    labels: VolumeLike, *, value: int, slab_planes: int | None = None, progress: Progress | None = None
 ) -> Particles:
     """Measure every connected object (26 neighbours) of one class.
 
@@ -70,7 +70,7 @@ def measure_particles(
 
     Parameters
     ----------
-    labels : Volume
+    labels : Volume, path or array
         Label values 0..255.
     value : int
         The class.
@@ -84,6 +84,7 @@ def measure_particles(
     ResourceError
         If the memory does not hold a slab; raised before the work.
     """
+    labels = open_volume(labels)
     finder = ObjectFinder(labels, classes=(value,), slab_planes=slab_planes)
     size = labels.voxel_size or (1.0, 1.0, 1.0)
     weights = surface_weights(size)

@@ -11,12 +11,12 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from gpu_tomoclass.forest import FIELDS, Forest
 from gpu_tomoclass.model.archive import open_archive, read_array, read_json
 from gpu_tomoclass.outputs import atomic, check_output
 from gpu_tomoclass.volumes import Volume, VoxelSize
+
+if TYPE_CHECKING:
+    from gpu_tomoclass import Prediction
 
 MODEL_SUFFIX = ".tcm"
 FORMAT = "gpu_tomoclass model"
@@ -57,7 +60,29 @@ _SIGNATURES = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training had to say beside the model; it is not kept in the file.
+
+    Attributes
+    ----------
+    notes : sequence of str
+        Sentences the user should see.
+    seconds : dict
+        Wall seconds of the steps ``features`` and ``forest``.
+    seconds_per_plane : dict
+        Seconds of computing per family and plane (one thread), for families that did not come from a cache.
+    cached_blocks : int
+        Feature blocks that came from the cache.
+    """
+
+    notes: Sequence[str] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds_per_plane: Mapping[str, float] = field(default_factory=dict)
+    cached_blocks: int = 0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A trained classifier.
 
@@ -82,6 +107,8 @@ class Model:
         (n_volumes, n_channels, N_QUANTILES) float32, rising along the last axis: how the channels were distributed over
         the marked planes of each training volume, at evenly spaced levels from the least to the largest value; see
         :mod:`gpu_tomoclass.training.drift`.
+    report : TrainingReport or None
+        Of the training, in the process that trained it; None for a model from a file.
 
     Raises
     ------
@@ -98,6 +125,7 @@ class Model:
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
     quantiles: np.ndarray | None = None
+    report: TrainingReport | None = None
 
     def __post_init__(self) -> None:
         if self.forest.n_features != self.bank.n_channels:
@@ -111,6 +139,37 @@ class Model:
             raise ModelError(f"class values must rise within 1..255, not {values}")
         if self.quantiles is not None:
             _check_quantiles(self.quantiles, self.bank.n_channels)
+
+    def predict(self, planes: Any, **options: Any) -> Prediction:
+        """Labels and probabilities of planes in memory: arrays in, arrays out; nothing is written.
+
+        Parameters
+        ----------
+        planes : array or Volume
+            (nz, ny, nx), or (ny, nx) for one plane: NumPy's or CuPy's, as stored.
+        **options
+            Of :func:`gpu_tomoclass.predict`: probabilities, intensity, nan, voxel_size, force, device, memory_limit,
+            progress.
+
+        Returns
+        -------
+        (labels, probabilities)
+            uint8 (nz, ny, nx) and float32 (n_classes, nz, ny, nx), without the first (plane) axis for one plane.
+        """
+        from gpu_tomoclass import predict  # by the front door: this room knows none above it
+
+        return predict(self, planes, **options)
+
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """:func:`save_model` of this model."""
+        save_model(self, path, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        classes = ", ".join(f"{c.value} {c.name}" for c in self.classes)
+        forest = f"{self.forest.n_trees} trees on {self.bank.n_channels} features"
+        error = self.training.get("oob_error")
+        found = [f"classes {classes}", forest, *([] if error is None else [f"out-of-bag error {100 * error:.2f} %"])]
+        return f"<Model {', '.join(found)}>"
 
     @cached_property
     def hash(self) -> str:

@@ -47,7 +47,7 @@ def run_demo(
     folder: str | PathLike[str],
     *,
     seed: int = 0,
-    device: Device | None = None,
+    device: Device | str = "auto",
     overwrite: bool = False,
     say: Callable[[str], None] = lambda message: None,
     progress: Progress | None = None,
@@ -64,8 +64,8 @@ def run_demo(
         ``report.html`` are written there.
     seed : int
         Of the simulation and the strokes.
-    device : Device, optional
-        Default the first that works.
+    device : str or Device
+        ``"auto"`` is the first that works.
     overwrite : bool
     say : callable, optional
         Given a line of text for each step.
@@ -84,7 +84,7 @@ def run_demo(
     DataError
         If an output exists and ``overwrite`` is not set.
     """
-    device = choose_device() if device is None else device
+    device = choose_device(device)
     target = Path(folder)
     paths = {name: target / name for name in OUTPUTS}
     for path in paths.values():

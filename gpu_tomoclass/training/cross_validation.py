@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_tomoclass.classes import LabelClass
-from gpu_tomoclass.device import Device
+from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.forest import DeviceForest, Forest, grow_forest, predict_classes, predict_probabilities
@@ -83,7 +83,7 @@ def cross_validate(
     grouping: str = "stroke",
     n_folds: int | None = None,
     importance: bool = False,
-    device: Device | None = None,
+    device: Device | str = "auto",
     seed: int = 42,
     progress: Progress | None = None,
     **forest_options: Any,
@@ -99,8 +99,9 @@ def cross_validate(
         folds resemble each other in their classes.
     importance : bool
         Also measure the importance of each family.
-    device : Device, optional
-        Where rows are predicted; default NumPy. Forests are grown on the CPU unless the engine is cuml.
+    device : str or Device
+        Where rows are predicted; ``"auto"`` is the first that works. Forests are grown on the CPU unless the
+        engine is cuml.
     seed : int
         Of the folds, the forests and the permutations.
     progress : callable, optional
@@ -115,6 +116,7 @@ def cross_validate(
     UsageError
         If the grouping is unknown or there are fewer than two folds.
     """
+    device = choose_device(device)
     groups = rows.groups(checked_grouping(grouping))
     folds = make_folds(rows, groups, grouping=grouping, n_folds=n_folds, seed=seed)
     classes = marked_classes(rows)
@@ -203,11 +205,11 @@ def _count(n: int, grouping: str) -> str:
 
 
 def class_predictor(
-    forest: Forest, class_values: Sequence[int], *, device: Device | None = None
+    forest: Forest, class_values: Sequence[int], *, device: Device
 ) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.uint8]]:
     """A function (n_features, n_rows) float32 -> (n_rows,) uint8 class values."""
     values = np.array(class_values, dtype=np.uint8)
-    if device is None or not device.runs_kernels:
+    if not device.runs_kernels:
         return lambda features: predict_classes(predict_probabilities(forest, features), values)
     on_device = DeviceForest(forest, device)
     return lambda features: predict_classes(

@@ -21,7 +21,7 @@ from gpu_tomoclass.features import FeatureEngine, aspect_of, prepare_slab
 from gpu_tomoclass.forest import LEAF, Forest, predict_probabilities
 from gpu_tomoclass.model import N_QUANTILES, Model, fits_volume
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume
+from gpu_tomoclass.volumes import VolumeLike, open_volume
 
 N_PLANES = 8
 SAMPLE_PIXELS = 20_000
@@ -167,9 +167,9 @@ def outside_range(quantiles: npt.NDArray[np.float32], sample: npt.NDArray[np.flo
 
 def check_drift(
     model: Model,
-    volume: Volume,
+    volume: VolumeLike,
     *,
-    device: Device | None = None,
+    device: Device | str = "auto",
     planes: tuple[int, int | None] | None = None,
     n_planes: int = N_PLANES,
     nan: str = "fill",
@@ -182,9 +182,9 @@ def check_drift(
     ----------
     model : Model
         One that was trained here from a volume.
-    volume : Volume
-    device : Device, optional
-        Default the first that works.
+    volume : Volume, path or array
+    device : str or Device
+        ``"auto"`` is the first that works.
     planes : (int, int or None), optional
         First and last + 1 of the planes to choose from; default all. Planes without the specimen look foreign to a
         model that was trained on planes with it.
@@ -211,6 +211,7 @@ def check_drift(
             "the model does not know the volume it was trained on",
             do="train it here from a volume; models from Fiji and from ARFF tables cannot be checked",
         )
+    volume = open_volume(volume)
     first, last = (0, None) if planes is None else planes
     last = volume.shape[0] if last is None else last
     if not 0 <= first < last <= volume.shape[0] or n_planes < 1:
@@ -221,7 +222,7 @@ def check_drift(
     n_planes = min(n_planes, last - first)
     chosen = (first + (np.arange(n_planes) + 0.5) * (last - first) / n_planes).astype(int)
     fits_volume(model, volume, force=force)
-    engine = FeatureEngine(choose_device() if device is None else device, model.bank.blocks)
+    engine = FeatureEngine(choose_device(device), model.bank.blocks)
     halo = model.bank.z_reach(aspect_of(volume.voxel_size))
     samples = []
     used = []

@@ -121,7 +121,7 @@ def collect_rows(
     intensity: str = "auto",
     nan: str = "error",
     cache: FeatureCache | None = None,
-    device: Device | None = None,
+    device: Device | str = "auto",
     progress: Progress | None = None,
 ) -> TrainingRows:
     """Compute the features of the marked pixels; only annotated planes are read.
@@ -137,8 +137,9 @@ def collect_rows(
     nan : {"error", "fill", "mask"}
         Non-finite voxels; for ``"mask"`` strokes on them are left out.
     cache : FeatureCache, optional
-    device : Device, optional
-        Where features are computed; default the first that works.
+    device : str or Device
+        Where features are computed: ``"auto"``, the first that works, or a name that
+        :func:`~gpu_tomoclass.device.choice.choose_device` knows.
     progress : callable, optional
         Called with (planes done, planes in all).
 
@@ -173,7 +174,7 @@ def collect_rows(
     notes: list[str] = []
     classes = merge_classes([annotation for _, annotation in volumes], notes)
     scale = IntensityScale.for_volume(first, mode=intensity)
-    plane_device, n_workers = (choose_device() if device is None else device).side_by_side()
+    plane_device, n_workers = choose_device(device).side_by_side()
     engines = threading.local()
     hits_before = cache.hits if cache is not None else 0
     marked = [(i, int(z)) for i, (_, annotation) in enumerate(volumes) for z in annotation.planes()]

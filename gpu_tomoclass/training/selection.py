@@ -128,7 +128,7 @@ def slab_to_time(
 
 
 def measure_costs(
-    bank: FeatureBank, plane: npt.NDArray[np.float32] | PreparedSlab, *, device: Device | None = None
+    bank: FeatureBank, plane: npt.NDArray[np.float32] | PreparedSlab, *, device: Device | str = "auto"
 ) -> dict[str, float]:
     """Seconds that each family takes for a plane, computed by itself, after a first time that compiles.
 
@@ -140,10 +140,10 @@ def measure_costs(
     bank : FeatureBank
     plane : numpy.ndarray or PreparedSlab
         (ny, nx) float32, prepared; or a slab with its halo, where features look across planes.
-    device : Device, optional
-        Default the first that works.
+    device : str or Device
+        ``"auto"`` is the first that works.
     """
-    device = choose_device() if device is None else device
+    device = choose_device(device)
     return {
         family: measure_seconds([b for b in bank.blocks if b.family == family], plane, device=device)
         for family in bank.families
@@ -184,7 +184,7 @@ def select_families(
     epsilon: float = 0.002,
     grouping: str = "stroke",
     n_folds: int | None = None,
-    device: Device | None = None,
+    device: Device | str = "auto",
     seed: int = 42,
     progress: Progress | None = None,
     **forest_options: Any,
@@ -224,7 +224,9 @@ def select_families(
         raise UsageError(f"the cost of {', '.join(without_cost)} is not known")
     groups = rows.groups(checked_grouping(grouping))
     folds = [make_folds(rows, groups, grouping=grouping, n_folds=n_folds, seed=seed + i) for i in range(SEEDS)]
-    judge = _Judge(rows, folds, costs, device=device, seed=seed, options=forest_options, progress=progress)
+    judge = _Judge(
+        rows, folds, costs, device=choose_device(device), seed=seed, options=forest_options, progress=progress
+    )
     whole = judge.judge(families)
     limit = whole.score - epsilon
     best = _cheapest(whole, limit=limit, judge=judge)
@@ -306,7 +308,7 @@ class _Judge:
         folds: Sequence[Sequence[Fold]],
         costs: Mapping[str, float],
         *,
-        device: Device | None,
+        device: Device,
         seed: int,
         options: Mapping[str, Any],
         progress: Progress | None,

@@ -84,7 +84,7 @@ def train(
     intensity: str = "auto",
     nan: str = "error",
     cache: FeatureCache | None = None,
-    device: Device | None = None,
+    device: Device | str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
     **forest_options: Any,
@@ -106,8 +106,9 @@ def train(
     nan : {"error", "fill", "mask"}
         Non-finite voxels; for ``"mask"`` strokes on them are left out.
     cache : FeatureCache, optional
-    device : Device, optional
-        Where features are computed; default the first that works.
+    device : str or Device
+        Where features are computed: ``"auto"``, the first that works, or a name that
+        :func:`~gpu_tomoclass.device.choice.choose_device` knows.
     workers : int, optional
         Threads that grow the forest; default one per usable core.
     progress : callable, optional
@@ -123,7 +124,7 @@ def train(
     DataError
         If a plane cannot be used or fewer than two classes are marked.
     """
-    device = choose_device() if device is None else device
+    device = choose_device(device)
     rows = collect_rows(
         [(volume, annotation), *also],
         bank=bank,

@@ -1,4 +1,4 @@
-from .array import ArrayVolume, is_array, on_host
+from .array import ArrayVolume, Planes, is_array, on_host
 from .conversion import convert, describe_volume, open_any_channel, reslice, substack, volume_statistics
 from .formats import TIFF_SUFFIXES, detect_format
 from .ome_zarr.array import Node, ZarrArray, read_node
@@ -14,6 +14,7 @@ __all__ = [
     "ArrayVolume",
     "Node",
     "PartVolume",
+    "Planes",
     "Volume",
     "VolumeLike",
     "VolumeWriter",

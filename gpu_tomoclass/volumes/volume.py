@@ -275,6 +275,10 @@ class Volume(abc.ABC):
     def close(self) -> None:  # noqa: B027  (not every format holds a file open)
         """Release the file; the volume cannot be read afterwards."""
 
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # perhaps it was never opened
+            self.close()
+
     def __enter__(self) -> Self:
         return self
 

@@ -141,6 +141,7 @@ class SimulatedCupy:
             Stream=_Streams(stream, self.schedule.null),
             Event=self._event,
             get_elapsed_time=self.get_elapsed_time,
+            get_current_stream=self._current_stream,
             alloc_pinned_memory=self._alloc_pinned_memory,
         )
 
@@ -182,6 +183,12 @@ class SimulatedCupy:
         self.schedule.finish(self.schedule.current())
         return np.array(array)
 
+    def isfinite(self, array: SimulatedArray) -> np.ndarray:
+        """Computed at once, on memory that must be there by now, as all arithmetic of arrays here."""
+        self.record("isfinite", array)
+        self.schedule.finish(self.schedule.current())
+        return np.isfinite(array.values)
+
     def copyto(self, target: SimulatedArray, values: SimulatedArray) -> None:
         self.record("copyto", target, values)
         if not isinstance(values, SimulatedArray):
@@ -208,6 +215,10 @@ class SimulatedCupy:
     def RawModule(self, **kwargs: Any) -> _Module:
         self.record("RawModule", **kwargs)
         return _Module(self, **kwargs)
+
+    def _current_stream(self) -> Stream:
+        self.record("cuda.get_current_stream")
+        return self.schedule.current()
 
     def _event(self) -> Event:
         self.record("cuda.Event")

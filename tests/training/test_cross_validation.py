@@ -108,7 +108,7 @@ def test_a_family_that_no_forest_asks_has_no_importance():
 def test_devices_predict_the_same_classes(rows):
     trained = train_forest(rows.values, rows.labels, n_trees=10)
     features = np.ascontiguousarray(made_rows(seed=5).values.T)
-    on_numpy = class_predictor(trained.forest, trained.class_values)(features)
+    on_numpy = class_predictor(trained.forest, trained.class_values, device=choose_device("numpy"))(features)
     on_device = class_predictor(trained.forest, trained.class_values, device=choose_device("native"))(features)
     np.testing.assert_array_equal(on_device, on_numpy)
     assert set(on_numpy) == {1, 2, 3}

@@ -92,7 +92,7 @@ def reproduce(
     needle_truth: str | None = None,
     needle_planes: tuple[int, int | None] | None = None,
     needle_series: str | None = None,
-    device: Device | None = None,
+    device: Device | str = "auto",
     overwrite: bool = False,
     say: Callable[[str], None] = lambda message: None,
     progress: Progress | None = None,
@@ -123,8 +123,8 @@ def reproduce(
         Planes of the needle that are judged; default all.
     needle_series : path, optional
         Instead of volumes and truth: the needle's aligned tilt series, see `gpu_tomoclass.studies.reproduction.series`.
-    device : Device, optional
-        Default the first that works.
+    device : str or Device
+        ``"auto"`` is the first that works.
     overwrite : bool
     say : callable, optional
         Given a line of text for each step.
@@ -156,7 +156,7 @@ def reproduce(
     size = phantom.QUICK_SIZE if quick else phantom.SIZE
     _check_targets(target, subjects, given, overwrite=overwrite)
     target.mkdir(parents=True, exist_ok=True)
-    study = Study(Settings(choose_device() if device is None else device, seed=seed), quick=quick)
+    study = Study(Settings(choose_device(device), seed=seed), quick=quick)
     steps = _Steps(_total(subjects, given, shape=shape, repeats=repeats, habits=study.habits), progress)
     with ExitStack() as stack:
         if "phantom" in subjects:

@@ -1,0 +1,59 @@
+from . import errors as errors
+from .annotations import Annotation, TrainingTable, load_annotation, load_arff, save_arff
+from .api import PixelClassifier, cross_validate, train, train_from_table
+from .classes import LabelClass, default_classes
+from .classification import ClassifyResult, Plan, Prediction, Preview, classify, make_plan, predict, preview
+from .device import Device, choose_device
+from .features import Channels, FeatureBank, FeatureCache, compute_features
+from .labels import Evaluation, Particles, clean, evaluate_volumes, measure_particles
+from .model import Model, TrainingReport, import_fiji_model, load_model, save_model
+from .training import CrossValidation, Drift, check_drift
+from .volumes import ArrayVolume, Volume, VolumeWriter, create_volume, open_volume
+
+__version__: str
+__all__ = [
+    "Annotation",
+    "ArrayVolume",
+    "Channels",
+    "ClassifyResult",
+    "CrossValidation",
+    "Device",
+    "Drift",
+    "Evaluation",
+    "FeatureBank",
+    "FeatureCache",
+    "LabelClass",
+    "Model",
+    "Particles",
+    "PixelClassifier",
+    "Plan",
+    "Prediction",
+    "Preview",
+    "TrainingReport",
+    "TrainingTable",
+    "Volume",
+    "VolumeWriter",
+    "check_drift",
+    "choose_device",
+    "classify",
+    "clean",
+    "compute_features",
+    "create_volume",
+    "cross_validate",
+    "default_classes",
+    "errors",
+    "evaluate_volumes",
+    "import_fiji_model",
+    "load_annotation",
+    "load_arff",
+    "load_model",
+    "make_plan",
+    "measure_particles",
+    "open_volume",
+    "predict",
+    "preview",
+    "save_arff",
+    "save_model",
+    "train",
+    "train_from_table",
+]

@@ -1,0 +1,271 @@
+"""From volumes and strokes, whatever they are given as, to a model and to how good it will be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+from gpu_tomoclass.annotations import (
+    Annotation,
+    TrainingTable,
+    check_arff_target,
+    load_annotation,
+    load_annotations,
+    load_arff,
+    save_arff,
+)
+from gpu_tomoclass.device import Device
+from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.features import FeatureBank, FeatureCache, make_bank
+from gpu_tomoclass.model import Model, TrainingReport
+from gpu_tomoclass.training import CrossValidation, TrainingResult, collect_rows
+from gpu_tomoclass.training import cross_validate as validate_rows
+from gpu_tomoclass.training import train as train_rows
+from gpu_tomoclass.training import train_from_table as train_table
+from gpu_tomoclass.types import Progress
+from gpu_tomoclass.volumes import Planes, Volume, VolumeLike, is_array, open_volume
+
+StrPath = str | PathLike[str]
+Marks = StrPath | Planes | Volume | Annotation | Sequence[StrPath]
+
+
+def train(
+    volume: VolumeLike,
+    marks: Marks,
+    *,
+    features: str | Sequence[str] | FeatureBank = "paper",
+    also: Sequence[tuple[VolumeLike, Marks]] = (),
+    every: int | None = None,
+    start: int | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    label_axes: str | None = None,
+    skip_bad_rois: bool = False,
+    intensity: str = "auto",
+    nan: str = "error",
+    engine: str = "auto",
+    n_trees: int = 200,
+    max_features: int = 2,
+    max_depth: int | None = None,
+    min_samples_leaf: int = 1,
+    balance: bool = False,
+    seed: int = 42,
+    cache: FeatureCache | StrPath | None = None,
+    save_rows: StrPath | None = None,
+    overwrite: bool = False,
+    device: Device | str = "auto",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Train a model from strokes on some planes of a volume; only these planes are read and computed.
+
+    Parameters
+    ----------
+    volume : Volume, path or array
+        What :func:`open_volume` takes.
+    marks : path, paths, array or Annotation
+        ImageJ ROIs (``.zip``, ``.roi``) or a label image: 0 unlabelled, 1, 2, .. the classes; several files are merged.
+    features : str, sequence of str or FeatureBank
+        ``"paper"``, ``"weka-default"``, ``"all"``, family names, or a bank with its sigmas.
+    also : sequence of (volume, marks)
+        More volumes of the same type of voxels, whose strokes are pooled with these.
+    every, start : int, optional
+        The planes of ``marks`` are every n-th of the volume, see :func:`load_annotation`.
+    class_names : sequence of str or dict, optional
+        Names of the classes 1, 2, ..; or value -> name.
+    label_axes : str, optional
+        Axes of label images whose file says them wrong: ``"xyz"``.
+    skip_bad_rois : bool
+        Leave out ROIs that cannot be used instead of refusing the file.
+    intensity : {"auto", "none"}
+        Whether floats are scaled and signed 16 bit is shifted as ImageJ does, or every value taken as stored.
+    nan : {"error", "fill", "mask"}
+        Voxels that are not finite.
+    engine : {"auto", "weka", "sklearn", "cuml"}
+        Who grows the forest; ``"weka"``, the trees that Fiji grows, where that works.
+    n_trees, max_features, max_depth, min_samples_leaf, balance, seed
+        Of the forest: trees, features tried per split, depth (default unlimited), pixels per leaf, whether every class
+        has the same weight, random seed.
+    cache : FeatureCache or path, optional
+        Keeps computed features, so that training again with more strokes takes seconds.
+    save_rows : path, optional
+        Also write the training rows (``.arff``), which Fiji loads.
+    overwrite : bool
+        Whether ``save_rows`` may replace a file.
+    device : str or Device
+        Where features are computed; ``"auto"`` is the first that works.
+    workers : int, optional
+        Threads that grow the forest; default one per core.
+    progress : callable, optional
+        Called with (planes done, planes in all).
+
+    Returns
+    -------
+    Model
+        ``model.report`` says what was noted and how long it took.
+
+    Raises
+    ------
+    UsageError
+        If something asked for is not possible.
+    DataError
+        If a file cannot be used or fewer than two classes are marked.
+    ModelError
+        If marks and volume do not fit each other.
+    """
+    if save_rows is not None:
+        check_arff_target(save_rows, overwrite=overwrite)
+    reading = {"every": every, "start": start, "axes": label_axes, "class_names": class_names}
+    pairs = marked_volumes([(volume, marks), *also], skip_bad_rois=skip_bad_rois, **reading)
+    (first, annotation), *more = pairs
+    result = train_rows(
+        first,
+        annotation,
+        bank=make_bank(features),
+        also=more,
+        intensity=intensity,
+        nan=nan,
+        cache=_opened(cache),
+        device=device,
+        workers=workers,
+        progress=progress,
+        **{"engine": engine, "n_trees": n_trees, "max_features": max_features, "max_depth": max_depth,
+           "min_samples_leaf": min_samples_leaf, "balance": balance, "seed": seed},
+    )  # fmt: skip
+    if save_rows is not None:
+        save_arff(save_rows, result.table, exact=True, overwrite=overwrite)
+    return reported(result)
+
+
+def train_from_table(
+    table: TrainingTable | StrPath,
+    *,
+    engine: str = "auto",
+    n_trees: int = 200,
+    max_features: int = 2,
+    max_depth: int | None = None,
+    min_samples_leaf: int = 1,
+    balance: bool = False,
+    seed: int = 42,
+    workers: int | None = None,
+) -> Model:
+    """Train a model from training rows that Fiji saved: a table, or the path of its ARFF file.
+
+    The features are read from the names of the channels; values enter as Fiji computed them.
+
+    Parameters
+    ----------
+    table : TrainingTable or path
+    engine, n_trees, max_features, max_depth, min_samples_leaf, balance, seed, workers
+        See :func:`train`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file.
+    ModelError
+        If a channel is not one of ours; it is named.
+    DataError
+        If the file is damaged, or fewer than two classes have rows.
+    """
+    rows = table if isinstance(table, TrainingTable) else load_arff(table)
+    return reported(train_table(rows, engine=engine, n_trees=n_trees, max_features=max_features, max_depth=max_depth,
+                                min_samples_leaf=min_samples_leaf, balance=balance, seed=seed,
+                                workers=workers))  # fmt: skip
+
+
+def cross_validate(
+    volume: VolumeLike,
+    marks: Marks,
+    *,
+    features: str | Sequence[str] | FeatureBank = "paper",
+    also: Sequence[tuple[VolumeLike, Marks]] = (),
+    grouping: str = "stroke",
+    n_folds: int = 5,
+    importance: bool = False,
+    every: int | None = None,
+    start: int | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    label_axes: str | None = None,
+    skip_bad_rois: bool = False,
+    intensity: str = "auto",
+    nan: str = "error",
+    seed: int = 42,
+    cache: FeatureCache | StrPath | None = None,
+    device: Device | str = "auto",
+    progress: Progress | None = None,
+    **forest_options: Any,
+) -> CrossValidation:
+    """Say how good a model of these strokes will be: each stroke is classified by a forest that did not see it.
+
+    Parameters
+    ----------
+    volume, marks, features, also, every, start, class_names, label_axes, skip_bad_rois, intensity, nan, cache, device
+        See :func:`train`.
+    grouping : {"stroke", "plane", "volume"}
+        What is held out at a time.
+    n_folds : int
+        The groups are dealt to so many folds.
+    importance : bool
+        Also measure how much each family of features matters.
+    seed : int
+        Of the folds and the forests.
+    progress : callable, optional
+        Called with (forests done, forests in all).
+    **forest_options
+        engine, n_trees, max_features, max_depth, min_samples_leaf, balance, n_jobs.
+
+    Raises
+    ------
+    DataError
+        If there are too few groups.
+    """
+    reading = {"every": every, "start": start, "axes": label_axes, "class_names": class_names}
+    pairs = marked_volumes([(volume, marks), *also], skip_bad_rois=skip_bad_rois, **reading)
+    rows = collect_rows(
+        pairs, bank=make_bank(features), intensity=intensity, nan=nan, cache=_opened(cache), device=device
+    )
+    return validate_rows(rows, grouping=grouping, n_folds=n_folds, importance=importance, device=device, seed=seed,
+                         progress=progress, **forest_options)  # fmt: skip
+
+
+def marked_volumes(pairs: Sequence[tuple[VolumeLike, Marks]], **reading: Any) -> list[tuple[Volume, Annotation]]:
+    """Open volumes with their annotations; a single one must have two classes, several may share them.
+
+    Parameters
+    ----------
+    pairs : sequence of (volume, marks)
+    **reading
+        Of :func:`gpu_tomoclass.annotations.load_annotation`.
+    """
+    found = []
+    for source, marks in pairs:
+        volume = open_volume(source)
+        if isinstance(marks, Annotation):
+            found.append((volume, marks))
+            continue
+        files = [marks] if isinstance(marks, (str, PathLike, Volume)) or is_array(marks) else list(marks)  # type: ignore[arg-type]
+        if not files:
+            raise UsageError("there are no marks", where=volume.path, do="give a label image or ImageJ ROIs")
+        if len(files) == 1:
+            annotation = load_annotation(files[0], volume_shape=volume.shape, partial=len(pairs) > 1, **reading)
+        else:
+            annotation = load_annotations(files, volume_shape=volume.shape, **reading)
+        found.append((volume, annotation))
+    return found
+
+
+def reported(result: TrainingResult) -> Model:
+    """The model of a training, with its report."""
+    report = TrainingReport(
+        notes=tuple(result.notes),
+        seconds=result.seconds,
+        seconds_per_plane=result.seconds_per_plane,
+        cached_blocks=result.cached_blocks,
+    )
+    return dataclasses.replace(result.model, report=report)
+
+
+def _opened(cache: FeatureCache | StrPath | None) -> FeatureCache | None:
+    return FeatureCache(cache) if isinstance(cache, (str, PathLike)) else cache
