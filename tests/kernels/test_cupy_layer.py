@@ -87,7 +87,7 @@ def documented(function: Any) -> tuple[inspect.Signature, dict[str, str]]:
         name = words[-1]
         if name == "/":  # what comes before has no name, which nobody here uses
             continue
-        if name == "*":
+        if name in ("*", "\\*"):  # ufuncs escape it
             kind = inspect.Parameter.KEYWORD_ONLY
         elif name.startswith("**"):
             parameters.append(inspect.Parameter(name[2:], inspect.Parameter.VAR_KEYWORD))
