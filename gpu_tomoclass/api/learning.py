@@ -182,7 +182,7 @@ def cross_validate(
     features: str | Sequence[str] | FeatureBank = "paper",
     also: Sequence[tuple[VolumeLike, Marks]] = (),
     grouping: str = "stroke",
-    n_folds: int = 5,
+    n_folds: int | None = None,
     importance: bool = False,
     every: int | None = None,
     start: int | None = None,
@@ -205,8 +205,8 @@ def cross_validate(
         See :func:`train`.
     grouping : {"stroke", "plane", "volume"}
         What is held out at a time.
-    n_folds : int
-        The groups are dealt to so many folds.
+    n_folds : int, optional
+        The groups are dealt to so many folds; default 5, or fewer where there are fewer groups.
     importance : bool
         Also measure how much each family of features matters.
     seed : int

@@ -127,7 +127,7 @@ def test_too_few_groups_are_counted(rows):
     with pytest.raises(DataError, match="12 strokes, 13 folds"):
         cross_validate(rows, n_folds=13, **FOREST)
     with pytest.raises(DataError, match=r"2 volumes, 5 folds.*group by strokes"):
-        cross_validate(rows, grouping="volume", **FOREST)
+        cross_validate(rows, grouping="volume", n_folds=5, **FOREST)
     one = dataclasses.replace(rows, places=np.where(np.arange(4) > 0, rows.places, 0))
     with pytest.raises(DataError, match="1 volume, 2 folds"):
         cross_validate(one, grouping="volume", n_folds=2, **FOREST)
