@@ -74,3 +74,6 @@ class TurnedVolume(Volume):
     def close(self) -> None:
         self._slab = None
         self._base.close()
+
+    def __del__(self) -> None:
+        """The base closes itself where nobody else holds it."""

@@ -12,6 +12,7 @@ from simulated_cupy import SimulatedCupy
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.volumes import ArrayVolume, create_volume, open_volume
+from gpu_tomoclass.volumes.turned import TurnedVolume
 
 VOXELS = np.random.default_rng(1).integers(0, 60000, (7, 5, 6)).astype(np.uint16)
 INDICES = [
@@ -133,3 +134,13 @@ def test_repr_tells_what_it_is():
     expected = "<Volume pillar: 7 x 5 x 6 (z, y, x) uint16, voxel 1.1 x 0.55 x 0.55 nm, classes 1 a, 2 b, numpy array>"
     assert repr(volume) == expected
     assert repr(ArrayVolume(VOXELS)) == "<Volume numpy array: 7 x 5 x 6 (z, y, x) uint16, voxel size unknown>"
+
+
+def test_a_file_is_closed_when_nobody_holds_the_volume(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", VOXELS, imagej=True)
+    volume = open_volume(tmp_path / "a.tif")
+    TurnedVolume(volume, order="yzx").plane(0)  # and is gone
+    np.testing.assert_array_equal(volume.plane(1), VOXELS[1])
+    handle = volume._file
+    del volume
+    assert handle.closed
