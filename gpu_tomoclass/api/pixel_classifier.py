@@ -22,7 +22,7 @@ from gpu_tomoclass.training import train
 from gpu_tomoclass.volumes import Volume, is_array, open_volume
 
 
-class PixelClassifier(ClassifierMixin, BaseEstimator):
+class PixelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Classify the pixels of images from some that are marked, as a scikit-learn estimator.
 
     A sample is a pixel and its features are computed here from the image around it. So ``X`` is not a table: it is an
