@@ -26,7 +26,7 @@ from gpu_tomoclass.forest import DeviceForest, device_labels, predict_classes, p
 from gpu_tomoclass.model import Model
 
 MAX_SLAB = 128  # planes; beyond, launches cost nothing any more beside the work
-CPU_SLAB_BYTES = 768 * 2**20  # of features across planes at once on a CPU, and at most so many planes: the halo of a
+CPU_SLAB_BYTES = 640 * 2**20  # of features across planes at once on a CPU, and at most so many planes: the halo of a
 CPU_SLAB = 32  # slab of one plane would cost many times what the plane does
 FROM_DEVICE = "device to host"  # a part of the time, where arrays must be moved
 MEMORY_SHARE = 0.8  # of a GPU's free memory; the rest is left to fragments and to what others need meanwhile

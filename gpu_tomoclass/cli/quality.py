@@ -204,7 +204,7 @@ def feature_arguments(families: tuple[str, ...], asked: Mapping[str, Any]) -> st
     words = [f"--features {','.join(families)}"]
     defaults = {p.name: p.default for p in select_features.params}
     for name in ("sigma_min", "sigma_max", "membrane_thickness", "membrane_patch"):
-        if asked[name] != defaults[name]:
+        if asked[name] is not None and asked[name] != defaults[name]:
             words.append(f"--{name.replace('_', '-')} {asked[name]:g}")
     if asked.get("hessian") == "legacy" and "hessian" in families:
         words.append("--hessian legacy")
