@@ -201,7 +201,7 @@ def test_file_appears_complete_or_not_at_all(tmp_path):
 def test_killed_writer_leaves_nothing_that_looks_finished(tmp_path):
     code = """
 import os, signal, sys, numpy as np
-from gpu_tomoclass.volumes.volume import create_volume
+from gpu_tomoclass.volumes import create_volume
 writer = create_volume(sys.argv[1], shape=(50, 64, 64), dtype=np.uint8)
 for z in range(49):
     writer.write_plane(z, np.ones((64, 64), np.uint8))
@@ -246,7 +246,7 @@ def test_file_size_limit(tmp_path):
     code = """
 import resource, sys, numpy as np
 from gpu_tomoclass.errors import ResourceError
-from gpu_tomoclass.volumes.volume import create_volume
+from gpu_tomoclass.volumes import create_volume
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
     create_volume(sys.argv[1], shape=(10, 64, 64), dtype=np.uint8)
