@@ -34,7 +34,7 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     features : str, sequence of str or FeatureBank
         ``"paper"``, ``"weka-default"``, ``"all"``, family names, or a bank with its sigmas.
     sigma_min, sigma_max : float
-        Of the filters, in pixels, doubling; not with a FeatureBank.
+        Of the filters, in pixels, doubling; see :meth:`FeatureBank.create`. They mean nothing for a FeatureBank.
     n_trees, max_features, max_depth, min_samples_leaf, balance, engine
         Of the forest; see :func:`gpu_tomoclass.train`.
     intensity : {"auto", "none"}
@@ -72,7 +72,7 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         features: str | Sequence[str] | FeatureBank = "paper",
         *,
         sigma_min: float = 1.0,
-        sigma_max: float = 16.0,
+        sigma_max: float | None = None,
         n_trees: int = 200,
         max_features: int = 2,
         max_depth: int | None = None,

@@ -1,0 +1,110 @@
+"""The public interface: its names and signatures are pinned, it loads late, and its page runs.
+
+``python tests/test_public_api.py`` writes the list anew after a change that is meant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpu_tomoclass as gt
+
+PINNED = Path(__file__).parent / "data" / "public_api.txt"
+OPAQUE = {"Device"}  # handed around; what it does is the rooms' business
+PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+
+
+def signature(function: object) -> str:
+    """Names and defaults of the parameters, without types."""
+    found = inspect.signature(function)  # type: ignore[arg-type]
+    plain = [p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()]
+    text = str(found.replace(parameters=plain, return_annotation=inspect.Signature.empty))
+    return re.sub(r"<function <?\w+>? at 0x[0-9a-f]+>", "<function>", text)
+
+
+def described() -> Iterator[str]:
+    """A line for each name, and for what users reach from a class."""
+    for name in sorted(gt.__all__, key=str.lower):
+        value = getattr(gt, name)
+        if inspect.isclass(value):
+            yield f"class {name}" if name in OPAQUE else f"class {name}{signature(value)}"
+            if name in OPAQUE:
+                continue
+            ours = [base for base in value.__mro__ if base.__module__.startswith("gpu_tomoclass")]
+            members = {key: member for base in reversed(ours) for key, member in vars(base).items()}
+            for key, member in sorted(members.items()):
+                function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+                if inspect.isfunction(function) and not key.startswith("_"):
+                    yield f"    {key}{signature(function)}"
+        elif inspect.isfunction(value):
+            yield f"{name}{signature(value)}"
+        else:
+            yield name
+
+
+def test_names_and_signatures_are_pinned() -> None:
+    assert list(described()) == PINNED.read_text(encoding="utf-8").splitlines()
+
+
+def test_every_name_says_what_it_is() -> None:
+    for name in gt.__all__:
+        assert inspect.getdoc(getattr(gt, name)), name
+
+
+def test_nothing_is_loaded_before_it_is_used() -> None:
+    program = (
+        "import sys, gpu_tomoclass as gt; assert 'train' in dir(gt); print('numpy' in sys.modules, gt.__version__)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, check=True).stdout
+    assert said == f"False {gt.__version__}\n"
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Path:
+    """What ``gpu-tomoclass demo`` leaves, smaller."""
+    from gpu_tomoclass.studies.simulation.pillar import simulate_sample
+    from gpu_tomoclass.studies.strokes import draw_strokes
+
+    sample = simulate_sample(shape=(8, 64, 56), diameter=60.0, seed=0)
+    strokes = np.zeros(sample.truth.shape, np.uint8)
+    for z in (1, 3, 6):
+        strokes[z] = draw_strokes(sample.truth[z], per_class=4, length=12, seed=z)
+    classes = gt.default_classes(sample.class_names)
+    for name, array in (("sample", sample.volume), ("truth", sample.truth), ("strokes", strokes)):
+        labelled = {} if name == "sample" else {"classes": classes}
+        with gt.create_volume(tmp_path / "demo" / f"{name}.tif", shape=array.shape, dtype=array.dtype,
+                              voxel_size=sample.voxel_size, **labelled) as writer:  # fmt: skip
+            for z, plane in enumerate(array):
+                writer.write_plane(z, plane)
+    return tmp_path
+
+
+def test_the_page_runs(demo: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
+    assert len(blocks) > 10
+    names: dict[str, object] = {}
+    before = Path.cwd()
+    os.chdir(demo)
+    try:
+        with contextlib.redirect_stdout(None):
+            for block in blocks:
+                exec(compile(block, str(PAGE), "exec"), names)
+    finally:
+        os.chdir(before)
+    assert {path.name for path in demo.iterdir()} == {
+        "demo", "materials.tcm", "labels.ome.zarr", "clean.tif", "from_python.tcm"
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    PINNED.write_text("\n".join(described()) + "\n", encoding="utf-8")
