@@ -60,7 +60,8 @@ class DryDevice(HostDevice):
         check_same_kind(values, target)
 
     def figures(self, name: str, measure: Callable[[], dict[str, float]], *, keys: Sequence[str]) -> dict[str, float]:
-        return dict.fromkeys(keys, 1.0)
+        # Nothing can be measured: the first of the ways is assumed, of a forest's walks the one with the most tables.
+        return {key: 1.0 if i else 1e-6 for i, key in enumerate(keys)}
 
     def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel:
         signature = parse_signatures(kernel_source(file), dict(defines))[name]

@@ -173,9 +173,13 @@ class Model:
 
     @cached_property
     def hash(self) -> str:
-        """BLAKE2b of everything but the time of creation and the version that wrote the file, hexadecimal."""
+        """BLAKE2b, hexadecimal, of everything but when and by which version the file was written, and the sub-stack
+        that strokes were drawn on: the same strokes on the same planes give the same hash.
+        """
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(_json_bytes({k: v for k, v in _header(self).items() if k not in ("created", "made_by")}))
+        header = {k: v for k, v in _header(self).items() if k not in ("created", "made_by")}
+        header["training"] = {k: v for k, v in header["training"].items() if k != "substack"}
+        digest.update(_json_bytes(header))
         for name in FIELDS:
             digest.update(_npy_bytes(getattr(self.forest, name)))
         if self.quantiles is not None:

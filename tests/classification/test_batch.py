@@ -221,7 +221,7 @@ def test_sizes_and_words_of_a_job_file(folder):
     assert item.settings["memory_limit"] == 2_500_000_000
     with pytest.raises(UsageError, match="memory_limit: 'much' is not a size such as 4G"):
         load_job(job(folder, 'memory_limit = "much"\n' + CLASSIFY))
-    with pytest.raises(UsageError, match="probabilities 'float' is unknown; choose float32, uint8"):
+    with pytest.raises(UsageError, match="probabilities 'float' is unknown; choose one of float32, uint8"):
         load_job(job(folder, 'probabilities = "float"\n' + CLASSIFY.replace('probabilities = "uint8"', "")))
     outcomes = run(load_job(job(folder, "memory_limit = 1000\n" + CLASSIFY)))
     assert {o.status for o in outcomes} == {"failed"}

@@ -6,7 +6,7 @@ from simulated_cupy import ptx_device
 
 from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.classification import classify as stream
+from gpu_tomoclass.classification import classify_volume as stream
 from gpu_tomoclass.classification import on_device as classifier
 from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.preview_plane import preview

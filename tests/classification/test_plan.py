@@ -73,18 +73,20 @@ def test_memory_is_80_to_100_percent_of_the_plan(large, tmp_path, workers, optio
     assert json.loads(plan)["n_threads"] == workers
 
 
-def test_a_dry_run_allocates_what_the_real_one_does(sample_path, sample_model):
+@pytest.mark.parametrize("probabilities", [None, "float32"])
+def test_a_dry_run_allocates_what_the_real_one_does(sample_path, sample_model, probabilities):
     """The engine's arrays, to the byte, on a CPU and on a (simulated) GPU."""
     planes = np.zeros((2, 24, 21), np.float32)
     for device in (NativeDevice(threads=1), ptx_device()[0]):
-        memory = thread_memory(sample_model, device.name, (24, 21), wanted=Wanted())
+        memory = thread_memory(sample_model, device.name, (24, 21), wanted=Wanted(probabilities=probabilities))
         device.for_thread = lambda d=device: d
         classifier = Classifier(sample_model, device)
         allocated = []
         empty = device.empty
         device.empty = lambda shape, dtype, e=empty, a=allocated: (a.append(e(shape, dtype)), a[-1])[1]
-        classifier.classify(planes, want_probabilities=True)
-        host = 2 * 24 * 21 * 2 if device.name == "native" else 0
+        classifier.classify(planes, want_probabilities=probabilities is not None)
+        on_host = 2 + (8 * len(sample_model.classes) if probabilities else 0)  # labels, their copy; probabilities
+        host = 2 * 24 * 21 * on_host if device.name == "native" else 0
         uploaded = memory.bytes(2) - host - sum(a.nbytes for a in allocated)
         assert 0 <= uploaded < 40_000  # tables of the filters and of the forest
 

@@ -98,7 +98,7 @@ def test_measure_writes_particles_and_pictures(case, call):
     assert imread(case / "p.png").ndim == 3
     code, out, _ = call("measure", case / "labels.tif", "--class", 2, "-o", case / "q.csv", "-q")
     assert code == 0
-    assert "1 particles, 1 of them cut" in out
+    assert "1 particle, 1 of them cut" in out
     for arguments, message in (
         (("--class", "silicon", "-o", case / "r.csv"), "give one of 1 vacuum, 2 rubber, 3 silica"),
         (("--class", "300", "-o", case / "r.csv"), "there is no class '300'"),
@@ -170,9 +170,9 @@ def test_simulate_pillar(tmp_path, call):
     ("arguments", "message"),
     [
         (("phantom", "--wedge", "--angles", "0,90,1"), "contradict"),
-        (("phantom", "--levels", "1,2,3"), "not of the form A,B,C,D,E"),
+        (("phantom", "--levels", "1,2,3"), "not of the form 0,60,120,180,240"),
         (("phantom", "--levels", "5,1,2,3,4"), "background first and 0"),
-        (("pillar", "--shape", "3,x,5"), "not of the form Z,Y,X"),
+        (("pillar", "--shape", "3,x,5"), "not of the form 861,428,317"),
         (("pillar", "--shape", "3,40,40", "--voxel", "1"), "does not fit"),
         (("pillar", "--angles", "10,0,2"), "no tilt angles"),
     ],
