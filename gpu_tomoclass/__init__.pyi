@@ -8,7 +8,7 @@ from .features import Channels, FeatureBank, FeatureCache, compute_features
 from .labels import Evaluation, Particles, clean, evaluate_volumes, measure_particles
 from .model import Model, TrainingReport, import_fiji_model, load_model, save_model
 from .training import CrossValidation, Drift, check_drift
-from .volumes import ArrayVolume, Volume, VolumeWriter, create_volume, open_volume
+from .volumes import ArrayVolume, Volume, VolumeWriter, VoxelSize, create_volume, open_volume
 
 __version__: str
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "TrainingTable",
     "Volume",
     "VolumeWriter",
+    "VoxelSize",
     "check_drift",
     "choose_device",
     "classify",

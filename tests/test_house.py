@@ -28,6 +28,8 @@ USES |= {"studies": set(USES), "doctor": set(USES), "cli": EVERYTHING, "__main__
 # By the front door come the version, and whoever stands above all rooms. One arrow goes up: a model's method, which
 # users expect on it, is a function of rooms above the model's.
 FRONT = {"model.model": {"predict", "Prediction"}}
+# Studies are users: all else they take by the front door, as proof that it is enough.
+STUDIES_MAY = {"baseline", "labels", "volumes.TIFF_SUFFIXES", *GROUND}
 
 
 def modules() -> dict[str, Path]:
@@ -83,6 +85,17 @@ def test_a_module_imports_only_what_its_room_may(name: str) -> None:
             continue
         assert other in allowed, f"{where}: {here} may not use {other}"
         assert imported == other, f"{where}: import from gpu_tomoclass.{other}, not from {imported} inside it"
+
+
+def test_studies_use_what_users_use() -> None:
+    for name, path in MODULES.items():
+        if room(name) == "studies":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                base = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+                if base.startswith("gpu_tomoclass.") and room(base.partition(".")[2]) != "studies":
+                    here = base.partition(".")[2]
+                    taken = {here} if here in STUDIES_MAY else {f"{here}.{alias.name}" for alias in node.names}
+                    assert taken <= STUDIES_MAY, f"{path}:{node.lineno}: take {taken} by the front door"
 
 
 def test_no_circles() -> None:

@@ -13,13 +13,25 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import grey_dilation
 
-from gpu_tomoclass import __version__
-from gpu_tomoclass.annotations import load_annotation
+from gpu_tomoclass import (
+    ClassifyResult,
+    Device,
+    FeatureBank,
+    FeatureCache,
+    LabelClass,
+    Model,
+    Volume,
+    __version__,
+    choose_device,
+    classify,
+    create_volume,
+    default_classes,
+    open_volume,
+    preview,
+    save_model,
+    train,
+)
 from gpu_tomoclass.baseline import otsu_thresholds, threshold_labels
-from gpu_tomoclass.classes import LabelClass, default_classes
-from gpu_tomoclass.classification import ClassifyResult, classify, preview
-from gpu_tomoclass.device import Device, choose_device
-from gpu_tomoclass.features import FeatureBank, FeatureCache
 from gpu_tomoclass.labels import (
     Confusion,
     Report,
@@ -29,13 +41,10 @@ from gpu_tomoclass.labels import (
     histogram_figure,
     overlay_image,
 )
-from gpu_tomoclass.model import Model, save_model
 from gpu_tomoclass.outputs import check_output
 from gpu_tomoclass.studies.simulation.pillar import SampleVolume, simulate_sample
 from gpu_tomoclass.studies.strokes import correction_strokes, draw_strokes
-from gpu_tomoclass.training import TrainingResult, train
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, create_volume, open_volume
 
 EVERY = 6  # one plane in six is marked
 STROKES, LENGTH = 3, 24  # per class and plane, pixels
@@ -124,17 +133,17 @@ def run_demo(
         for i in range(1, ROUNDS + 1):
             say(f"look {i} of {ROUNDS}: {CORRECTIONS} strokes on the largest errors of each marked plane, train again")
             for z in marked:
-                seen = preview(last.model, volume, plane=z, cache=cache, device=device)
+                seen = preview(last, volume, plane=z, cache=cache, device=device)
                 strokes[z] = correction_strokes(
                     sample.truth[z], seen.labels, strokes[z], n=CORRECTIONS, length=LENGTH, seed=seed + 1000 * i + z
                 )
             last = _train(volume, strokes, paths["strokes.tif"], sample=sample, bank=bank, cache=cache,
                           classes=classes, device=device, overwrite=True)  # fmt: skip
-        save_model(last.model, paths["materials.tcm"], overwrite=overwrite)
+        save_model(last, paths["materials.tcm"], overwrite=overwrite)
         timed(f"{ROUNDS} times look, correct, train again (features from the cache)", started)
 
         say("classifying the volume")
-        result = classify(volume, last.model, output=paths["labels.tif"], device=device, overwrite=overwrite,
+        result = classify(volume, last, output=paths["labels.tif"], device=device, overwrite=overwrite,
                           progress=progress)  # fmt: skip
         seconds["classify the volume"] = result.seconds
         with open_volume(paths["labels.tif"]) as labels:
@@ -168,9 +177,9 @@ def _train(
     classes: tuple[LabelClass, ...],
     device: Device,
     overwrite: bool,
-) -> TrainingResult:
+) -> Model:
     _write(path, strokes, sample=sample, classes=classes, overwrite=overwrite)
-    return train(volume, load_annotation(path, volume_shape=volume.shape), bank=bank, cache=cache, device=device)
+    return train(volume, path, features=bank, cache=cache, device=device)
 
 
 def _report(
@@ -181,13 +190,12 @@ def _report(
     marked: list[int],
     score: Confusion,
     result: ClassifyResult,
-    trainings: tuple[TrainingResult, TrainingResult],
+    trainings: tuple[Model, Model],
     seconds: Mapping[str, float],
     device: Device,
 ) -> Report:
     first, last = trainings
-    model: Model = last.model
-    classes = model.classes
+    classes, n_marked = last.classes, sum(last.training["counts"].values())
     thresholds = otsu_thresholds(sample.volume, levels=len(classes))
     otsu = threshold_labels(sample.volume, thresholds)
     by_threshold = Confusion(classes)
@@ -204,8 +212,8 @@ def _report(
     report.text(
         f"The sample is a simulated electron tomogram, so the truth is known. {len(marked)} of {len(otsu)} planes were "
         f"marked by a script that imitates a person: {STROKES} strokes per class on each, then {ROUNDS} times "
-        f"{CORRECTIONS} strokes where the result was most wrong; {sum(last.counts.values())} pixels in all, "
-        f"{100 * sum(last.counts.values()) / sample.truth.size:.2f} % of the volume."
+        f"{CORRECTIONS} strokes where the result was most wrong; {n_marked} pixels in all, "
+        f"{100 * n_marked / sample.truth.size:.2f} % of the volume."
     )
     report.heading("Planes")
     report.legend(classes)
@@ -236,21 +244,21 @@ def _report(
     report.heading("Agreement with the truth, planes without strokes")
     report.confusion(score)
     report.heading("Training")
-    steps = (("first strokes", first), ("with corrections", last))
+    steps = (("first strokes", first.training), ("with corrections", last.training))
     report.table(
         ("", "pixels", "out-of-bag error", *(c.name for c in classes)),
-        [(n, sum(t.counts.values()), _percent(t.oob_error), *t.counts.values()) for n, t in steps],
+        [(n, sum(t["counts"].values()), _percent(t["oob_error"]), *t["counts"].values()) for n, t in steps],
     )
     rows = [
         (family, _percent(share), f"{result.seconds_per_plane.get(family, 0):.3f}")
-        for family, share in last.importance.items()
+        for family, share in last.training["importance"].items()
     ]
     report.table(("feature family", "importance", "seconds per plane"), rows)
     report.heading("Time")
     steps_and_forest = {**seconds, "of which the forest, per plane": result.seconds_per_plane.get("forest", 0.0)}
     report.table(("step", "seconds"), [(name, f"{s:.1f}") for name, s in steps_and_forest.items()])
     report.heading("Settings")
-    report.properties(_settings(sample, model, result, device=device))
+    report.properties(_settings(sample, last, result, device=device))
     report.heading("The same, by hand")
     report.commands(
         (

@@ -23,6 +23,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpu_tomoclass import (
+    Device,
+    FeatureBank,
+    FeatureCache,
+    LabelClass,
+    Volume,
+    classify,
+    create_volume,
+    open_volume,
+    save_model,
+)
 from gpu_tomoclass.baseline import (
     GreyHistogram,
     NadParameters,
@@ -31,16 +42,10 @@ from gpu_tomoclass.baseline import (
     threshold_labels,
     volume_histogram,
 )
-from gpu_tomoclass.classes import LabelClass
-from gpu_tomoclass.classification import classify
-from gpu_tomoclass.device import Device
-from gpu_tomoclass.features import FeatureBank, FeatureCache
 from gpu_tomoclass.labels import as_labels
-from gpu_tomoclass.model import save_model
 from gpu_tomoclass.outputs import check_space
 from gpu_tomoclass.studies.reproduction.operator import Habits, Lesson, teach
 from gpu_tomoclass.studies.reproduction.scores import Scores, best_thresholds, class_histograms
-from gpu_tomoclass.volumes import Volume, create_volume, open_volume
 
 METHODS = {
     "otsu": "thresholds (Otsu)",

@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt
 
-from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass import Volume, default_classes, open_volume
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.studies.reproduction.case import Case
-from gpu_tomoclass.volumes import Volume, open_volume
 
 
 def given_case(

@@ -13,15 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.annotations import Annotation
-from gpu_tomoclass.classes import LabelClass
-from gpu_tomoclass.classification import preview
-from gpu_tomoclass.device import Device
-from gpu_tomoclass.features import FeatureBank, FeatureCache
-from gpu_tomoclass.model import Model
+from gpu_tomoclass import Annotation, Device, FeatureBank, FeatureCache, LabelClass, Model, Volume, preview, train
 from gpu_tomoclass.studies.strokes import correction_strokes, draw_strokes
-from gpu_tomoclass.training import train
-from gpu_tomoclass.volumes import Volume
 
 Plane = npt.NDArray[np.uint8]
 
@@ -131,7 +124,7 @@ def teach(
                 for z in planes
             }  # fmt: skip
         annotation = _annotation(strokes, volume, classes)
-        model = train(volume, annotation, bank=bank, cache=cache, device=device, n_trees=habits.n_trees).model
+        model = train(volume, annotation, features=bank, cache=cache, device=device, n_trees=habits.n_trees)
         models = [*models[:1], model]
         found = {z: preview(model, volume, plane=z, cache=cache, device=device).labels for z in planes}
         accuracy = float(np.mean([(found[z] == true[z]).mean() for z in planes]))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from scipy.ndimage import grey_dilation
 
-from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass import LabelClass
 from gpu_tomoclass.labels import class_image, grey_image, overlay_image
 from gpu_tomoclass.studies.reproduction.case import CaseResult, Greys
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass import default_classes
 from gpu_tomoclass.studies.reproduction.case import Case
 from gpu_tomoclass.studies.simulation.files import write_phantom
 from gpu_tomoclass.studies.simulation.phantom import PHANTOM_CLASSES

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gpu_tomoclass.labels import Particles, measure_particles
+from gpu_tomoclass import Particles, measure_particles, open_volume
 from gpu_tomoclass.studies.reproduction.case import Case, CaseResult
 from gpu_tomoclass.studies.reproduction.given import given_case
 from gpu_tomoclass.studies.simulation.files import write_pillar
 from gpu_tomoclass.studies.simulation.pillar import SAMPLE_CLASSES
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import open_volume
 
 SHAPE = (120, 428, 317)  # planes as large as the paper's, 0.55 nm; 861 planes there
 FULL_SHAPE = (861, 428, 317)

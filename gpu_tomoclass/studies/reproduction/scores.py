@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass import LabelClass
 from gpu_tomoclass.labels import Confusion, HaloShare
 
 SPECK = 16  # pixels of the largest speck; the smallest thing in the phantom has 108

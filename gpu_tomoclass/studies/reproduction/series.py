@@ -14,11 +14,10 @@ import numpy.typing as npt
 from scipy.signal import fftconvolve
 from skimage.filters import threshold_otsu
 
-from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass import create_volume, default_classes, open_volume
 from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.studies.simulation.tilt_series import WEDGE, projection_matrix, shift_projections, sirt, tilt_angles
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import create_volume, open_volume
 
 CLASSES = ("vacuum", "dim substrate", "middle layer", "bright layer")
 FILES = ("needle_wbp.tif", "needle_sirt.tif", "needle_reference.tif")

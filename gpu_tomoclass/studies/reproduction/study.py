@@ -11,10 +11,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from gpu_tomoclass.classification import preview
-from gpu_tomoclass.device import Device, choose_device
+from gpu_tomoclass import Device, Model, choose_device, open_volume, preview
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.model import Model
 from gpu_tomoclass.outputs import atomic, check_output, refuse_inputs
 from gpu_tomoclass.studies.reproduction import needle, phantom, pillar, series
 from gpu_tomoclass.studies.reproduction.case import Case, CaseResult, Settings, n_steps, outputs, study_case
@@ -24,7 +22,6 @@ from gpu_tomoclass.studies.reproduction.results import Study
 from gpu_tomoclass.studies.reproduction.scores import Scores
 from gpu_tomoclass.studies.simulation.pillar import SAMPLE_CLASSES
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import open_volume
 
 SUBJECTS = ("phantom", "pillar", "needle")
 FAR = 15  # planes; beyond, a plane shares hardly a silica sphere with a painted one

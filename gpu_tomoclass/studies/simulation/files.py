@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from gpu_tomoclass import __version__
-from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass import VoxelSize, __version__, create_volume, default_classes
 from gpu_tomoclass.outputs import check_output, check_space, is_folder, product_name
 from gpu_tomoclass.studies.simulation.phantom import PHANTOM_CLASSES, PHANTOM_LEVELS, phantom_labels, phantom_planes
 from gpu_tomoclass.studies.simulation.pillar import SAMPLE_CLASSES, PillarRecipe, make_pillar
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import TIFF_SUFFIXES, VoxelSize, create_volume
+from gpu_tomoclass.volumes import TIFF_SUFFIXES
 
 PILLAR_SHARE = 0.86  # of the width of the plane: 150 nm in 317 voxels of 0.55 nm
 
