@@ -271,7 +271,7 @@ def damage(path: Path, chance: random.Random) -> None:
         file.unlink()
         if how == 1:
             file.mkdir()
-        elif how == 2:
+        elif how == 2 and file in metadata:  # a whole chunk in the place of another is what nobody can see
             shutil.copy(chance.choice([f for f in files if f != file]), file)
         return
     file.write_bytes(damaged(file.read_bytes(), chance))
