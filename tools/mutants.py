@@ -75,8 +75,8 @@ MUTANTS = (
     # model
     Mutant(
         "model/model.py",
-        "VOXEL_SIZE_TOLERANCE for r in ratios[1:]",
-        "VOXEL_SIZE_TOLERANCE for r in ratios[2:]",
+        "first = 0 if across else 1",
+        "first = 2",
         "model training",
     ),
     Mutant(

@@ -492,9 +492,10 @@ def check_fits(
         )
     if model.voxel_size is None or voxel_size is None:
         return notes
-    if same_voxels(model.voxel_size, voxel_size):
+    across = 3 in model.bank.dimensions
+    if same_voxels(model.voxel_size, voxel_size, across=across):
         return notes
-    sizes = f"{_nm(voxel_size)}, the model was trained on {_nm(model.voxel_size)}"
+    sizes = f"{_nm(voxel_size, across)}, the model was trained on {_nm(model.voxel_size, across)}"
     if not force:
         raise ModelError(
             f"voxels of the volume are {sizes}: features have sizes in pixels",
@@ -503,9 +504,16 @@ def check_fits(
     return [*notes, f"voxels of the volume are {sizes}"]
 
 
-def same_voxels(a: VoxelSize, b: VoxelSize) -> bool:
-    """Whether two voxel sizes (z, y, x) agree within 1 % in the plane: features have sizes in pixels there."""
-    return all(abs(y / x - 1) <= VOXEL_SIZE_TOLERANCE for x, y in zip(a[1:], b[1:], strict=True))
+def same_voxels(a: VoxelSize, b: VoxelSize, *, across: bool) -> bool:
+    """Whether two voxel sizes (z, y, x) agree within 1 %: features have sizes in pixels.
+
+    Parameters
+    ----------
+    across : bool
+        Along z, too: for banks with families that look across planes.
+    """
+    first = 0 if across else 1
+    return all(abs(y / x - 1) <= VOXEL_SIZE_TOLERANCE for x, y in zip(a[first:], b[first:], strict=True))
 
 
 def fits_volume(model: Model, volume: Volume, *, force: bool = False) -> list[str]:
@@ -518,5 +526,6 @@ def _value_kind(dtype: np.dtype[Any]) -> str:
     return "float" if dtype.kind == "f" else dtype.name
 
 
-def _nm(size: VoxelSize) -> str:
-    return " x ".join(f"{v:.4g}" for v in size[1:]) + " nm (y, x)"
+def _nm(size: VoxelSize, across: bool) -> str:
+    shown = size if across else size[1:]
+    return " x ".join(f"{v:.4g}" for v in shown) + (" nm (z, y, x)" if across else " nm (y, x)")

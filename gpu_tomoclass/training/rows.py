@@ -163,7 +163,8 @@ def collect_rows(
                 do="convert one of them",
             )
         sizes = volume.voxel_size, first.voxel_size
-        if sizes[0] is not None and sizes[1] is not None and not same_voxels(sizes[1], sizes[0]):
+        across = 3 in bank.dimensions
+        if sizes[0] is not None and sizes[1] is not None and not same_voxels(sizes[1], sizes[0], across=across):
             raise ModelError(
                 f"has voxels of {voxel_text(sizes[0])}, {first.path} has {voxel_text(sizes[1])} (z, y, x): features"
                 " have sizes in pixels",

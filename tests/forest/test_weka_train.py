@@ -262,7 +262,7 @@ def test_balanced_rows_of_weka():
         ({"max_depth": -1}, "max_depth is -1"),
         ({"seed": 2**31}, "seed is 2147483648"),
         ({"engine": "gpu"}, "engine 'gpu'"),
-        ({"n_jobs": 0}, "0 workers"),
+        ({"n_jobs": 0}, "workers must be 1 or more, not 0"),
     ],
 )
 def test_settings_that_make_no_sense(settings, said):

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -259,3 +260,16 @@ def test_swapped_axes_are_noted_and_voxel_kinds_compared(members, tmp_path):
     for other in ("u1", "i2", "f4"):
         with pytest.raises(ModelError, match="trained on uint16"):
             check_fits(model, dtype=np.dtype(other), force=True)
+
+
+def test_voxel_sizes_along_z_count_for_banks_across_planes(members, tmp_path):
+    """A filter of a plane does not see the distance of planes, one across planes does."""
+    flat = replace(load_model(packed(members, tmp_path / "m.tcm")), voxel_size=(1.0, 1.0, 1.0))
+    deep = replace(flat, bank=FeatureBank.create("weka-3d-default", sigma_max=1))
+    other_depth = {"dtype": np.dtype("u2"), "voxel_size": (2.0, 1.0, 1.0)}
+    assert check_fits(flat, **other_depth) == []
+    with pytest.raises(ModelError, match="2 x 1 x 1 nm"):
+        check_fits(deep, **other_depth)
+    assert check_fits(deep, dtype=np.dtype("u2"), voxel_size=(1.005, 1.0, 1.0)) == []
+    with pytest.raises(ModelError, match=r"1 x 1\.02 nm"):
+        check_fits(flat, dtype=np.dtype("u2"), voxel_size=(1.0, 1.0, 1.02))
