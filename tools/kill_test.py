@@ -5,6 +5,8 @@ small volume in one of the kinds of output; a process is killed (SIGKILL) right 
 n spread over the whole run and for every one of the last changes, in which outputs get their names and the unfinished
 run is tidied up. Then the same call must complete, give the bytes of a run without interruption, and leave nothing else
 beside them. In every second run the outputs replace older ones.
+
+All work is done in forked processes: this one starts no threads, whose locks its children would find held for ever.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import numpy as np
 
 from gpu_tomoclass.classification import classify
 from gpu_tomoclass.device import choose_device
-from gpu_tomoclass.model import Model
+from gpu_tomoclass.model import load_model, save_model
 from gpu_tomoclass.volumes import create_volume, open_volume
 
 # The kinds of output: name, and what create_volume is told.
@@ -37,11 +39,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "labels.mrc": {},
 }
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate")
+LONGEST = 300  # seconds that a process may take, on a busy machine
 LAST = 12  # of the operations of a run: all of them are tried
 
 
-def sample(folder: Path) -> tuple[Path, Model]:
-    """A volume of 6 planes and a model of two classes for it."""
+def sample(path: Path, model: Path) -> None:
+    """Write a volume of 6 planes and a model of two classes for it."""
     from gpu_tomoclass.annotations import Annotation
     from gpu_tomoclass.classes import default_classes
     from gpu_tomoclass.features import FeatureBank
@@ -49,7 +52,6 @@ def sample(folder: Path) -> tuple[Path, Model]:
 
     array = np.random.default_rng(8).integers(0, 300, (6, 24, 21)).astype(np.uint16)
     array[:, 6:18, 5:15] += 250
-    path = folder / "volume.tif"
     with create_volume(path, shape=(6, 24, 21), dtype=array.dtype, voxel_size=(1.0, 1.0, 1.0)) as writer:
         for z, plane in enumerate(array):
             writer.write_plane(z, plane)
@@ -60,14 +62,14 @@ def sample(folder: Path) -> tuple[Path, Model]:
     bank = FeatureBank.create(["gaussian_blur"], sigma_max=2)
     with open_volume(path) as volume:
         device = choose_device("numpy", threads=1)
-        return path, train(volume, annotation, bank=bank, n_trees=8, max_depth=6, device=device).model
+        save_model(train(volume, annotation, bank=bank, n_trees=8, max_depth=6, device=device).model, model)
 
 
-def make(path: Path, model: Model, output: Path, *, overwrite: bool) -> None:
+def make(path: Path, model: Path, output: Path, *, overwrite: bool) -> None:
     """The call that is killed, and repeated."""
     with open_volume(path) as volume:
-        classify(volume, model, output=output, probabilities="uint8", uncertainty="entropy", overwrite=overwrite,
-                 device=choose_device("numpy", threads=1), **KINDS[output.name])  # fmt: skip
+        classify(volume, load_model(model), output=output, overwrite=overwrite, probabilities="uint8",
+                 uncertainty="entropy", device=choose_device("numpy", threads=1), **KINDS[output.name])  # fmt: skip
 
 
 def forked(work: Callable[[], Any], before_change: Callable[[str], None]) -> int:
@@ -75,7 +77,7 @@ def forked(work: Callable[[], Any], before_change: Callable[[str], None]) -> int
     sys.stdout.flush()
     pid = os.fork()
     if pid:
-        return os.waitpid(pid, 0)[1]
+        return waited(pid)
     code = 1
     try:
         sync = os.fsync
@@ -101,6 +103,24 @@ def forked(work: Callable[[], Any], before_change: Callable[[str], None]) -> int
         print(f"  in the process: {error!r}", file=sys.stderr)
     finally:
         os._exit(code)
+
+
+def waited(pid: int) -> int:
+    """The exit status of a process, which must end."""
+    deadline = time.monotonic() + LONGEST
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise AssertionError(f"a process hangs: not done after {LONGEST} s")
+
+
+def done(work: Callable[[], Any]) -> bool:
+    """Do the work in a process of its own; whether it went well."""
+    return forked(work, lambda change: None) == 0
 
 
 def count(work: Callable[[], Any], record: Path) -> list[str]:
@@ -139,7 +159,7 @@ def moments(n_changes: int, n_kills: int) -> Iterator[int]:
     yield from sorted({*spread, *last})
 
 
-def campaign(kind: str, n_kills: int, *, path: Path, model: Model, scratch: Path, say: Callable[[str], None]) -> int:
+def campaign(kind: str, wanted: int, *, path: Path, model: Path, scratch: Path) -> int:
     """Kills in runs that make this kind of output; how many.
 
     Raises
@@ -151,10 +171,10 @@ def campaign(kind: str, n_kills: int, *, path: Path, model: Model, scratch: Path
     whole.mkdir()
     changes = count(lambda: make(path, model, whole / kind, overwrite=False), scratch / "changes")
     expected = digest(whole)
-    done = 0
-    for n in moments(len(changes), n_kills):
+    n_kills = 0
+    for n in moments(len(changes), wanted):
         folder = scratch / f"{kind}-{n}"
-        overwrite = bool(done % 2)
+        overwrite = bool(n_kills % 2)
         if overwrite:
             shutil.copytree(whole, folder)
             for file in folder.glob("*.*"):
@@ -166,21 +186,23 @@ def campaign(kind: str, n_kills: int, *, path: Path, model: Model, scratch: Path
             folder.mkdir()
         output = folder / kind
         if killed(lambda output=output, overwrite=overwrite: make(path, model, output, overwrite=overwrite), n):
-            done += 1
+            n_kills += 1
         where = f"{kind}, killed before change {n} of {len(changes)} ({changes[n]}), {overwrite = }"
         if any(folder.glob("*.partial")) or any(folder.glob(".*")) or digest(folder) != expected:
-            try:
-                make(path, model, output, overwrite=overwrite)
-            except Exception as error:
-                raise AssertionError(f"{where}: the same call fails: {error!r}; {os.listdir(folder)}") from error
+            again = done(lambda output=output, overwrite=overwrite: make(path, model, output, overwrite=overwrite))
+            assert again, f"{where}: the same call fails; there are {os.listdir(folder)}"
         found = digest(folder)
         assert found == expected, f"{where}: other bytes: {sorted({*found.items()} ^ {*expected.items()})[:6]}"
         left = [name for name in os.listdir(folder) if name.startswith(".") or name.endswith(".partial")]
         assert not left, f"{where}: left over: {left}"
         shutil.rmtree(folder)
-    say(f"{kind}: {done} kills among {len(changes)} changes of the disk, the same bytes after each")
+    say(f"{kind}: {n_kills} kills among {len(changes)} changes of the disk, the same bytes after each")
     shutil.rmtree(whole)
-    return done
+    return n_kills
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def main() -> None:
@@ -190,15 +212,15 @@ def main() -> None:
     arguments = parser.parse_args()
     kinds = arguments.kind or list(KINDS)
     with tempfile.TemporaryDirectory() as name:
-        path, model = sample(Path(name))
-        done = 0
+        path, model = Path(name, "volume.tif"), Path(name, "model.tcm")
+        assert done(lambda: sample(path, model)), "the sample cannot be made"
+        n_kills = 0
         for kind in kinds:
             scratch = Path(name) / kind
             scratch.mkdir()
-            done += campaign(
-                kind, -(-arguments.kills // len(kinds)), path=path, model=model, scratch=scratch, say=print
-            )
-    print(f"{done} kills in all")
+            wanted = -(-arguments.kills // len(kinds))
+            n_kills += campaign(kind, wanted, path=path, model=model, scratch=scratch)
+    say(f"{n_kills} kills in all")
 
 
 if __name__ == "__main__":
