@@ -235,10 +235,13 @@ def test_too_little_memory(sample_path, sample_model, expected, tmp_path, monkey
         (shared + int(1.5 * one), {"slab_planes": 1}),
         (shared + int(1.5 * four), {"slab_planes": 4}),
     ):
-        with late_gpu(order, limit=limit) as (device, _):
-            result, labels = classified(sample_path, sample_model, tmp_path, device, **options)
-        np.testing.assert_array_equal(labels, expected[0])
-        assert any("going on with 1 thread" in note for note in result.notes)
+        for _ in range(5):  # on a busy machine one thread may be through before the other begins
+            with late_gpu(order, limit=limit) as (device, _):
+                result, labels = classified(sample_path, sample_model, tmp_path, device, **options)
+            np.testing.assert_array_equal(labels, expected[0])
+            if left := any("going on with 1 thread" in note for note in result.notes):
+                break
+        assert left
     with (
         late_gpu(order, limit=shared + one // 2) as (device, _),
         pytest.raises(ResourceError, match="for 1 plane at once"),
