@@ -100,7 +100,8 @@ def test_a_memory_limit_leaves_fewer_threads(large):
         assert needs[0] < needs[1] < needs[2]
         assert needs[2] - needs[1] == pytest.approx(needs[1] - needs[0], rel=0.01)
         room = 20_000_000  # this process grows a little between the two calls
-        for n, need in enumerate(needs, start=1):
+        for n in (1, 2, 3):  # planned anew: what earlier tests left in this process may have gone since
+            need = make_plan(volume, model, device.with_threads(n), measure=False).host_bytes
             assert threads_within(need + room, volume, model, device, wanted=Wanted()) == n
         with pytest.raises(ResourceError, match=r"one thread needs .* of memory, the limit is 50.0 MB"):
             threads_within(50_000_000, volume, model, device, wanted=Wanted())
