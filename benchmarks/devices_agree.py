@@ -17,7 +17,7 @@ import numpy as np
 
 from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.classification.classify_volume import Classifier
+from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.device import choose_device
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.intensity import IntensityScale

@@ -90,10 +90,10 @@ MUTANTS = (
         "training/test_cross_validation.py",
     ),
     Mutant(
-        "training/drift.py",
-        "weight[left + 1] = weight[asking] - weight[left]",
-        "weight[left + 1] = weight[asking]",
-        "training/test_drift.py",
+        "forest/arrays.py",
+        "share[left + 1] = share[asking] - share[left]",
+        "share[left + 1] = share[asking]",
+        "forest/test_forest.py",
     ),
     Mutant(
         "training/drift.py",

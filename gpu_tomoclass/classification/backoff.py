@@ -12,6 +12,7 @@ from gpu_tomoclass.classification.slab import UNLABELLED, Slab, Wanted
 from gpu_tomoclass.device import Device, available_bytes, is_out_of_memory
 from gpu_tomoclass.errors import ResourceError
 from gpu_tomoclass.features import FeatureBlock, PreparedSlab
+from gpu_tomoclass.forest import lead
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.outputs import size_text
 
@@ -205,8 +206,7 @@ def uncertainty(probabilities: np.ndarray, *, kind: str) -> np.ndarray:
         (...) float32.
     """
     if kind == "margin":
-        best = np.partition(probabilities, (-2, -1), axis=0)
-        return 1 - (best[-1] - best[-2])
+        return 1 - lead(probabilities)
     p = probabilities.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(p > 0, p * np.log(p), 0.0)

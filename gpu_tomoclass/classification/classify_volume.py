@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.plan import threads_within
 from gpu_tomoclass.classification.slab import UNLABELLED, check_products, products_of
@@ -25,14 +24,11 @@ from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, StoppedError, UsageError
 from gpu_tomoclass.features import IntensityScale
 from gpu_tomoclass.model import Model, fits_volume
-from gpu_tomoclass.outputs import product_name
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Volume, VolumeLike, moved, open_volume, with_place
 
 if TYPE_CHECKING:
     from gpu_tomoclass.classification.cluster import Cluster
-
-__all__ = ["Classifier", "ClassifyResult", "classify", "plane_range", "product_name", "provenance"]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import FeatureCache, aspect_of, prepare_slab
+from gpu_tomoclass.forest import lead
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.volumes import VolumeLike, open_volume
 
@@ -71,11 +72,11 @@ def preview(
         prepared.images, place=prepared.place, want_probabilities=True, cache=cache
     )
     assert probabilities is not None  # they were asked for
-    labels, best = slab[0], np.sort(probabilities[:, 0], axis=0)
+    labels = slab[0]
     return Preview(
         plane=volume.plane(plane),
         labels=labels,
-        confidence=best[-1] - best[-2],
+        confidence=lead(probabilities[:, 0]),
         counts={c.name: int((labels == c.value).sum()) for c in model.classes},
         notes=[*notes, *prepared.notes, *(cache.notes if cache is not None else ())],
     )

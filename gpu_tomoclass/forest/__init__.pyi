@@ -1,7 +1,7 @@
 from .arrays import FIELDS, LEAF, Forest
 from .grow import grow_forest
 from .labels_on_device import device_labels
-from .predict import predict_classes, predict_probabilities
+from .predict import lead, predict_classes, predict_probabilities
 from .predict_on_device import DeviceForest
 from .walks import describe_walks
 from .weka_trees import smallest_float32_not_below
@@ -14,6 +14,7 @@ __all__ = [
     "describe_walks",
     "device_labels",
     "grow_forest",
+    "lead",
     "predict_classes",
     "predict_probabilities",
     "smallest_float32_not_below",

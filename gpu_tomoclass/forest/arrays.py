@@ -109,6 +109,20 @@ class Forest:
             nodes = np.concatenate([left, left + 1])
         return level
 
+    def question_shares(self) -> npt.NDArray[np.float64]:
+        """By how much of the training weight of its tree each node is asked, (n_nodes,); a root 1, a leaf 0."""
+        share = np.zeros(self.n_nodes)
+        share[self.roots] = 1.0
+        level = self.roots
+        while level.size:
+            asking = level[self.feature[level] != LEAF]
+            left = self.child[asking].astype(np.int64)
+            share[left] = share[asking] * self.left_fraction[asking]
+            share[left + 1] = share[asking] - share[left]
+            level = np.concatenate([left, left + 1])
+        share[self.feature == LEAF] = 0.0
+        return share
+
     def used_features(self) -> npt.NDArray[np.int64]:
         """The features that some node asks about, ascending, (n_used,) int64."""
         asked = np.zeros(self.n_features, dtype=bool)

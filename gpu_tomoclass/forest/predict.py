@@ -81,6 +81,12 @@ def check_features(forest: Forest, features: npt.NDArray[np.float32]) -> None:
         raise ModelError(f"there are {features.shape[0]} features, the forest was trained on {forest.n_features}")
 
 
+def lead(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """How far the best class leads over the second: (n_classes, ...) -> (...), 0 (undecided) to 1 (certain)."""
+    best = np.partition(probabilities, (-2, -1), axis=0)
+    return best[-1] - best[-2]
+
+
 def predict_classes(
     probabilities: npt.NDArray[np.float32], class_values: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -41,7 +42,7 @@ class Tables(NamedTuple):
     rows: Array  # of votes, by place; one zero where nodes hold them
 
 
-class Walk:
+class Walk(ABC):
     """Down the trees, with arrays that may be shared and a workspace that may not."""
 
     _device: Device
@@ -62,9 +63,9 @@ class Walk:
         twin._device, twin._workspace = device, workspace
         return twin
 
+    @abstractmethod
     def launch(self, features: Array, probabilities: Array, *, want_labels: bool) -> Array:
         """Fill the probabilities; what ``forest_missing.cu`` reads, values or ranks."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -248,18 +249,7 @@ def fastest_walk(placed: PlacedForest, costs: dict[str, float]) -> str:
 
 def expected_steps(forest: Forest) -> float:
     """Questions that a pixel meets in all trees, if it goes left as often as training rows did."""
-    share = np.zeros(forest.n_nodes)
-    share[forest.roots] = 1.0
-    nodes = forest.roots
-    steps = 0.0
-    while nodes.size:
-        parents = nodes[forest.feature[nodes] != LEAF]
-        steps += share[parents].sum()
-        left = forest.child[parents].astype(np.int64)
-        share[left] = share[parents] * forest.left_fraction[parents]
-        share[left + 1] = share[parents] - share[left]
-        nodes = np.concatenate([left, left + 1])
-    return steps
+    return float(forest.question_shares().sum())
 
 
 def walk_costs(device: Device) -> dict[str, float]:

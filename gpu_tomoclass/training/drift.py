@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.features import FeatureEngine, aspect_of, prepare_slab
-from gpu_tomoclass.forest import LEAF, Forest, predict_probabilities
+from gpu_tomoclass.forest import Forest, lead, predict_probabilities
 from gpu_tomoclass.model import N_QUANTILES, Model, fits_volume
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import VolumeLike, open_volume
@@ -92,22 +92,12 @@ def channel_quantiles(sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
 def mean_margin(forest: Forest, sample: npt.NDArray[np.float32]) -> float:
     """Mean lead of the best class over the second: (n_pixels, n_channels) -> 0..1."""
     probabilities = predict_probabilities(forest, np.ascontiguousarray(sample.T))
-    best = np.partition(probabilities, (-2, -1), axis=0)
-    return float((best[-1] - best[-2]).mean(dtype=np.float64))
+    return float(lead(probabilities).mean(dtype=np.float64))
 
 
 def question_weights(forest: Forest) -> npt.NDArray[np.float64]:
     """By how much of the training weight each node was asked, summing to 1 over the forest: (n_nodes,); leaves 0."""
-    weight = np.zeros(forest.n_nodes)
-    weight[forest.roots] = 1.0
-    level = forest.roots
-    while level.size:
-        asking = level[forest.feature[level] != LEAF]
-        left = forest.child[asking].astype(np.int64)
-        weight[left] = weight[asking] * forest.left_fraction[asking]
-        weight[left + 1] = weight[asking] - weight[left]
-        level = np.concatenate([left, left + 1])
-    weight[forest.feature == LEAF] = 0.0
+    weight = forest.question_shares()
     total = weight.sum()
     return weight / total if total > 0 else weight
 

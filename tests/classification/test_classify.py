@@ -9,7 +9,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.classification.classify_volume import Classifier, classify
+from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.features.bank import FeatureBank

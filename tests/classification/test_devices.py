@@ -6,7 +6,6 @@ from simulated_cupy import ptx_device
 
 from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.classification import classify_volume as stream
 from gpu_tomoclass.classification import on_device as classifier
 from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.preview_plane import preview
@@ -50,7 +49,7 @@ def run(path, annotation, device, folder, *, n_trees=12):
         planes = np.stack([plane for _, plane in labels.planes()])
     np.testing.assert_array_equal(seen.labels, planes[2])
     assert classified.device == device.name
-    used = {block.family for block in stream.Classifier(result.model, device).blocks}
+    used = {block.family for block in classifier.Classifier(result.model, device).blocks}
     copies = {"host to device", "device to host"} if device.has_own_memory else set()
     assert set(classified.seconds_per_plane) == {*used, "forest", *copies}
     return planes, result
@@ -76,7 +75,7 @@ def test_a_gpu_takes_slabs(path, annotation, tmp_path, monkeypatch):
         slabs.append(len(planes))
         return classify_slab(self, planes, **rest)
 
-    monkeypatch.setattr(stream.Classifier, "classify", watched)
+    monkeypatch.setattr(classifier.Classifier, "classify", watched)
     monkeypatch.setattr(classifier, "MAX_SLAB", 3)
     ours, _ = run(path, annotation, device, tmp_path, n_trees=3)
     # The first plane shows what a plane needs, some are read until then; the last call is the preview.
@@ -93,7 +92,7 @@ def test_slabs_fit_the_memory_of_the_gpu(path, annotation, monkeypatch):
     bank = FeatureBank.create(["neighbors"], sigma_max=1)
     with open_volume(path) as volume:
         model = train(volume, annotation, bank=bank, n_trees=2, max_depth=2, device=NumpyDevice()).model
-        loaded = stream.Classifier(model, device)
+        loaded = classifier.Classifier(model, device)
         assert loaded.slab_planes() == 1  # nothing measured yet
         monkeypatch.setattr(device, "free_memory", lambda: 1_000_000)
         loaded.classify(np.zeros((1, *SHAPE[1:]), np.float32))

@@ -10,7 +10,8 @@ from simulated_cupy import ptx_device
 
 from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.classification.classify_volume import Classifier, classify
+from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.plan import make_plan, thread_memory, threads_within
 from gpu_tomoclass.classification.slab import Wanted
 from gpu_tomoclass.device import NumpyDevice

@@ -266,15 +266,15 @@ def test_stopping_leaves_nothing_that_looks_finished(case, model, tmp_path):
     """SIGTERM twice in the middle of a run stops it at once: exit 6, nothing under the output's name."""
     code = (
         "import os, signal, sys\n"
-        "from gpu_tomoclass.classification import classify_volume as stream\n"
+        "from gpu_tomoclass.classification import on_device\n"
         "from gpu_tomoclass.cli import run\n"
-        "classify = stream.Classifier.classify\n"
+        "classify = on_device.Classifier.classify\n"
         "sent = []\n"
         "def stop(self, planes, **rest):\n"
         "    if not sent:\n        sent.append(1)\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n        os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return classify(self, planes, **rest)\n"
-        "stream.Classifier.classify = stop\n"
+        "on_device.Classifier.classify = stop\n"
         "sys.exit(run(sys.argv[1:]))"
     )
     done = subprocess.run(

@@ -11,9 +11,9 @@ from sklearn.ensemble import RandomForestClassifier
 
 from gpu_tomoclass.errors import DataError, ModelError, TomoclassError, UsageError
 from gpu_tomoclass.forest import predict
-from gpu_tomoclass.forest.arrays import FIELDS, Forest
+from gpu_tomoclass.forest.arrays import FIELDS, LEAF, Forest
 from gpu_tomoclass.forest.grow_sklearn import forest_from_sklearn, train_forest
-from gpu_tomoclass.forest.predict import predict_classes, predict_probabilities
+from gpu_tomoclass.forest.predict import lead, predict_classes, predict_probabilities
 
 
 def rows(n=300, n_features=6, n_classes=3, seed=0, levels=12):
@@ -183,3 +183,23 @@ def test_a_cycle_is_refused():
             roots=np.array([0], np.int64),
             n_features=1,
         )
+
+
+def test_shares_of_questions() -> None:
+    """By hand: a root sends 3/4 left to a leaf and 1/4 right to a second question; a tree that is a leaf."""
+    forest = Forest(
+        feature=np.array([0, LEAF, 1, LEAF, LEAF, LEAF], np.int32),
+        threshold=np.array([1, 0, 2, 0, 0, 0], np.float32),
+        child=np.array([1, 0, 3, 1, 2, 3], np.int32),
+        left_fraction=np.array([0.75, 0, 0.5, 0, 0, 0], np.float32),
+        votes=np.ones((4, 2), np.float32),
+        roots=np.array([0, 5], np.int64),
+        n_features=2,
+    )
+    np.testing.assert_array_equal(forest.question_shares(), [1, 0, 0.25, 0, 0, 0])
+
+
+def test_lead_of_the_best_class() -> None:
+    probabilities = np.array([[0.5, 1, 0.25, 0], [0.125, 0, 0.5, 0], [0.375, 0, 0.25, 0]], np.float32)
+    np.testing.assert_array_equal(lead(probabilities), np.array([0.125, 1, 0.25, 0], np.float32))
+    np.testing.assert_array_equal(lead(probabilities.reshape(3, 2, 2)).ravel(), lead(probabilities))
