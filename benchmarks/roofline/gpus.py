@@ -34,6 +34,18 @@ GPUS = (
         "NVIDIA H100 data sheet (2023): 3.35 TB/s, 67 TFLOPS float32, 34 TFLOPS float64, PCIe 5.0 x16",
     ),
     Gpu(
+        "H200 SXM 141 GB", 90, 132, 1.98e9, 4.8e12, 141e9, 50e9, _rates(fp32=128, fp64=64, convert64=16),
+        "NVIDIA H200 data sheet (2024): 4.8 TB/s, 141 GB, otherwise as H100",
+    ),
+    Gpu(
+        "B200 SXM 180 GB", 100, 148, 1.965e9, 8.0e12, 180e9, 50e9, _rates(fp32=128, fp64=64, convert64=16),
+        "NVIDIA Blackwell data sheets (2024): 8 TB/s, 180 GB, 75 TFLOPS float32, 37 TFLOPS float64, PCIe 5.0 x16",
+    ),
+    Gpu(
+        "L40S 48 GB", 89, 142, 2.52e9, 0.864e12, 48e9, 25e9, _rates(fp32=128, fp64=2, convert64=2),
+        "NVIDIA L40S data sheet (2023): 864 GB/s, 91.6 TFLOPS float32, PCIe 4.0 x16",
+    ),
+    Gpu(
         "RTX 4090", 89, 128, 2.52e9, 1.008e12, 24e9, 25e9, _rates(fp32=128, fp64=2, convert64=2),
         "NVIDIA Ada GPU architecture (2022): 1.008 TB/s, 82.6 TFLOPS float32, 1.3 TFLOPS float64, PCIe 4.0 x16",
     ),

@@ -36,7 +36,7 @@ from gpu_tomoclass.classification.cluster_worker import (
 )
 from gpu_tomoclass.classification.staging import MODEL, Staging
 from gpu_tomoclass.classification.workers import Finished, PlaneWorkers, Work, next_run
-from gpu_tomoclass.device import choose_device, usable_cores
+from gpu_tomoclass.device import probe_device, usable_cores
 from gpu_tomoclass.errors import ResourceError, TomoclassError, UsageError
 from gpu_tomoclass.model import save_model
 from gpu_tomoclass.volumes import ranges_text
@@ -170,14 +170,11 @@ class Cluster:
         from distributed import Nanny, Scheduler, Security, SpecCluster
 
         assert self.n_local is not None
-        chosen = choose_device(self.device, threads=self._threads)
-        self.device = chosen.name
+        self.device, gpus = probe_device(self.device, threads=self._threads)
         environments: list[dict[str, str]] = [{}] * self.n_local
         threads = max(1, (self._threads or usable_cores()) // self.n_local)
-        if chosen.name == "cuda":
-            from gpu_tomoclass.device import visible_gpus
-
-            environments = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in visible_gpus()]
+        if self.device == "cuda":
+            environments = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
             if len(environments) < self.n_local:
                 raise UsageError(f"{self.address} needs {self.n_local} GPUs, {len(environments)} are visible")
             threads = GPU_THREADS

@@ -2,9 +2,10 @@ from .base import Array, BoundKernel, Device, NumpyDevice, Stopwatch, is_out_of_
 from .choice import DEVICES, choose_device
 from .compiler import LibraryCache, find_compiler
 from .cores import usable_cores, worker_count
-from .cuda import gpu_of, visible_gpus
+from .cuda import cupys_own_allocator, free_cupys_pool, gpu_of, visible_gpus
 from .dry import DryDevice
 from .memory import available_bytes, resident_bytes
+from .probe import probe_device
 from .sources import kernels_folder
 from .tolerances import FOREST, NAD, NAD_VOLUME, Tolerance, largest_difference
 from .trust import is_ours, stranger, temporary_folder
@@ -27,12 +28,15 @@ __all__ = [
     "Workspace",
     "available_bytes",
     "choose_device",
+    "cupys_own_allocator",
     "find_compiler",
+    "free_cupys_pool",
     "gpu_of",
     "is_ours",
     "is_out_of_memory",
     "kernels_folder",
     "largest_difference",
+    "probe_device",
     "resident_bytes",
     "stranger",
     "temporary_folder",

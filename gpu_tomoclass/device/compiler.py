@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gpu_tomoclass.device.trust import is_ours, is_usable, stranger, temporary_folder
+from gpu_tomoclass.device.trust import is_ours, reason_against, temporary_folder
 from gpu_tomoclass.errors import ResourceError
 
 CANDIDATES = ("g++", "clang++", "c++")
@@ -142,15 +142,12 @@ class LibraryCache:
         self._figures: dict[str, dict[str, float]] = {}
         self._measuring = threading.Lock()
         wanted = default_cache_folder() if folder is None else folder
-        if wanted is not None and is_usable(wanted):
+        problem = "the home folder is unknown" if wanted is None else reason_against(wanted)
+        if wanted is not None and problem is None:
             self.folder = wanted
             return
         self.folder = temporary_folder()
-        if wanted is None:
-            named = "the home folder is unknown"
-        else:
-            problem = stranger(wanted) if wanted.is_dir() else None
-            named = f"{wanted} cannot be written" if problem is None else f"{wanted} is not used, because {problem}"
+        named = problem if wanted is None else f"{wanted} is not used, because {problem}"
         self.notes = (f"{named}: compiled kernels are kept in {self.folder}",)
 
     @cached_property

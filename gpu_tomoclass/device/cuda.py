@@ -6,7 +6,8 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gpu_tomoclass.device.base import Array, BoundKernel, Device, Stopwatch, che
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
 from gpu_tomoclass.device.sources import kernel_source
-from gpu_tomoclass.device.trust import is_usable, temporary_folder
+from gpu_tomoclass.device.trust import reason_against, temporary_folder
 from gpu_tomoclass.errors import ResourceError, UsageError
 
 # --fmad=false: a * b + c is fused only where the source says fmaf, on every device alike. CuPy itself adds -ftz=true.
@@ -249,6 +250,28 @@ def gpu_of(values: object) -> int | None:
     return int(values.device.id) if hasattr(values, "device") and hasattr(values.device, "id") else 0
 
 
+@contextmanager
+def cupys_own_allocator() -> Iterator[None]:
+    """Whatever is imported in this block, CuPy's arrays stay in CuPy's pool, which the device asks and empties.
+
+    ``import cuml`` gives CuPy the allocator of RMM, which asks the driver for every array.
+    """
+    before = sys.modules["cupy"].cuda.get_allocator() if "cupy" in sys.modules else None
+    try:
+        yield
+    finally:
+        cupy = sys.modules.get("cupy")
+        if cupy is not None:
+            cupy.cuda.set_allocator(before or cupy.get_default_memory_pool().malloc)
+
+
+def free_cupys_pool() -> None:
+    """Give memory that CuPy's pool keeps for later arrays back to the driver, for libraries that do not ask CuPy."""
+    cupy = sys.modules.get("cupy")
+    if cupy is not None:
+        cupy.get_default_memory_pool().free_all_blocks()
+
+
 def visible_gpus() -> list[str]:
     """What CUDA_VISIBLE_DEVICES calls each GPU that this process sees.
 
@@ -270,11 +293,12 @@ def _prepare_cupy_cache() -> tuple[str, ...]:
         return ()
     named = os.environ.get("CUPY_CACHE_DIR")
     wanted = Path(named) if named else Path(os.path.expanduser("~")) / ".cupy" / "kernel_cache"
-    if is_usable(wanted):
+    problem = reason_against(wanted)
+    if problem is None:
         return ()
     folder = temporary_folder() / "cupy"
     os.environ["CUPY_CACHE_DIR"] = str(folder)
-    return (f"{wanted} cannot be written, or others could write there: CuPy keeps compiled kernels in {folder}",)
+    return (f"CuPy keeps compiled kernels in {folder}, not in {wanted}: {problem}",)
 
 
 def _import_cupy() -> Any:

@@ -67,13 +67,26 @@ def is_private_group(group: int) -> bool:
 
 def is_usable(folder: Path) -> bool:
     """Create the folder; True if files can be made in it and nobody else can put one there."""
+    return reason_against(folder) is None
+
+
+def reason_against(folder: Path) -> str | None:
+    """Create the folder; None if it is usable, else why files cannot be made in it or who else could put one there."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        return os.name != "posix" or stranger(folder) is None
-    except OSError:
-        return False
+        problem = stranger(folder) if os.name == "posix" else None
+    except OSError as error:
+        return f"it cannot be written ({error.strerror or error})"
+    return None if problem is None else with_remedy(problem)
+
+
+def with_remedy(problem: str) -> str:
+    """A sentence of :func:`stranger` with the command that mends it, where we may give it."""
+    _, found, folder = problem.partition("others may write into ")
+    mends = found and Path(folder).stat().st_uid == os.getuid()
+    return f"{problem} (mended by: chmod go-w {folder})" if mends else problem
 
 
 def temporary_folder() -> Path:

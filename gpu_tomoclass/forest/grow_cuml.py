@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpu_tomoclass.device import cupys_own_allocator, free_cupys_pool
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 from gpu_tomoclass.forest.trained import TrainedForest, check_settings, checked_rows, out_of_bag, training_notes
 from gpu_tomoclass.forest.treelite_arrays import forest_from_treelite
@@ -82,7 +83,7 @@ def train_cuml(
                 split_criterion=criterion,
                 bootstrap=True,
                 max_depth=max_depth,
-                max_features=min(max_features, values.shape[1]),
+                max_features=share_of_features(max_features, values.shape[1]),
                 n_bins=min(n_bins, values.shape[0]),
                 min_samples_leaf=min_samples_leaf,
                 class_weight="balanced" if balance else None,
@@ -91,6 +92,7 @@ def train_cuml(
                 n_streams=N_STREAMS,
                 output_type="numpy",
             )
+            free_cupys_pool()  # what the features of the rows took; cuML allocates by itself
             classifier.fit(values, columns.astype(np.int32))
             model = classifier.as_treelite()
             votes = np.asarray(classifier.oob_decision_function_, dtype=np.float64)
@@ -126,11 +128,22 @@ def train_cuml(
     )
 
 
+def share_of_features(max_features: int, n_features: int) -> float:
+    """What makes cuML look at ``max_features`` of ``n_features`` features.
+
+    cuML turns a number into a share of float32 precision, multiplies it with ``n_features`` and cuts to a whole number:
+    2 of 41 features would become 1. The share for half a feature more is cut to the right number
+    (``compute_max_features`` in cuML's ``randomforest_common.pyx``, ``n_sampled_cols`` in its C++ ``builder.cuh``).
+    """
+    return min(1.0, (max_features + 0.5) / n_features)
+
+
 def _import_cuml() -> tuple[Any, str]:
     """The class of classifiers, and the version of cuML."""
     try:
-        version = str(importlib.import_module("cuml").__version__)
-        classifier = importlib.import_module("cuml.ensemble").RandomForestClassifier
+        with cupys_own_allocator():
+            version = str(importlib.import_module("cuml").__version__)
+            classifier = importlib.import_module("cuml.ensemble").RandomForestClassifier
     # Not only ImportError: CUDA libraries that do not fit each other fail in many ways while they are loaded.
     except Exception as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "cuml"

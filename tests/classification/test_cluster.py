@@ -21,7 +21,6 @@ import distributed
 import numpy as np
 import psutil
 import pytest
-from simulated_cupy import SimulatedCupy
 
 import gpu_tomoclass
 from gpu_tomoclass.classification import cluster as cluster_module
@@ -30,7 +29,6 @@ from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.cluster import Cluster, ClusterWorkers
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.device import NumpyDevice
-from gpu_tomoclass.device import cuda as cuda_module
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, UsageError
 from gpu_tomoclass.model.model import load_model, save_model
 from gpu_tomoclass.volumes import ArrayVolume
@@ -445,18 +443,16 @@ def test_workers_with_different_devices(cluster, monkeypatch):
         cluster._check_workers()
 
 
-def test_a_gpu_for_each_process(monkeypatch):
-    """What the processes would be started with; there are no GPUs here."""
-
-    class Gpu:
-        name = "cuda"
+def test_a_gpu_for_each_process(tmp_path, monkeypatch):
+    """What the processes would be started with; a process of its own sees two simulated GPUs, this one tries none."""
 
     def started(**given):
         raise RuntimeError([worker["options"]["env"] for worker in given["workers"].values()])
 
-    simulated = SimulatedCupy(gpus=2)
-    monkeypatch.setattr(cuda_module, "_import_cupy", lambda: simulated)
-    monkeypatch.setattr(cluster_module, "choose_device", lambda *_, **__: Gpu())
+    (tmp_path / "cupy.py").write_text(
+        "import sys\nfrom simulated_cupy import SimulatedCupy\nsys.modules[__name__] = SimulatedCupy(gpus=2)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     monkeypatch.setattr("distributed.SpecCluster", started)
     for visible, expected in ((None, ["0", "1"]), ("3,GPU-8f2c", ["3", "GPU-8f2c"]), ("5, 1,2", ["5", "1"])):
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

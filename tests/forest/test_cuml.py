@@ -14,9 +14,10 @@ import treelite
 import treelite.sklearn
 from sklearn.ensemble import RandomForestClassifier
 
+from gpu_tomoclass.device import cupys_own_allocator
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 from gpu_tomoclass.forest.arrays import FIELDS
-from gpu_tomoclass.forest.grow_cuml import train_cuml
+from gpu_tomoclass.forest.grow_cuml import share_of_features, train_cuml
 from gpu_tomoclass.forest.grow_sklearn import forest_from_sklearn
 from gpu_tomoclass.forest.treelite_arrays import treelite_from_forest
 
@@ -62,10 +63,10 @@ class StandIn:
         assert y.dtype == np.int32
         assert np.isfinite(X).all()  # cuML refuses missing values
         assert y.min() == 0
-        assert isinstance(s["max_features"], int)  # an int is a number of features, a float a share of them
+        n_features = features_looked_at(s["max_features"], X.shape[1])
         self.grown = RandomForestClassifier(
             s["n_estimators"], criterion=s["split_criterion"], max_depth=s["max_depth"],
-            max_features=s["max_features"], min_samples_leaf=s["min_samples_leaf"], class_weight=s["class_weight"],
+            max_features=n_features, min_samples_leaf=s["min_samples_leaf"], class_weight=s["class_weight"],
             bootstrap=s["bootstrap"], oob_score=s["oob_score"], random_state=s["random_state"],
         ).fit(X, y)  # fmt: skip
         self.oob_decision_function_ = self.grown.oob_decision_function_
@@ -78,6 +79,7 @@ class StandIn:
 
 @pytest.fixture
 def cuml(monkeypatch):
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)  # which needs a driver
     module = types.ModuleType("cuml")
     module.__version__ = "26.10.00"
     module.ensemble = types.ModuleType("cuml.ensemble")
@@ -92,7 +94,7 @@ def test_every_setting_that_matters_is_given_and_the_trees_come_back(cuml):
     trained = train_cuml(values, labels, n_trees=40, seed=5, max_depth=9, min_samples_leaf=2)
     assert StandIn.made.settings | {"verbose": False} == {
         "n_estimators": 40, "split_criterion": "entropy", "bootstrap": True, "max_samples": 1.0, "max_depth": 9,
-        "max_leaves": -1, "max_features": 2, "n_bins": 256, "min_samples_leaf": 2, "min_samples_split": 2,
+        "max_leaves": -1, "max_features": 0.5, "n_bins": 256, "min_samples_leaf": 2, "min_samples_split": 2,
         "min_impurity_decrease": 0.0, "max_batch_size": 4096, "random_state": 5, "n_streams": 4, "oob_score": True,
         "class_weight": None, "verbose": False, "output_type": "numpy",
     }  # fmt: skip
@@ -108,13 +110,45 @@ def test_every_setting_that_matters_is_given_and_the_trees_come_back(cuml):
     assert trained.settings["cuml"] == "26.10.00"
 
 
+def test_cupy_gives_its_memory_back_and_keeps_its_allocator(cuml, monkeypatch):
+    """``import cuml`` sets the allocator to RMM's; the pool still holds what features took when cuML begins."""
+    values, labels = rows()
+    calls = []
+    pool = types.SimpleNamespace(malloc="the pool's", free_all_blocks=lambda: calls.append("freed"))
+    for before in ("the pool's", "somebody's"):
+        cupy = types.SimpleNamespace(get_default_memory_pool=lambda: pool)
+        cupy.cuda = types.SimpleNamespace(get_allocator=lambda kept=before: kept, set_allocator=calls.append)
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        train_cuml(values, labels, n_trees=2)
+        assert calls == [before, "freed"]
+        calls.clear()
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    with cupys_own_allocator():
+        monkeypatch.setitem(sys.modules, "cupy", cupy)  # as cuML's import does
+    assert calls == ["the pool's"]
+
+
 def test_balance_and_few_rows(cuml):
     values, labels = rows(n=120)
     train_cuml(values, labels, n_trees=5, balance=True)
     assert StandIn.made.settings["class_weight"] == "balanced"
     assert StandIn.made.settings["n_bins"] == 120  # cuML warns about more bins than rows
     train_cuml(values, labels, n_trees=5, max_features=99)
-    assert StandIn.made.settings["max_features"] == 5
+    assert StandIn.made.settings["max_features"] == 1.0
+
+
+def features_looked_at(max_features, n_features):
+    """As cuML 26.10 counts them, in float32 and cut to a whole number."""
+    share = max_features / n_features if isinstance(max_features, int) else max_features
+    return int(np.float32(share) * np.float32(n_features))
+
+
+def test_as_many_features_are_looked_at_as_were_asked_for():
+    assert features_looked_at(2, 41) == 1  # cuML's own way: one too few
+    for n_features in (*range(1, 400), 3003, 20_000):
+        for wanted in {1, 2, 3, n_features // 2 or 1, n_features}:
+            if wanted <= n_features:
+                assert features_looked_at(share_of_features(wanted, n_features), n_features) == wanted
 
 
 def test_rows_that_cuml_had_not_judged(cuml, monkeypatch):

@@ -233,7 +233,7 @@ def test_an_unwritable_cache_folder_is_replaced_and_noted(tmp_path: Path, monkey
     monkeypatch.setattr("tempfile.tempdir", None)
     device = NativeDevice(threads=1, kernels=SOURCES)
     assert len(device.notes) == 1
-    assert "cannot be written: compiled kernels are kept in" in device.notes[0]
+    assert "is not used, because it cannot be written (" in device.notes[0]
     assert run_total(device, np.arange(5, dtype=np.int32)) == 10
 
 

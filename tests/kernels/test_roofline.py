@@ -108,7 +108,7 @@ def test_every_class_has_a_rate_or_only_issues(roofline: Any) -> None:
     for gpu in roofline.GPUS:
         assert gpu.per_clock.keys() == roofline.GPUS[0].per_clock.keys()
         # The data sheet's peak is two operations per fused multiply-add.
-        teraflops = {"A100": 19.5, "H100": 67, "RTX": 82.6}[gpu.name.split()[0]]
+        teraflops = {"A100": 19.5, "H100": 67, "H200": 67, "B200": 75, "L40S": 91.6, "RTX": 82.6}[gpu.name.split()[0]]
         assert 2 * gpu.per_clock["fp32"] * gpu.multiprocessors * gpu.clock / 1e12 == pytest.approx(teraflops, rel=0.01)
 
 
