@@ -446,19 +446,3 @@ def _status(path: StrPath) -> os.stat_result | None:
 
 def _same(a: os.stat_result | None, b: os.stat_result | None) -> bool:
     return a is not None and b is not None and os.path.samestat(a, b)
-
-
-def is_folder(output: StrPath) -> bool:
-    """Whether an output of that name will be a folder."""
-    return fspath(output).rstrip("/\\").lower().endswith(".zarr")
-
-
-def product_name(output: str | PathLike[str], product: str) -> str:
-    """``labels.ome.zarr`` and ``"probabilities"`` -> ``labels_probabilities.ome.zarr``."""
-    path = fspath(output).rstrip("/\\")
-    lower = path.lower()
-    for suffix in (".ome.zarr", ".ome.tiff", ".ome.tif"):
-        if lower.endswith(suffix):
-            return f"{path[: -len(suffix)]}_{product}{path[-len(suffix) :]}"
-    stem, dot, suffix = path.rpartition(".")
-    return f"{stem}_{product}{dot}{suffix}" if dot else f"{path}_{product}"

@@ -29,7 +29,7 @@ USES |= {"studies": set(USES), "doctor": set(USES), "cli": EVERYTHING, "__main__
 # users expect on it, is a function of rooms above the model's.
 FRONT = {"model.model": {"predict", "Prediction"}}
 # Studies are users: all else they take by the front door, as proof that it is enough.
-STUDIES_MAY = {"baseline", "labels", "volumes.TIFF_SUFFIXES", *GROUND}
+STUDIES_MAY = {"baseline", "labels", "volumes.is_folder", "volumes.is_written", "volumes.product_name", *GROUND}
 
 
 def modules() -> dict[str, Path]:

@@ -28,9 +28,9 @@ from gpu_tomoclass.baseline.nad_volume_kernels import VolumeSteps, bytes_per_pla
 from gpu_tomoclass.device import Device, available_bytes, choose_device, resident_bytes
 from gpu_tomoclass.errors import ResourceError, UsageError
 from gpu_tomoclass.features import IntensityScale, prepare_slab
-from gpu_tomoclass.outputs import check_output, check_space, discard, is_folder, size_text, temporary_name, writing
+from gpu_tomoclass.outputs import check_output, check_space, discard, size_text, temporary_name, writing
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VolumeWriter, create_volume
+from gpu_tomoclass.volumes import Volume, VolumeWriter, create_volume, is_folder
 
 DTYPES = ("float32", "input")
 NAN_POLICIES = ("error", "fill")

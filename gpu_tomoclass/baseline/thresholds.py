@@ -13,9 +13,9 @@ import numpy.typing as npt
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.outputs import check_output, is_folder
+from gpu_tomoclass.outputs import check_output
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VolumeWriter, create_volume
+from gpu_tomoclass.volumes import Volume, VolumeWriter, create_volume, is_folder
 
 BINS = 256
 LEVELS = (2, 6)

@@ -35,8 +35,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.device import DEVICES
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.outputs import product_name, refuse_inputs, size_bytes
-from gpu_tomoclass.volumes import checked_voxel_size
+from gpu_tomoclass.outputs import refuse_inputs, size_bytes
+from gpu_tomoclass.volumes import checked_voxel_size, product_name, split_suffix
 
 TASKS = ("classify", "convert")
 READING: dict[str, type | tuple[type, ...]] = {
@@ -75,7 +75,6 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
 TYPE_NAMES = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", float: "a number"}
 CHOICES: dict[str, tuple[str, ...]] = {"task": TASKS, "device": ("auto", *DEVICES), "ome_version": ("0.4", "0.5")}
 LEAST = {"series": 0, "channel": 0, "gpu_id": 0, "workers": 1}
-SUFFIXES = (".ome.zarr", ".ome.tiff", ".ome.tif")
 
 
 @dataclass(frozen=True)
@@ -187,9 +186,7 @@ def _matches(pattern: str, folder: Path, *, where: str) -> list[str]:
 
 def _item(source: str, settings: Mapping[str, Any], *, folder: Path) -> Item:
     name = os.path.basename(source.partition("::")[0].rstrip("/\\"))
-    lower = name.lower()
-    long = next((suffix for suffix in SUFFIXES if lower.endswith(suffix)), "")
-    stem = name[: -len(long)] if long else os.path.splitext(name)[0]
+    stem, _ = split_suffix(name)
     task = settings.get("task", "classify")
     pattern = settings.get("name", "{stem}" if task == "convert" else "{stem}_labels")
     base = _filled_in(pattern, {"stem": stem, "name": name, "suffix": name[len(stem) :].lstrip("."), "task": task})

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
-from gpu_tomoclass.outputs import StrPath, is_folder, product_name
-from gpu_tomoclass.volumes import check_volume_target, volume_names
+from gpu_tomoclass.outputs import StrPath
+from gpu_tomoclass.volumes import check_volume_target, is_folder, product_name, volume_names
 
 UNLABELLED = 0
 PROBABILITIES = ("float32", "uint8")

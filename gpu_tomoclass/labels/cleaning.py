@@ -12,9 +12,9 @@ import numpy as np
 from gpu_tomoclass import __version__
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.labels.objects import ObjectFinder, ObjectSlab
-from gpu_tomoclass.outputs import check_output, is_folder
+from gpu_tomoclass.outputs import check_output
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import VolumeLike, create_volume, open_volume
+from gpu_tomoclass.volumes import VolumeLike, create_volume, is_folder, open_volume
 
 
 @dataclass(frozen=True)

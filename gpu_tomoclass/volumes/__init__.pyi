@@ -1,6 +1,7 @@
 from .array import ArrayVolume, Planes, is_array, on_host
 from .conversion import convert, describe_volume, open_any_channel, reslice, substack, volume_statistics
-from .formats import TIFF_SUFFIXES, detect_format
+from .detection import detect_format
+from .formats import is_folder, is_written, product_name, split_suffix
 from .ome_zarr.array import Node, ZarrArray, read_node
 from .ome_zarr.store import ZarrStore
 from .opening import VolumeLike, create_volume, open_volume
@@ -10,7 +11,6 @@ from .targets import check_folder, check_volume_target, volume_names
 from .volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, ranges_text, voxel_text
 
 __all__ = [
-    "TIFF_SUFFIXES",
     "ArrayVolume",
     "Node",
     "PartVolume",
@@ -29,13 +29,17 @@ __all__ = [
     "describe_volume",
     "detect_format",
     "is_array",
+    "is_folder",
+    "is_written",
     "moved",
     "on_host",
     "open_any_channel",
     "open_volume",
+    "product_name",
     "ranges_text",
     "read_node",
     "reslice",
+    "split_suffix",
     "substack",
     "volume_names",
     "volume_statistics",

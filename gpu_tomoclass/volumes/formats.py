@@ -1,41 +1,208 @@
-"""Readers and writers, one module per format; this file only tells formats apart, by content first, then by name."""
+"""One table of volume formats: how a file is known, who reads it, who writes it, what it can say beside its voxels.
+
+:data:`FORMATS` has a row per format; :data:`EXPORTS` names what people have that is not read, with the way to
+something that is. All lists of suffixes, in code and in docs, come from here or are tested against it.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
-import stat
+from dataclasses import dataclass
 from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
 
-from gpu_tomoclass.errors import DataError, UsageError
+from gpu_tomoclass.errors import UsageError
 
-TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".tf2")
-MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".ali", ".mrcs")
-HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".hspy")
-ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
+if TYPE_CHECKING:
+    from gpu_tomoclass.volumes.volume import Volume, VolumeWriter
 
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_OTHER_MAGIC = {
-    b"\xff\xd8\xff": "a JPEG image",
-    b"\x89PNG": "a PNG image",
-    b"GIF8": "a GIF image",
-    b"BM": "a BMP image",
-    b"%PDF": "a PDF document",
-    b"PK\x03\x04": "a ZIP archive",
-    b"\x1f\x8b": "a gzip file, which must be unpacked first (gunzip)",
-    b"BZh": "a bzip2 file, which must be unpacked first (bunzip2)",
-    b"7z\xbc\xaf": "a 7z archive",
-    b"Rar!": "a RAR archive",
-    b"\x80\x04\x95": "a Python pickle",
-    b"\x80\x05\x95": "a Python pickle",
-}
-_READABLE = (
-    "TIFF, a folder of TIFF planes, MRC, Zarr, HDF5 and .npy can be read, others as raw voxels with shape and dtype"
+# What a format can state, see Format.states.
+VOXEL_SIZE, UNIT, ORIGIN, AXES, CLASSES, CHANNELS = "voxel size", "unit", "origin", "axes", "classes", "channels"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of :data:`FORMATS`.
+
+    Attributes
+    ----------
+    kind : str
+        Short name for code: ``"tiff"``.
+    name : str
+        Name for people: ``"TIFF"``.
+    suffixes : tuple of str
+        Of names that are read, in lower case.
+    opener : str
+        ``module:function`` within this room; takes the path and, by keyword, ``options``.
+    options : tuple of str
+        Options of :func:`gpu_tomoclass.volumes.opening.open_volume` that it understands; others are refused.
+    magic : tuple of (int, bytes)
+        What stands at a place in the file. Empty where the suffix decides.
+    marks : tuple of str
+        Names of entries by which a folder is known.
+    states : tuple of str
+        What a file can say beside its voxels and we read: some of ``VOXEL_SIZE``, ``UNIT``, ``ORIGIN``, ``AXES``,
+        ``CLASSES``, ``CHANNELS``.
+    writer : str or None
+        ``module:class`` within this room, a :class:`~gpu_tomoclass.volumes.volume.VolumeWriter`; None: not written.
+    written : tuple of str
+        Suffixes of names that the writer makes.
+    writer_options : tuple of str
+        Options of :func:`gpu_tomoclass.volumes.opening.create_volume` that only this format knows.
+    is_folder : bool
+        Whether an output is a folder.
+    extra : str or None
+        The extra of our package that brings the library it is read with; None: read without one.
+    """
+
+    kind: str
+    name: str
+    suffixes: tuple[str, ...]
+    opener: str
+    options: tuple[str, ...]
+    magic: tuple[tuple[int, bytes], ...] = ()
+    marks: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+    writer: str | None = None
+    written: tuple[str, ...] = ()
+    writer_options: tuple[str, ...] = ()
+    is_folder: bool = False
+    extra: str | None = None
+
+    def has_suffix(self, name: str) -> bool:
+        """Whether a file of that name says that it is of this format."""
+        return name.lower().endswith(self.suffixes) if self.suffixes else False
+
+    def has_magic(self, head: bytes) -> bool:
+        """Whether a file that begins so is of this format."""
+        return any(head.startswith(mark, at) for at, mark in self.magic)
+
+    def open(self, path: str | PathLike[str], **options: Any) -> Volume:
+        """Open a file; options as :func:`gpu_tomoclass.volumes.opening.open_volume`, those of this format."""
+        return _load(self.opener)(path, **options)
+
+    def writer_class(self) -> type[VolumeWriter]:
+        """The class that writes it."""
+        assert self.writer is not None
+        return _load(self.writer)
+
+    def create(self, path: str | PathLike[str], **arguments: Any) -> VolumeWriter:
+        """Begin an output; arguments as :func:`gpu_tomoclass.volumes.opening.create_volume`."""
+        assert self.writer is not None
+        return _load(self.writer)(path, **arguments)
+
+
+_MRC_SUFFIXES = (".mrc", ".rec", ".map", ".st", ".ali", ".mrcs")
+
+FORMATS = (
+    Format(
+        kind="tiff",
+        name="TIFF",
+        suffixes=(".tif", ".tiff", ".btf", ".tf8", ".tf2"),
+        magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
+        opener="tiff.reader:open_tiff",
+        options=("axes", "series", "channel", "allow_missing_planes"),
+        states=(VOXEL_SIZE, UNIT, AXES, CLASSES, CHANNELS),
+        writer="tiff.writer:TiffWriter",
+        written=(".tif", ".tiff", ".btf", ".tf8", ".tf2"),
+    ),
+    Format(
+        kind="folder",
+        name="a folder of TIFF planes",
+        suffixes=(),
+        opener="folder:open_folder",
+        options=("axes", "channel", "allow_missing_planes"),
+        states=(VOXEL_SIZE, UNIT),
+    ),
+    Format(
+        kind="mrc",
+        name="MRC",
+        suffixes=_MRC_SUFFIXES,
+        magic=((208, b"MAP "),),
+        opener="mrc.mrc:open_mrc",
+        options=("axes", "allow_missing_planes"),
+        states=(VOXEL_SIZE, ORIGIN, AXES, CLASSES),
+        writer="mrc.mrc:MrcWriter",
+        written=(".mrc", ".rec", ".map"),
+    ),
+    Format(
+        kind="zarr",
+        name="Zarr",
+        suffixes=(".zarr",),
+        marks=("zarr.json", ".zgroup", ".zarray"),
+        opener="ome_zarr.reader:open_zarr",
+        options=("axes", "channel", "allow_missing_planes", "sparse"),
+        states=(VOXEL_SIZE, UNIT, AXES, CLASSES, CHANNELS),
+        writer="ome_zarr.writer:ZarrWriter",
+        written=(".ome.zarr", ".zarr"),
+        writer_options=("ome_version", "sharded"),
+        is_folder=True,
+    ),
+    Format(
+        kind="hdf5",
+        name="HDF5",
+        suffixes=(".h5", ".hdf5", ".hdf", ".nxs", ".hspy", ".emd"),
+        magic=((0, b"\x89HDF\r\n\x1a\n"),),
+        opener="hdf5.reader:open_hdf5",
+        options=("axes", "channel", "allow_missing_planes", "sparse"),
+        states=(VOXEL_SIZE, UNIT, AXES),
+    ),
+    Format(
+        kind="npy",
+        name="NumPy array",
+        suffixes=(".npy",),
+        magic=((0, b"\x93NUMPY"),),
+        opener="array_files:open_npy",
+        options=("axes", "channel"),
+    ),
+    Format(
+        kind="dm",
+        name="DigitalMicrograph",
+        suffixes=(".dm3", ".dm4"),
+        opener="library_files:open_microscope_file",
+        options=("axes", "series", "channel"),
+        states=(VOXEL_SIZE, UNIT),
+        extra="formats",
+    ),
+    Format(
+        kind="ser",
+        name="TIA series",
+        suffixes=(".ser",),
+        opener="library_files:open_microscope_file",
+        options=("axes", "series", "channel"),
+        states=(VOXEL_SIZE, UNIT),
+        extra="formats",
+    ),
+    Format(
+        kind="nrrd",
+        name="NRRD",
+        suffixes=(".nrrd",),
+        opener="library_files:open_itk_file",
+        options=("axes", "channel"),
+        states=(VOXEL_SIZE,),
+        extra="formats",
+    ),
+    Format(
+        kind="metaimage",
+        name="MetaImage",
+        suffixes=(".mha",),
+        opener="library_files:open_itk_file",
+        options=("axes", "channel"),
+        states=(VOXEL_SIZE,),
+        extra="formats",
+    ),
+    Format(
+        kind="nifti",
+        name="NIfTI",
+        suffixes=(".nii", ".nii.gz"),
+        opener="library_files:open_itk_file",
+        options=("axes", "channel"),
+        states=(VOXEL_SIZE, UNIT),
+        extra="formats",
+    ),
 )
-NPY_MAGIC = b"\x93NUMPY"
-# By name: read by libraries of the extra "formats".
-LIBRARY_SUFFIXES = {".dm3": "microscope", ".dm4": "microscope", ".ser": "microscope"}
-LIBRARY_SUFFIXES |= {".nrrd": "itk", ".mha": "itk", ".nii": "itk", ".nii.gz": "itk"}
+
 # What people have that is not read: what it is, and the way to something that is.
 EXPORTS = {
     ".am": ("an Amira or Avizo mesh", "export it as TIFF, MRC or raw data from Amira"),
@@ -53,57 +220,72 @@ EXPORTS = {
     ".n5": ("an N5 store", "export it as OME-Zarr or TIFF from Fiji"),
 }
 
+# Suffixes of two parts, which count as one in names made after a file: labels.ome.zarr, labels_probabilities.ome.zarr.
+_LONG = (".ome.zarr", ".ome.tiff", ".ome.tif", *(s for row in FORMATS for s in row.suffixes if s.count(".") > 1))
 
-def detect_format(path: str | PathLike[str]) -> str:
-    """``"tiff"``, ``"folder"``, ``"mrc"``, ``"zarr"``, ``"hdf5"``, ``"npy"``, ``"microscope"`` or ``"itk"``.
 
-    ``"hdf5"`` also for ``file.h5::/path``; a path inside a Zarr store is ``"zarr"``.
+def format_of(kind: str) -> Format:
+    """The row of that kind."""
+    return next(row for row in FORMATS if row.kind == kind)
+
+
+def named_format(path: str | PathLike[str]) -> Format:
+    """The row that the suffix of a file names.
+
+    Raises
+    ------
+    KeyError
+        If it names none.
+    """
+    name = fspath(path)
+    found = next((row for row in FORMATS if row.has_suffix(name)), None)
+    if found is None:
+        raise KeyError(name)
+    return found
+
+
+TIFF_SUFFIXES = format_of("tiff").suffixes
+ZARR_MARKS = format_of("zarr").marks
+
+
+def written_format(path: str | PathLike[str]) -> Format:
+    """The format that the suffix of a name to be written names.
 
     Raises
     ------
     UsageError
-        If there is nothing of that name.
-    DataError
-        If it cannot be read, is empty, or is something else; the message says what it looks like.
+        If the suffix names none that can be written.
     """
-    name = fspath(path)
-    file = name if os.path.lexists(name) else name.partition("::")[0]
-    try:
-        mode = os.stat(file).st_mode
-        if stat.S_ISDIR(mode):
-            return _detect_folder(name)
-        if not stat.S_ISREG(mode):
-            raise DataError("is no ordinary file", where=file, do=_READABLE)
-        with open(file, "rb") as stream:
-            head = stream.read(1024)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError("there is no such file or folder", where=file) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {(error.strerror or str(error)).lower()}", where=file) from error
-    if not head:
-        raise DataError("is empty (0 bytes)", where=file, do="copy or export it again")
-    if "::" in name and file != name:
-        if head.startswith(_HDF5_MAGIC):
-            return "hdf5"
-        raise DataError(f"is {_looks_like(head)}, not HDF5, so it has no datasets", where=file, do="leave out the ::")
-    if head.startswith(_TIFF_MAGIC):
-        return "tiff"
-    if head.startswith(_HDF5_MAGIC):
-        return "hdf5"
-    if head.startswith(NPY_MAGIC):
-        return "npy"
-    if kind := next((kind for end, kind in LIBRARY_SUFFIXES.items() if file.lower().endswith(end)), None):
-        return kind
-    suffix = os.path.splitext(file)[1].lower()
-    if suffix in EXPORTS:
-        what, do = EXPORTS[suffix]
-        raise DataError(f"is {what}, which is not read", where=file, do=do)
-    if suffix in MRC_SUFFIXES or head[208:212] == b"MAP ":
-        return "mrc"
-    expected = "TIFF" if suffix in TIFF_SUFFIXES else "HDF5" if suffix in HDF5_SUFFIXES else ""
-    if expected:
-        raise DataError(f"is {_looks_like(head)}, not {expected}", where=file, do="export it again")
-    raise DataError(f"is {_looks_like(head)}, not a volume", where=file, do=_READABLE)
+    found = next((row for row in FORMATS if _ends_in(path, row.written)), None)
+    if found is None:
+        suffix = split_suffix(path)[1].lower()
+        raise UsageError(
+            f"the suffix {suffix!r} names no format that can be written", where=path, do="use .ome.zarr, .tif or .mrc"
+        )
+    return found
+
+
+def split_suffix(path: str | PathLike[str]) -> tuple[str, str]:
+    """``("a/labels", ".ome.zarr")`` of ``a/labels.ome.zarr/``: the suffix of a name, also where it has two parts."""
+    name = fspath(path).rstrip("/\\")
+    long = next((suffix for suffix in _LONG if name.lower().endswith(suffix)), "")
+    return (name[: -len(long)], name[-len(long) :]) if long else os.path.splitext(name)
+
+
+def product_name(output: str | PathLike[str], product: str) -> str:
+    """``labels.ome.zarr`` and ``"probabilities"`` -> ``labels_probabilities.ome.zarr``."""
+    stem, suffix = split_suffix(output)
+    return f"{stem}_{product}{suffix}"
+
+
+def is_folder(output: str | PathLike[str]) -> bool:
+    """Whether an output of that name will be a folder."""
+    return any(row.is_folder and _ends_in(output, row.written) for row in FORMATS)
+
+
+def is_written(path: str | PathLike[str]) -> bool:
+    """Whether the suffix of a name is one of a format that is written."""
+    return any(_ends_in(path, row.written) for row in FORMATS)
 
 
 def refuse_options(path: str | PathLike[str], *, format: str, options: dict[str, object]) -> None:
@@ -113,25 +295,18 @@ def refuse_options(path: str | PathLike[str], *, format: str, options: dict[str,
             raise UsageError(f"{name}={value!r} means nothing for {format}", where=path, do=f"leave out {name}")
 
 
-def _detect_folder(name: str) -> str:
-    entries = os.listdir(name)
-    if any(mark in entries for mark in ZARR_MARKS):
-        return "zarr"
-    if any(entry.lower().endswith(TIFF_SUFFIXES) and not entry.startswith(".") for entry in entries):
-        return "folder"
-    if "attributes.json" in entries or name.rstrip("/\\").lower().endswith(".n5"):
-        raise DataError(f"is {EXPORTS['.n5'][0]}, which is not read", where=name, do=EXPORTS[".n5"][1])
-    if name.rstrip("/\\").lower().endswith(".zarr"):
-        raise DataError(f"is no Zarr store: it has none of {', '.join(ZARR_MARKS)}", where=name)
-    found = f"{len(entries)} other entries" if entries else "nothing"
-    raise DataError(f"is a folder without TIFF planes (it holds {found}) and no Zarr store", where=name, do=_READABLE)
+def readable() -> str:
+    """The formats that are read, as a sentence for errors."""
+    names = ", ".join(row.name for row in FORMATS)
+    return f"read are {names}, and raw voxels with shape and dtype"
 
 
-def _looks_like(head: bytes) -> str:
-    for magic, what in _OTHER_MAGIC.items():
-        if head.startswith(magic):
-            return what
-    if head.startswith(_TIFF_MAGIC):
-        return "a TIFF"
-    printable = sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
-    return "a text file" if printable > 0.95 * len(head) else f"an unknown kind of file (first bytes {head[:4].hex()})"
+def _ends_in(path: str | PathLike[str], suffixes: tuple[str, ...]) -> bool:
+    """Whether a name has one of the suffixes and something before it."""
+    name = os.path.basename(fspath(path).rstrip("/\\")).lower()
+    return any(name.endswith(suffix) and name != suffix for suffix in suffixes)
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"gpu_tomoclass.volumes.{module}"), name)

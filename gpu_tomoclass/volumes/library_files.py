@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
+from gpu_tomoclass.volumes.formats import named_format
 from gpu_tomoclass.volumes.indexed import SLAB_BYTES, IndexedVolume
 from gpu_tomoclass.volumes.stored import check_declared, choose_axes
 from gpu_tomoclass.volumes.units import LARGEST_PIXEL, MILLIMETRE, nanometres
 from gpu_tomoclass.volumes.volume import Volume
 
-ROSETTA = {".dm3": "digitalmicrograph", ".dm4": "digitalmicrograph", ".ser": "tia"}
-ITK = {".nrrd": "NRRD", ".mha": "MetaImage", ".nii": "NIfTI", ".nii.gz": "NIfTI"}
+_PLUGINS = {"dm": "digitalmicrograph", "ser": "tia"}  # of RosettaSciIO
 _REFUSALS = (
     ValueError,
     RuntimeError,
@@ -91,8 +91,8 @@ def open_microscope_file(
         If the file is damaged or holds several signals or no image.
     """
     name = fspath(path)
-    plugin = ROSETTA[os.path.splitext(name)[1].lower()]
-    reader = _library(f"rsciio.{plugin}", "rosettasciio", name)
+    row = named_format(name)
+    reader = _library(f"rsciio.{_PLUGINS[row.kind]}", "rosettasciio", name)
     try:
         signals = [signal for signal in reader.file_reader(name, lazy=True) if np.ndim(signal["data"]) >= 2]
     except (*_REFUSALS, OSError) as error:
@@ -103,8 +103,7 @@ def open_microscope_file(
         raise DataError(f"holds {len(signals)} images ({listed})" if signals else "holds no image", where=name, do=do)
     if not 0 <= (series or 0) < len(signals):
         raise UsageError(f"there is no series {series}, only 0 to {len(signals) - 1}", where=name)
-    kind = "DigitalMicrograph" if plugin == "digitalmicrograph" else "TIA"
-    return RosettaVolume(name, signals[series or 0], format=kind, axes=axes, channel=channel)
+    return RosettaVolume(name, signals[series or 0], format=row.name, axes=axes, channel=channel)
 
 
 class ItkVolume(IndexedVolume):
@@ -182,7 +181,7 @@ def open_itk_file(path: str | PathLike[str], *, axes: str | None = None, channel
         If the file is damaged, holds no grey values, or keeps its voxels in another file.
     """
     name = fspath(path)
-    format = ITK[itk_suffix(name)]
+    format = named_format(name).name
     with open(name, "rb") as file:
         head = file.read(_HEADER_BYTES)
     lines = head.split(b"\n\n" if format == "NRRD" else b"LOCAL")[0].lower()
@@ -190,11 +189,6 @@ def open_itk_file(path: str | PathLike[str], *, axes: str | None = None, channel
     if elsewhere or (format == "MetaImage" and b"LOCAL" not in head):
         raise DataError("keeps its voxels in another file, which is not followed", where=name, do="save it as one file")
     return ItkVolume(name, format=format, axes=axes, channel=channel)
-
-
-def itk_suffix(name: str) -> str:
-    """The suffix of a file that ITK reads, or an empty one."""
-    return next((suffix for suffix in ITK if name.lower().endswith(suffix)), "")
 
 
 def _last_line(error: BaseException) -> str:

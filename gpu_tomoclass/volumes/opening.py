@@ -11,8 +11,8 @@ import numpy as np
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.volumes.array import ArrayVolume, Planes
-from gpu_tomoclass.volumes.formats import detect_format, refuse_options
-from gpu_tomoclass.volumes.targets import written_format
+from gpu_tomoclass.volumes.detection import detect_format
+from gpu_tomoclass.volumes.formats import refuse_options, written_format
 from gpu_tomoclass.volumes.volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, voxel_text
 
 VolumeLike = str | PathLike[str] | Volume | Planes
@@ -78,7 +78,7 @@ def open_volume(
             volume = open_raw(source, axes=axes, channel=channel, **raw)
         else:
             raw = {}
-            volume = _open(source, **options, **gaps)
+            volume = _open(source, options=options, gaps=gaps)
         volume.reading = {"voxel_size": edges, **options, **gaps, **raw}
     elif isinstance(source, Volume):
         refuse_options(source.path, format="a volume that is open", options={"voxel_size": edges, **options})
@@ -95,51 +95,13 @@ def open_volume(
     return volume
 
 
-def _open(
-    path: str | PathLike[str],
-    *,
-    axes: str | None,
-    series: int | None,
-    channel: int | None,
-    allow_missing_planes: bool,
-    sparse: bool,
-) -> Volume:
-    kind = detect_format(path)
-    if kind == "tiff":
-        from gpu_tomoclass.volumes.tiff.reader import open_tiff
-
-        return open_tiff(path, axes=axes, series=series, channel=channel, allow_missing_planes=allow_missing_planes)
-    if kind == "folder":
-        from gpu_tomoclass.volumes.folder import open_folder
-
-        refuse_options(path, format="a folder of TIFF planes", options={"series": series})
-        return open_folder(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes)
-    if kind == "zarr":
-        from gpu_tomoclass.volumes.ome_zarr.reader import open_zarr
-
-        refuse_options(path, format="Zarr", options={"series": series})
-        return open_zarr(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes, sparse=sparse)
-    if kind == "microscope":
-        from gpu_tomoclass.volumes.library_files import open_microscope_file
-
-        return open_microscope_file(path, axes=axes, series=series, channel=channel)
-    refuse_options(path, format=kind.upper(), options={"series": series})
-    if kind == "npy":
-        from gpu_tomoclass.volumes.array_files import open_npy
-
-        return open_npy(path, axes=axes, channel=channel)
-    if kind == "itk":
-        from gpu_tomoclass.volumes.library_files import open_itk_file
-
-        return open_itk_file(path, axes=axes, channel=channel)
-    if kind == "mrc":
-        from gpu_tomoclass.volumes.mrc.mrc import open_mrc
-
-        refuse_options(path, format="MRC", options={"channel": channel})
-        return open_mrc(path, axes=axes, allow_missing_planes=allow_missing_planes)
-    from gpu_tomoclass.volumes.hdf5.reader import open_hdf5
-
-    return open_hdf5(path, axes=axes, channel=channel, allow_missing_planes=allow_missing_planes, sparse=sparse)
+def _open(path: str | PathLike[str], *, options: dict[str, Any], gaps: dict[str, bool]) -> Volume:
+    """Open by the row of the format; of ``gaps`` each format takes what can happen to it."""
+    row = detect_format(path)
+    unknown = {name: value for name, value in options.items() if name not in row.options}
+    refuse_options(path, format=row.name, options=unknown)
+    known = {name: value for name, value in {**options, **gaps}.items() if name in row.options}
+    return row.open(path, **known)
 
 
 def create_volume(
@@ -205,16 +167,7 @@ def create_volume(
         raise UsageError(f"shape {shape} is not three positive numbers (z, y, x)", where=path)
     if classes and (common["dtype"] != np.uint8 or channels):
         raise UsageError("classes belong to uint8 label volumes without channels", where=path)
-    kind = written_format(path)
-    if kind == "zarr":
-        from gpu_tomoclass.volumes.ome_zarr.writer import ZarrWriter
-
-        return ZarrWriter(path, **common, **options)
-    refuse_options(path, format=kind.upper(), options=options)
-    if kind == "tiff":
-        from gpu_tomoclass.volumes.tiff.writer import TiffWriter
-
-        return TiffWriter(path, **common)
-    from gpu_tomoclass.volumes.mrc.mrc import MrcWriter
-
-    return MrcWriter(path, **common)
+    row = written_format(path)
+    unknown = {name: value for name, value in options.items() if name not in row.writer_options}
+    refuse_options(path, format=row.name, options=unknown)
+    return row.create(path, **common, **options)

@@ -12,37 +12,14 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
-from gpu_tomoclass.errors import ResourceError, UsageError
+from gpu_tomoclass.errors import ResourceError
 from gpu_tomoclass.outputs import StrPath, check_output, check_space
-from gpu_tomoclass.volumes.formats import TIFF_SUFFIXES, refuse_options
-
-WRITABLE = (*TIFF_SUFFIXES, ".mrc", ".rec", ".map", ".zarr")
-
-
-def written_format(path: StrPath) -> str:
-    """``"tiff"``, ``"mrc"`` or ``"zarr"``, by the suffix of a name to be written.
-
-    Raises
-    ------
-    UsageError
-        If the suffix names none of them.
-    """
-    name = fspath(path).rstrip("/\\")
-    suffix = os.path.splitext(name)[1].lower()
-    if not os.path.basename(name) or suffix not in WRITABLE:
-        raise UsageError(
-            f"the suffix {suffix!r} names no format that can be written", where=path, do="use .ome.zarr, .tif or .mrc"
-        )
-    return "zarr" if suffix == ".zarr" else "tiff" if suffix in TIFF_SUFFIXES else "mrc"
+from gpu_tomoclass.volumes.formats import refuse_options, written_format
 
 
 def volume_names(path: StrPath, *, channels: Sequence[str] = ()) -> list[str]:
     """The names of what :func:`create_volume` will make: of MRC one file for each channel."""
-    if not channels or written_format(path) != "mrc":
-        return [fspath(path)]
-    from gpu_tomoclass.volumes.mrc.mrc import channel_paths
-
-    return [str(name) for name in channel_paths(path, channels)]
+    return [fspath(path)] if not channels else written_format(path).writer_class().names(path, channels)
 
 
 def check_volume_target(
@@ -69,25 +46,15 @@ def check_volume_target(
     ResourceError
         If the folder cannot be written to or the disk has not the room.
     """
-    dtype, kind = np.dtype(dtype), written_format(path)
-    if kind == "zarr":
-        from gpu_tomoclass.volumes.ome_zarr.writer import check_zarr_options
-
-        check_zarr_options(path, dtype, **{"ome_version": "0.4", "sharded": False, **options})
-    else:
-        refuse_options(path, format=kind.upper(), options=options)
-    if kind == "tiff":
-        from gpu_tomoclass.volumes.tiff.writer import check_tiff_dtype
-
-        check_tiff_dtype(path, dtype)
-    elif kind == "mrc":
-        from gpu_tomoclass.volumes.mrc.mrc import mode_for
-
-        mode_for(dtype, classes, fspath(path))
-    for name in volume_names(path, channels=channels):
-        check_output(name, inputs=inputs, overwrite=overwrite, folder=kind == "zarr")
+    dtype, row = np.dtype(dtype), written_format(path)
+    unknown = {name: value for name, value in options.items() if name not in row.writer_options}
+    refuse_options(path, format=row.name, options=unknown)
+    writer = row.writer_class()
+    writer.check(path, dtype=dtype, classes=classes, **options)
+    for name in writer.names(path, channels):
+        check_output(name, inputs=inputs, overwrite=overwrite, folder=row.is_folder)
     check_folder(path)
-    if shape is not None and kind != "zarr":
+    if shape is not None and not row.is_folder:
         check_space(path, math.prod(shape) * max(1, len(channels)) * dtype.itemsize)
 
 

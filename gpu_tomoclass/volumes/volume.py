@@ -297,6 +297,18 @@ class VolumeWriter(abc.ABC):
     path: str
     shape: tuple[int, int, int]
 
+    @classmethod
+    @abc.abstractmethod
+    def check(
+        cls, path: str | PathLike[str], *, dtype: np.dtype[Any], classes: Sequence[LabelClass] = (), **options: Any
+    ) -> None:
+        """Raise UsageError for what the format cannot hold; ``options`` are those that only this format knows."""
+
+    @classmethod
+    def names(cls, path: str | PathLike[str], channels: Sequence[str]) -> list[str]:
+        """The names that :meth:`finish` gives to an output ``path`` with these channels."""
+        return [fspath(path)]
+
     def outputs(self) -> tuple[str, ...]:
         """The names that :meth:`finish` gives; more than one where a format holds one image per file."""
         return (fspath(self.path),)

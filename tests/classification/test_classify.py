@@ -17,8 +17,8 @@ from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.prepare import prepare_plane
 from gpu_tomoclass.forest.predict import predict_probabilities
 from gpu_tomoclass.model.model import Model
-from gpu_tomoclass.outputs import product_name
 from gpu_tomoclass.training.train_model import train
+from gpu_tomoclass.volumes.formats import product_name
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
 

@@ -14,7 +14,7 @@ import tifffile
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.volumes import ArrayVolume
 from gpu_tomoclass.volumes import volume as volume_module
-from gpu_tomoclass.volumes.formats import detect_format
+from gpu_tomoclass.volumes.detection import detect_format
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 from gpu_tomoclass.volumes.tiff import reader as tiff
 from gpu_tomoclass.volumes.volume import ranges_text
@@ -198,21 +198,21 @@ def test_ranges_text(numbers, text):
 )
 def test_detection_of_files(tmp_path, name, content, expected):
     (tmp_path / name).write_bytes(content)
-    assert detect_format(tmp_path / name) == expected
+    assert detect_format(tmp_path / name).kind == expected
 
 
 def test_detection_of_folders_and_inner_paths(tmp_path):
     for name, mark in (("a.zarr", "zarr.json"), ("b", ".zarray"), ("a.zarr/labels/classes", ".zgroup")):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / mark).write_text("{}")
-        assert detect_format(tmp_path / name) == "zarr"
+        assert detect_format(tmp_path / name).kind == "zarr"
     (tmp_path / "planes").mkdir()
     (tmp_path / "planes" / "x.TIFF").write_bytes(b"")
-    assert detect_format(tmp_path / "planes") == "folder"
+    assert detect_format(tmp_path / "planes").kind == "folder"
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
-    assert detect_format(f"{tmp_path}/a.h5::/entry/data") == "hdf5"
+    assert detect_format(f"{tmp_path}/a.h5::/entry/data").kind == "hdf5"
     (tmp_path / "odd::name.tif").write_bytes(b"II*\0")
-    assert detect_format(tmp_path / "odd::name.tif") == "tiff"
+    assert detect_format(tmp_path / "odd::name.tif").kind == "tiff"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """``.npy``, raw voxels, and the formats that libraries read, against what NumPy and SimpleITK write."""
 
+import sys
+
 import numpy as np
 import pytest
 import SimpleITK
 
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
-from gpu_tomoclass.volumes import library_files
 from gpu_tomoclass.volumes.opening import open_volume
 
 SHAPE = (4, 5, 6)
@@ -91,7 +92,7 @@ def test_itk_files_that_are_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError):
         open_volume(path)
     path.write_bytes(raw)
-    monkeypatch.setattr(library_files.importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(
         ResourceError, match=r"SimpleITK, which is not installed; pip install 'gpu_tomoclass\[formats\]'"
     ):

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass import VoxelSize, __version__, create_volume, default_classes
-from gpu_tomoclass.outputs import check_output, check_space, is_folder, product_name
+from gpu_tomoclass.outputs import check_output, check_space
 from gpu_tomoclass.studies.simulation.phantom import PHANTOM_CLASSES, PHANTOM_LEVELS, phantom_labels, phantom_planes
 from gpu_tomoclass.studies.simulation.pillar import SAMPLE_CLASSES, PillarRecipe, make_pillar
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import TIFF_SUFFIXES
+from gpu_tomoclass.volumes import is_folder, is_written, product_name
 
 PILLAR_SHARE = 0.86  # of the width of the plane: 150 nm in 317 voxels of 0.55 nm
 
@@ -25,7 +25,7 @@ PILLAR_SHARE = 0.86  # of the width of the plane: 150 nm in 317 voxels of 0.55 n
 def simulated_names(output: str | PathLike[str], *, name: str) -> tuple[str, str]:
     """Volume and truth for ``-o``: a file name, whose truth is ``<file>_truth``, or a folder for two TIFF files."""
     path = fspath(output)
-    if os.path.splitext(path.rstrip("/\\"))[1].lower() in (".zarr", ".mrc", ".rec", ".map", *TIFF_SUFFIXES):
+    if is_written(path):
         return path, product_name(path, "truth")
     return os.path.join(path, f"{name}.tif"), os.path.join(path, "truth.tif")
 

@@ -188,7 +188,7 @@ class MrcWriter(VolumeWriter):
         inputs: Sequence[str] = (),
     ) -> None:
         self.path, self.shape = fspath(path), shape
-        self.paths = [Path(path)] if not channels else channel_paths(path, channels)
+        self.paths = [Path(name) for name in self.names(path, channels)]
         self._has_channels = bool(channels)
         mode = mode_for(np.dtype(dtype), classes, self.path)
         for target in self.paths:  # all of them, before anything is written
@@ -214,6 +214,17 @@ class MrcWriter(VolumeWriter):
         except BaseException:
             self.discard()
             raise
+
+    @classmethod
+    def check(
+        cls, path: str | PathLike[str], *, dtype: np.dtype[Any], classes: Sequence[LabelClass] = (), **options: Any
+    ) -> None:
+        mode_for(dtype, classes, fspath(path))
+
+    @classmethod
+    def names(cls, path: str | PathLike[str], channels: Sequence[str]) -> list[str]:
+        """One file for each channel."""
+        return [str(name) for name in channel_paths(path, channels)] if channels else [fspath(path)]
 
     def outputs(self) -> tuple[str, ...]:
         return tuple(map(str, self.paths))

@@ -71,7 +71,7 @@ class ZarrWriter(VolumeWriter):
         self.path, self.shape = fspath(path), shape
         self._dtype, self._channels = np.dtype(dtype).newbyteorder("="), tuple(channels)
         self._voxel_size, self._classes, self._metadata = voxel_size, tuple(classes), dict(metadata or {})
-        check_zarr_options(path, self._dtype, ome_version=ome_version, sharded=sharded)
+        self.check(path, dtype=self._dtype, ome_version=ome_version, sharded=sharded)
         self._written = np.zeros(shape[0], bool)
         self._run: list[np.ndarray] | None = [] if sharded else None  # planes of the shard that is being collected
         self._output = atomic(path, inputs=inputs, overwrite=overwrite, folder=True)
@@ -92,6 +92,18 @@ class ZarrWriter(VolumeWriter):
         except BaseException:
             self.discard()
             raise
+
+    @classmethod
+    def check(
+        cls, path: str | PathLike[str], *, dtype: np.dtype[Any], classes: Sequence[LabelClass] = (), **options: Any
+    ) -> None:
+        ome_version = options.get("ome_version", "0.4")
+        if ome_version not in OME_VERSIONS:
+            raise UsageError(f"OME-Zarr version {ome_version!r} cannot be written, only 0.4 and 0.5", where=path)
+        if options.get("sharded") and ome_version == "0.4":
+            raise UsageError("OME-Zarr 0.4 has no shards", where=path, do="write version 0.5")
+        if dtype.kind not in "iuf" or dtype.itemsize > 8:
+            raise UsageError(f"Zarr volumes hold integers and floats, not {dtype}", where=path)
 
     def write_plane(self, z: int, plane: np.ndarray) -> None:
         """Write plane z: (ny, nx), or (n_channels, ny, nx) with channels."""
@@ -145,13 +157,3 @@ class ZarrWriter(VolumeWriter):
     def discard(self) -> None:
         """Remove what was written."""
         self._output.discard()
-
-
-def check_zarr_options(path: str | PathLike[str], dtype: np.dtype[Any], *, ome_version: str, sharded: bool) -> None:
-    """Raise UsageError for what an OME-Zarr store of ours cannot be."""
-    if ome_version not in OME_VERSIONS:
-        raise UsageError(f"OME-Zarr version {ome_version!r} cannot be written, only 0.4 and 0.5", where=path)
-    if sharded and ome_version == "0.4":
-        raise UsageError("OME-Zarr 0.4 has no shards", where=path, do="write version 0.5")
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise UsageError(f"Zarr volumes hold integers and floats, not {dtype}", where=path)

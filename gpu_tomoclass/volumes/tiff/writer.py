@@ -43,14 +43,6 @@ OME_SUFFIXES = (".ome.tif", ".ome.tiff", ".btf", ".tf8", ".tf2")
 _OME_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 
 
-def check_tiff_dtype(path: str | PathLike[str], dtype: np.dtype[Any]) -> None:
-    """Raise UsageError for a type of voxel that no TIFF of ours holds."""
-    if dtype.name not in OME_DTYPES:
-        raise UsageError(
-            f"TIFF holds no {dtype.name} that other programs read", where=path, do="write .ome.zarr instead"
-        )
-
-
 class TiffWriter(VolumeWriter):
     """A TIFF being written; arguments as :func:`gpu_tomoclass.volumes.opening.create_volume`.
 
@@ -81,7 +73,7 @@ class TiffWriter(VolumeWriter):
     ) -> None:
         self.path, self.shape = fspath(path), shape
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        check_tiff_dtype(path, self._dtype)
+        self.check(path, dtype=self._dtype)
         try:
             own = own_text(classes=classes, channels=channels, metadata=metadata or {})
         except (TypeError, ValueError) as error:
@@ -100,6 +92,15 @@ class TiffWriter(VolumeWriter):
         except BaseException:
             self._output.discard()
             raise
+
+    @classmethod
+    def check(
+        cls, path: str | PathLike[str], *, dtype: np.dtype[Any], classes: Sequence[LabelClass] = (), **options: Any
+    ) -> None:
+        if dtype.name not in OME_DTYPES:
+            raise UsageError(
+                f"TIFF holds no {dtype.name} that other programs read", where=path, do="write .ome.zarr instead"
+            )
 
     def _lay_out(
         self, voxel_size: VoxelSize | None, classes: Sequence[LabelClass], channels: Sequence[str], own: str
