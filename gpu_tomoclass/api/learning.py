@@ -25,7 +25,7 @@ from gpu_tomoclass.training import cross_validate as validate_rows
 from gpu_tomoclass.training import train as train_rows
 from gpu_tomoclass.training import train_from_table as train_table
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Planes, Volume, VolumeLike, is_array, open_volume
+from gpu_tomoclass.volumes import Crop, Planes, Volume, VolumeLike, is_array, open_volume
 
 StrPath = str | PathLike[str]
 Marks = StrPath | Planes | Volume | Annotation | Sequence[StrPath]
@@ -44,6 +44,8 @@ def train(
     skip_bad_rois: bool = False,
     intensity: str = "auto",
     nan: str = "error",
+    crop: Crop | None = None,
+    mask: VolumeLike | None = None,
     engine: str = "auto",
     n_trees: int = 200,
     max_features: int = 2,
@@ -82,6 +84,10 @@ def train(
         Whether floats are scaled and signed 16 bit is shifted as ImageJ does, or every value taken as stored.
     nan : {"error", "fill", "mask"}
         Voxels that are not finite.
+    crop : str, optional
+        ``"z0:z1,y0:y1,x0:x1"``: strokes outside of this box are left out; features see what is around.
+    mask : Volume, path or array, optional
+        Of the volume's shape; strokes where it is 0 are left out.
     engine : {"auto", "weka", "sklearn", "cuml"}
         Who grows the forest; ``"weka"``, the trees that Fiji grows, where that works.
     n_trees, max_features, max_depth, min_samples_leaf, balance, seed
@@ -126,6 +132,8 @@ def train(
         also=more,
         intensity=intensity,
         nan=nan,
+        crop=crop,
+        mask=mask,
         cache=_opened(cache),
         device=device,
         workers=workers,

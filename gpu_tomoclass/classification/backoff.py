@@ -34,6 +34,8 @@ class SlabClassifier:
         Bytes that slabs on a GPU are chosen to fit.
     plane_pixels : int, optional
         Of the planes, for the choice of slabs on a CPU.
+    in_plane : (slice, slice)
+        Rows and columns of the planes that are wanted.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class SlabClassifier:
         fixed_slab: int | None = None,
         memory_limit: int | None = None,
         plane_pixels: int | None = None,
+        in_plane: tuple[slice, slice] = (slice(None), slice(None)),
     ) -> None:
         self.classifier = Classifier(model, device, memory_limit=memory_limit, plane_pixels=plane_pixels)
-        self.wanted, self.fixed_slab = wanted, fixed_slab
+        self.wanted, self.fixed_slab, self._in_plane = wanted, fixed_slab, in_plane
         self.notes: list[str] = []
         self._n_threads = n_threads
         self._gate = _Gate(n_threads)
@@ -120,7 +123,7 @@ class SlabClassifier:
         shape = (len(planes), *images[0].shape)
         n_classes, wanted = len(self.classifier.class_values), self.wanted
         want_probabilities = bool(wanted.probabilities or wanted.uncertainty)
-        if all(plane.missing for plane in planes):
+        if all(plane.missing or (plane.outside is not None and plane.outside.all()) for plane in planes):
             labels = np.full(shape, UNLABELLED, np.uint8)
             p = np.zeros((n_classes, *shape), np.float32) if want_probabilities else None
         else:
@@ -130,10 +133,13 @@ class SlabClassifier:
         if wanted.mask_filled:
             labels[influenced(prepared, self.classifier.blocks)] = UNLABELLED
         for i, plane in enumerate(planes):
-            if plane.missing:
-                labels[i] = UNLABELLED
+            if plane.missing or plane.outside is not None:
+                nowhere = np.s_[:] if plane.missing else plane.outside
+                labels[i][nowhere] = UNLABELLED
                 if p is not None:
-                    p[:, i] = 0
+                    p[:, i][:, nowhere] = 0
+        labels = np.ascontiguousarray(labels[:, *self._in_plane])
+        p = None if p is None else np.ascontiguousarray(p[:, :, *self._in_plane])
         values = {"labels": labels}
         if p is not None and wanted.probabilities:
             values["probabilities"] = p if wanted.probabilities == "float32" else np.rint(p * 255).astype(np.uint8)

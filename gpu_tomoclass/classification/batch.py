@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_tomoclass.classification.classify_volume import classify, plane_range
+from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.job_file import CLASSIFYING, READING, SETTINGS, WRITING, Item
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.slab import check_products, products_of
@@ -21,7 +21,7 @@ from gpu_tomoclass.errors import DataError, StoppedError, TomoclassError
 from gpu_tomoclass.model import Model, fits_volume, load_model
 from gpu_tomoclass.outputs import protecting
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, check_volume_target, convert, open_volume
+from gpu_tomoclass.volumes import Region, Volume, check_volume_target, convert, open_volume
 
 
 @dataclass
@@ -96,7 +96,7 @@ def run_job(
     StoppedError
         If ``should_stop`` said so.
     """
-    read = [item.source for item in items] + [item.settings["model"] for item in items if "model" in item.settings]
+    read = [name for item in items for name in item.inputs]
     with protecting(*read):  # no output takes the place of a volume that another item reads, perhaps later
         return _run_items(items, open_device=open_device, say=say, progress=progress, should_stop=should_stop)
 
@@ -191,17 +191,17 @@ def _checked_item(item: Item, models: dict[str, Model]) -> Outcome:
             return done
         notes = [*volume.notes, *fits_volume(model, volume, force=settings.get("force", False))]
         run = RunOptions(**{key: value for key, value in settings.items() if key in CLASSIFYING})
-        start, stop = plane_range(volume, run.planes)
+        shape = Region.of(volume, planes=run.planes, crop=run.crop, mask=run.mask).box_shape
         goes_on = Path(f"{item.output}.partial").exists()
         check_products(
             products_of(item.output, model.classes, run.wanted),
-            shape=(stop - start, *volume.shape[1:]),
+            shape=shape,
             overwrite=overwrite or goes_on,
             **options,
         )
         if goes_on:
             notes.append("was interrupted and will go on")
-        return Outcome(item, "ready", n_planes=stop - start, message="; ".join(notes))
+        return Outcome(item, "ready", n_planes=shape[0], message="; ".join(notes))
 
 
 def _failed(item: Item, error: TomoclassError) -> Outcome:

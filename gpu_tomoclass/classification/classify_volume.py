@@ -25,7 +25,7 @@ from gpu_tomoclass.errors import DataError, StoppedError, UsageError
 from gpu_tomoclass.features import IntensityScale
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VolumeLike, moved, open_volume, with_place
+from gpu_tomoclass.volumes import Region, Volume, VolumeLike, moved, open_volume, with_place
 
 if TYPE_CHECKING:
     from gpu_tomoclass.classification.cluster import Cluster
@@ -78,6 +78,8 @@ def classify(
     probabilities: str | None = None,
     uncertainty: str | None = None,
     planes: tuple[int, int] | None = None,
+    crop: str | None = None,
+    mask: VolumeLike | None = None,
     intensity: str = "model",
     nan: str = "error",
     force: bool = False,
@@ -114,6 +116,11 @@ def classify(
         :class:`gpu_tomoclass.classification.slab.Wanted`.
     planes : (start, stop), optional
         Classify only these planes; the output has stop - start planes.
+    crop : str, optional
+        ``"z0:z1,y0:y1,x0:x1"``: classify only this box, of which an end may be left out; the output has its shape.
+    mask : Volume, path or array, optional
+        Of the volume's shape: voxels where it is 0 become 0, and planes without any other are not computed. Features
+        are the same as without mask and crop: they see what is around.
     intensity : {"model", "auto", "none"}
         The scale recorded in the model, one measured on this volume, or none.
     nan : {"error", "fill", "mask"}
@@ -158,6 +165,8 @@ def classify(
         probabilities=probabilities,
         uncertainty=uncertainty,
         planes=planes,
+        crop=crop,
+        mask=fspath(mask) if isinstance(mask, (str, PathLike)) else None if mask is None else open_volume(mask),
         intensity=intensity,
         nan=nan,
         force=force,
@@ -167,11 +176,13 @@ def classify(
         restart=restart,
     )
     notes = [*volume.notes, *fits_volume(model, volume, force=force)]
-    start, stop = plane_range(volume, planes)
+    region = Region.of(volume, planes=planes, crop=crop, mask=options.mask)
+    start, stop = region.box[0]
+    inputs = [*volume.inputs(), *(region.mask.inputs() if region.mask is not None else ())]
     scale = model.intensity if intensity == "model" else IntensityScale.for_volume(volume, mode=intensity)
     products = products_of(output, model.classes, options.wanted)
-    shape = (stop - start, *volume.shape[1:])
-    check_products(products, shape=shape, inputs=volume.inputs(), overwrite=True, **format_options)
+    shape = region.box_shape
+    check_products(products, shape=shape, inputs=inputs, overwrite=True, **format_options)
     work = Work(volume, model, options, scale=scale, first=start)
     if cluster is not None and device != "auto":
         raise UsageError("a device and a cluster contradict each other", do="give the device to the cluster")
@@ -180,13 +191,13 @@ def classify(
         if memory_limit is not None and not chosen.has_own_memory:
             chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=options.wanted))
     device_name = chosen.name if cluster is None else cluster.device
-    metadata = provenance(volume, model, planes=(start, stop), scale=scale, nan=nan)
-    metadata = with_place(metadata, moved(volume.metadata, first=start, voxel_size=volume.voxel_size))
+    metadata = provenance(volume, model, region=region, scale=scale, nan=nan)
+    metadata = with_place(metadata, moved(volume.metadata, first=region.first, voxel_size=volume.voxel_size))
     began = time.perf_counter()
     with Staging(
         output,
         products,
-        shape=(stop - start, *volume.shape[1:]),
+        shape=shape,
         run={
             **metadata,
             "device": device_name,
@@ -196,7 +207,7 @@ def classify(
         voxel_size=volume.voxel_size,
         metadata=metadata,
         format_options=format_options,
-        inputs=volume.inputs(),
+        inputs=inputs,
         overwrite=overwrite,
         restart=restart,
     ) as staging:
@@ -297,26 +308,21 @@ class _Run:
 
 
 def plane_range(volume: Volume, planes: tuple[int, int] | None) -> tuple[int, int]:
-    """(start, stop) within the volume.
-
-    Raises
-    ------
-    UsageError
-        If the range is empty or leaves the volume.
-    """
-    start, stop = planes if planes is not None else (0, volume.shape[0])
-    if not 0 <= start < stop <= volume.shape[0]:
-        raise UsageError(f"planes {start}:{stop} are not among its planes 0:{volume.shape[0]}", where=volume.path)
-    return start, stop
+    """(start, stop) within the volume; a UsageError if the range is empty or leaves it."""
+    return Region.of(volume, planes=planes).box[0]
 
 
-def provenance(
-    volume: Volume, model: Model, *, planes: tuple[int, int], scale: IntensityScale, nan: str
-) -> dict[str, Any]:
+def provenance(volume: Volume, model: Model, *, region: Region, scale: IntensityScale, nan: str) -> dict[str, Any]:
     """Provenance of the labels: enough to make them again."""
     return {
         "made_by": f"gpu_tomoclass {__version__}",
         "model": {"hash": model.hash, "versions": dict(model.versions)},
         "input": volume.fingerprint(),
-        "settings": {"planes": list(planes), "axes": volume.axes, "intensity": scale.to_dict(), "nan": nan},
+        "settings": {
+            "planes": list(region.box[0]),
+            "axes": volume.axes,
+            "intensity": scale.to_dict(),
+            "nan": nan,
+            **({} if region.box_shape[1:] == volume.shape[1:] and region.mask is None else region.to_dict()),
+        },
     }

@@ -39,7 +39,7 @@ from gpu_tomoclass.classification.workers import Finished, PlaneWorkers, Work, n
 from gpu_tomoclass.device import probe_device, usable_cores
 from gpu_tomoclass.errors import ResourceError, TomoclassError, UsageError
 from gpu_tomoclass.model import save_model
-from gpu_tomoclass.volumes import ranges_text
+from gpu_tomoclass.volumes import Volume, ranges_text
 
 PATIENCE = 60.0  # seconds that a scheduler, the first worker, or a worker in place of the last one may take to appear
 AHEAD = 2  # slabs per thread of the workers that are given out: one in work, one waiting
@@ -308,6 +308,8 @@ class ClusterWorkers(PlaneWorkers):
         work, staging = self.work, self.staging
         if work.volume.reading is None:
             raise UsageError("is not in a file that workers could open", where=work.volume.path)
+        if isinstance(work.options.mask, Volume):
+            raise UsageError("the mask is not a file that workers could open", do="give its path")
         folder = staging.folder.absolute()
         save_model(work.model, Path(folder, MODEL), overwrite=True)
         return Job(

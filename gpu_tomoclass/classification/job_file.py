@@ -98,6 +98,11 @@ class Item:
         return str(self.settings.get("task", "classify"))
 
     @property
+    def inputs(self) -> list[str]:
+        """The volume, and the model and the mask where there is one."""
+        return [self.source, *(self.settings[name] for name in ("model", "mask") if name in self.settings)]
+
+    @property
     def outputs(self) -> list[str]:
         """The label volume (or the converted one), probabilities and uncertainty."""
         beside = [product for product in ("probabilities", "uncertainty") if self.settings.get(product)]
@@ -194,6 +199,8 @@ def _item(source: str, settings: Mapping[str, Any], *, folder: Path) -> Item:
     resolved = dict(settings)
     if "model" in resolved:
         resolved["model"] = str(folder / resolved["model"])
+    if "mask" in resolved:
+        resolved["mask"] = str(folder / resolved["mask"])
     return Item(source, str(target), resolved)
 
 
@@ -216,10 +223,9 @@ def _refuse_collisions(items: Sequence[Item], file: Path) -> None:
     seen: dict[str, str] = {}
     for item in items:
         key = os.path.abspath(item.output)
-        models = [item.settings["model"]] if "model" in item.settings else []
         for output in item.outputs:
             try:
-                refuse_inputs(output, [item.source, *models, file])
+                refuse_inputs(output, [*item.inputs, file])
             except UsageError as error:
                 raise UsageError(
                     f"{output}, which {item.source} would be written to, {error.what}",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gpu_tomoclass.classification.slab import PROBABILITIES, UNCERTAINTIES, Wanted
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import NAN_POLICIES
+from gpu_tomoclass.volumes import Volume, crop_pairs
 
 INTENSITY_CHOICES = ("model", "auto", "none")
 
@@ -25,6 +26,10 @@ class RunOptions:
         See :class:`gpu_tomoclass.classification.slab.Wanted`.
     planes : (int, int), optional
         First and last + 1 of the planes to classify; default all.
+    crop : str, optional
+        ``"z0:z1,y0:y1,x0:x1"``: classify only this box; the outputs have its shape. Features see what is around it.
+    mask : path or Volume, optional
+        Of the volume's shape: voxels where it is 0 are not labelled, planes without any other are not computed.
     intensity : {"model", "auto", "none"}
         The scale recorded in the model, one measured on this volume, or none.
     nan : {"error", "fill", "mask"}
@@ -47,6 +52,8 @@ class RunOptions:
     probabilities: str | None = None
     uncertainty: str | None = None
     planes: tuple[int, int] | None = None
+    crop: str | None = None
+    mask: str | Volume | None = None
     intensity: str = "model"
     nan: str = "error"
     force: bool = False
@@ -59,6 +66,8 @@ class RunOptions:
         _check_choice("probabilities", self.probabilities, (None, *PROBABILITIES))
         _check_choice("uncertainty", self.uncertainty, (None, *UNCERTAINTIES))
         _check_choice("intensity", self.intensity, INTENSITY_CHOICES)
+        if self.crop is not None:
+            crop_pairs(self.crop)
         _check_choice("nan", self.nan, NAN_POLICIES)
         if self.slab_planes is not None and self.slab_planes < 1:
             raise UsageError(f"slabs of {self.slab_planes} planes cannot be classified", do="give 1 or more")

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_tomoclass.classification.on_device import Classifier
+from gpu_tomoclass.classification.slab import UNLABELLED
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import FeatureCache, aspect_of, prepare_slab
 from gpu_tomoclass.forest import lead
 from gpu_tomoclass.model import Model, fits_volume
-from gpu_tomoclass.volumes import VolumeLike, open_volume
+from gpu_tomoclass.volumes import Crop, Region, VolumeLike, open_volume
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,14 @@ def preview(
     plane: int,
     nan: str = "error",
     force: bool = False,
+    crop: Crop | None = None,
+    mask: VolumeLike | None = None,
     cache: FeatureCache | None = None,
     device: Device | str = "auto",
 ) -> Preview:
     """Classify plane ``plane`` of a volume, file or array; with a cache an annotated plane costs only the forest.
+
+    What is outside of ``crop`` or ``mask`` (see :meth:`gpu_tomoclass.volumes.Region.of`) is not labelled.
 
     Raises
     ------
@@ -64,6 +69,7 @@ def preview(
     volume = open_volume(volume)
     if not 0 <= plane < volume.shape[0]:
         raise UsageError(f"there is no plane {plane}, only 0 to {volume.shape[0] - 1}", where=volume.path)
+    outside = Region.of(volume, crop=crop, mask=mask).outside(plane)
     notes = [*volume.notes, *fits_volume(model, volume, force=force)]
     classifier = Classifier(model, choose_device(device))
     halo = classifier.halo(aspect_of(volume.voxel_size))
@@ -72,11 +78,13 @@ def preview(
         prepared.images, place=prepared.place, want_probabilities=True, cache=cache
     )
     assert probabilities is not None  # they were asked for
-    labels = slab[0]
+    labels, confidence = slab[0], lead(probabilities[:, 0])
+    if outside is not None:
+        labels[outside], confidence[outside] = UNLABELLED, 0
     return Preview(
         plane=volume.plane(plane),
         labels=labels,
-        confidence=lead(probabilities[:, 0]),
+        confidence=confidence,
         counts={c.name: int((labels == c.value).sum()) for c in model.classes},
         notes=[*notes, *prepared.notes, *(cache.notes if cache is not None else ())],
     )

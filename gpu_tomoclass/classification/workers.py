@@ -6,7 +6,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -18,9 +19,17 @@ from gpu_tomoclass.classification.pipeline import Pipeline, StageSeconds
 from gpu_tomoclass.classification.plan import slab_within
 from gpu_tomoclass.classification.slab import Slab
 from gpu_tomoclass.device import Device
-from gpu_tomoclass.features import Aspect, IntensityScale, PreparedPlane, PreparedSlab, aspect_of, prepare_slab
+from gpu_tomoclass.features import (
+    Aspect,
+    IntensityScale,
+    Place,
+    PreparedPlane,
+    PreparedSlab,
+    aspect_of,
+    prepare_slab,
+)
 from gpu_tomoclass.model import Model
-from gpu_tomoclass.volumes import Volume
+from gpu_tomoclass.volumes import Region, Volume
 
 Finished = Callable[[np.ndarray], None]  # told the voxels per label value, (256,) int64, of planes that are finished
 
@@ -52,7 +61,23 @@ class Work:
         """Planes of the output, read and prepared, with a halo; see
         :func:`gpu_tomoclass.features.prepare.prepare_slab`."""
         first, last = self.first + start, self.first + stop
-        return prepare_slab(self.volume, first, last, halo=halo, scale=self.scale, nan=self.options.nan, held=held)
+        outside = [self.region.outside(z) for z in range(first, last)]
+        if not halo and all(found is not None and found.all() for found in outside):  # need not be read
+            nothing = np.zeros(self.volume.shape[1:], np.float32)
+            place = Place.with_halo(first, last, depth=self.volume.shape[0], halo=0, aspect=self.aspect)
+            return PreparedSlab([PreparedPlane(nothing, outside=found) for found in outside], place)
+        slab = prepare_slab(self.volume, first, last, halo=halo, scale=self.scale, nan=self.options.nan, held=held)
+        planes = list(slab.planes)
+        for i, found in enumerate(outside, start=slab.place.wanted.start):
+            if found is not None:
+                planes[i] = replace(planes[i], outside=found)
+        return replace(slab, planes=planes)
+
+    @cached_property
+    def region(self) -> Region:
+        """Voxels that are asked for."""
+        options = self.options
+        return Region.of(self.volume, planes=options.planes, crop=options.crop, mask=options.mask)
 
     @property
     def aspect(self) -> Aspect:
@@ -70,6 +95,7 @@ class Work:
             fixed_slab=options.slab_planes,
             memory_limit=options.memory_limit,
             plane_pixels=self.volume.shape[1] * self.volume.shape[2],
+            in_plane=self.region.in_plane,
         )
         if options.memory_limit is not None and not device.has_own_memory:
             most = slab_within(options.memory_limit, self.volume, self.model, device, options.wanted)

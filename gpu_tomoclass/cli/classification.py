@@ -23,6 +23,7 @@ from gpu_tomoclass.cli.options import (
     overwrite_option,
     product_options,
     quiet_option,
+    region_options,
     volume_and_model,
     volume_options,
     zarr_options,
@@ -245,6 +246,7 @@ def _duration(seconds: float) -> str:
 @click.option("--every", type=click.IntRange(1), help="The strokes' planes are every n-th plane of the volume..")
 @click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2.")
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
+@region_options
 @nan_option
 @volume_options
 @cache_options
@@ -262,6 +264,8 @@ def preview(
     every: int | None,
     start: int | None,
     force: bool,
+    crop: str | None,
+    mask: str | None,
     nan: str,
     cache: str | None,
     no_cache: bool,
@@ -290,7 +294,9 @@ def preview(
             names = {c.value: c.name for c in loaded.classes}
             marked = load_annotations(strokes, volume_shape=source.shape, every=every, start=start, class_names=names)
             painted = marked.plane_labels(plane)
-        result = run(loaded, source, plane=plane, nan=nan, force=force, cache=features, device=device)
+        result = run(
+            loaded, source, plane=plane, nan=nan, force=force, crop=crop, mask=mask, cache=features, device=device
+        )
         limits = volume_contrast(source)
         pixel = None if source.voxel_size is None else source.voxel_size[1:]
     save_preview(
@@ -318,6 +324,7 @@ def preview(
         "classify volume.tif m.tcm -o labels.ome.zarr",
         "classify volume.tif m.tcm -o labels.tif --planes 100:200 --probabilities",
         "classify volume.tif m.tcm -o labels.tif --memory-limit 2G",
+        "classify volume.tif m.tcm -o labels.tif --crop 100:200,:,50:300",
     ),
 )
 @click.argument("volume", type=InputPath())
@@ -325,6 +332,7 @@ def preview(
 @click.option("-o", "--output", type=OutputPath(), required=True, metavar="LABELS", help=".ome.zarr, .tif or .mrc")
 @product_options
 @click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
+@region_options
 @click.option(
     "--intensity",
     type=click.Choice(["model", "auto", "none"]),

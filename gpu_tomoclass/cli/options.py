@@ -141,6 +141,18 @@ class ByteSize(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+def region_options(command: F) -> F:
+    """Which voxels count: what :meth:`gpu_tomoclass.volumes.Region.of` takes."""
+    for option in (
+        click.option("--mask", type=InputPath(), metavar="VOLUME",
+                     help="Only voxels where this volume is not 0; planes without any are not computed."),
+        click.option("--crop", metavar="Z0:Z1,Y0:Y1,X0:X1",
+                     help="Only this box; an end may be left out. Features still see what is around it."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def volume_options(command: F) -> F:
     """How to read an ambiguous or damaged volume."""
     for option in (

@@ -18,6 +18,7 @@ from gpu_tomoclass.cli.options import (
     open_device,
     overwrite_option,
     quiet_option,
+    region_options,
     volume_and_model,
     volume_options,
 )
@@ -250,6 +251,7 @@ def _show_selection(result: Selection) -> None:
 @click.option("--n-planes", type=click.IntRange(1), default=8, show_default=True, help="So many, evenly spaced.")
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
 @json_option
+@region_options
 @nan_option
 @volume_options
 @device_options
@@ -261,6 +263,8 @@ def check(
     n_planes: int,
     force: bool,
     as_json: bool,
+    crop: str | None,
+    mask: str | None,
     nan: str,
     device_name: str,
     gpu_id: int,
@@ -282,8 +286,9 @@ def check(
     with open_volume(volume, **reading) as source, progress("check", quiet=quiet) as advance:
         show_notes(source.notes, quiet=quiet)
         result = check_drift(
-            loaded, source, device=device, planes=planes, n_planes=n_planes, nan=nan, force=force, progress=advance
-        )
+            loaded, source, device=device, planes=planes, crop=crop, mask=mask, n_planes=n_planes, nan=nan, force=force,
+            progress=advance,
+        )  # fmt: skip
     click.echo(json.dumps(result.to_dict(), indent=2) if as_json else _drift_text(result))
     if result.verdict == "does not fit":
         raise ModelError(

@@ -20,6 +20,7 @@ from gpu_tomoclass.cli.options import (
     nan_option,
     open_device,
     quiet_option,
+    region_options,
     volume_options,
 )
 from gpu_tomoclass.cli.terminal import show_notes
@@ -112,6 +113,7 @@ def training_options(command: F) -> F:
         nan_option,
         intensity_option,
         bank_options,
+        region_options,
         annotation_options,
     ):
         command = options(command)
@@ -188,6 +190,8 @@ def training_data(
         "bank": like.bank(options),
         "intensity": options["intensity"],
         "nan": options["nan"],
+        "crop": options["crop"],
+        "mask": options["mask"],
         "cache": open_cache(options["cache"], options["no_cache"]),
         "device": open_device(options["device_name"], options["gpu_id"], workers, quiet=quiet),
     }

@@ -25,6 +25,8 @@ class PreparedPlane:
         (ny, nx) bool, True where a non-finite voxel was replaced; None if there was none.
     missing : bool
         The plane could not be read and holds zeros (``allow_missing_planes``): neither train on it nor label it.
+    outside : numpy.ndarray or None
+        (ny, nx) bool, True where voxels are not asked for: their values count for their neighbours' features only.
     notes : tuple of str
         Sentences for the user.
     """
@@ -32,6 +34,7 @@ class PreparedPlane:
     image: np.ndarray
     filled: np.ndarray | None = None
     missing: bool = False
+    outside: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
 

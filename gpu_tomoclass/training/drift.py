@@ -21,7 +21,7 @@ from gpu_tomoclass.features import FeatureEngine, aspect_of, prepare_slab
 from gpu_tomoclass.forest import Forest, lead, predict_probabilities
 from gpu_tomoclass.model import N_QUANTILES, Model, fits_volume
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import VolumeLike, open_volume
+from gpu_tomoclass.volumes import Crop, Region, VolumeLike, open_volume
 
 N_PLANES = 8
 SAMPLE_PIXELS = 20_000
@@ -161,6 +161,8 @@ def check_drift(
     *,
     device: Device | str = "auto",
     planes: tuple[int, int | None] | None = None,
+    crop: Crop | None = None,
+    mask: VolumeLike | None = None,
     n_planes: int = N_PLANES,
     nan: str = "fill",
     force: bool = False,
@@ -178,6 +180,8 @@ def check_drift(
     planes : (int, int or None), optional
         First and last + 1 of the planes to choose from; default all. Planes without the specimen look foreign to a
         model that was trained on planes with it.
+    crop, mask : optional
+        Look only at these voxels; see :meth:`gpu_tomoclass.volumes.Region.of`.
     n_planes : int
         So many of them, evenly spaced.
     nan : {"error", "fill", "mask"}
@@ -209,8 +213,13 @@ def check_drift(
             f"{n_planes} planes of {first}:{last} cannot be looked at",
             do=f"give 1 or more of 0:{volume.shape[0]}",
         )
-    n_planes = min(n_planes, last - first)
-    chosen = (first + (np.arange(n_planes) + 0.5) * (last - first) / n_planes).astype(int)
+    region = Region.of(volume, planes=(first, last), crop=crop, mask=mask)
+    useful = np.array([z for z in range(*region.box[0]) if region.mask is None or not _nothing(region.outside(z))])
+    if not useful.size:
+        raise DataError("the mask holds no voxel of these planes", where=region.mask and region.mask.path)
+    chosen = useful[
+        ((np.arange(min(n_planes, useful.size)) + 0.5) * useful.size / min(n_planes, useful.size)).astype(int)
+    ]
     fits_volume(model, volume, force=force)
     engine = FeatureEngine(choose_device(device), model.bank.blocks)
     halo = model.bank.z_reach(aspect_of(volume.voxel_size))
@@ -223,8 +232,7 @@ def check_drift(
             image = plane.image
             computed = engine.device.numpy(engine.compute(slab.images, place=slab.place))
             channels = computed.reshape(model.bank.n_channels, -1)
-            n = min(image.size, -(-SAMPLE_PIXELS // chosen.size))
-            pixels = np.random.default_rng(z).integers(image.size, size=n)
+            pixels = sampled_pixels(image.size, -(-SAMPLE_PIXELS // chosen.size), outside=region.outside(z), seed=z)
             if plane.filled is not None:
                 pixels = pixels[~plane.filled.ravel()[pixels]]
             samples.append(channels[:, pixels].T.copy())
@@ -234,6 +242,21 @@ def check_drift(
     if not sum(len(sample) for sample in samples):
         raise DataError(f"none of the planes {chosen.tolist()} has a pixel to look at", where=volume.path)
     return compare(model, np.concatenate(samples), planes=used)
+
+
+def _nothing(outside: npt.NDArray[np.bool_] | None) -> bool:
+    return outside is not None and bool(outside.all())
+
+
+def sampled_pixels(
+    n_pixels: int, n: int, *, outside: npt.NDArray[np.bool_] | None, seed: int | Sequence[int]
+) -> npt.NDArray[np.int64]:
+    """Numbers of at most ``n`` pixels of a plane, drawn with replacement from those that are not ``outside``."""
+    random = np.random.default_rng(seed)
+    if outside is None:
+        return random.integers(n_pixels, size=min(n, n_pixels))
+    among = np.flatnonzero(~outside.ravel())
+    return among[random.integers(among.size, size=min(n, among.size))]
 
 
 def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[int] = ()) -> Drift:

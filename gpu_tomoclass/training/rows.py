@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gpu_tomoclass.annotations import Annotation, merge_classes
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.device import Device, choose_device
-from gpu_tomoclass.errors import DataError, ModelError
+from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.features import (
     FeatureBank,
     FeatureCache,
@@ -28,9 +28,10 @@ from gpu_tomoclass.features import (
     prepare_slab,
 )
 from gpu_tomoclass.model import same_voxels
+from gpu_tomoclass.training.drift import sampled_pixels
 from gpu_tomoclass.training.in_order import map_in_order
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VoxelSize, voxel_text
+from gpu_tomoclass.volumes import Crop, Region, Volume, VolumeLike, VoxelSize, voxel_text
 
 GROUPINGS = ("stroke", "plane", "volume")
 SAMPLE_PIXELS = 20_000  # of all marked planes together: what the model remembers of the volume's features
@@ -120,6 +121,8 @@ def collect_rows(
     bank: FeatureBank,
     intensity: str = "auto",
     nan: str = "error",
+    crop: Crop | None = None,
+    mask: VolumeLike | None = None,
     cache: FeatureCache | None = None,
     device: Device | str = "auto",
     progress: Progress | None = None,
@@ -136,6 +139,9 @@ def collect_rows(
         first.
     nan : {"error", "fill", "mask"}
         Non-finite voxels; for ``"mask"`` strokes on them are left out.
+    crop, mask : optional
+        Leave out what is not in this part of the only volume, see :meth:`gpu_tomoclass.volumes.Region.of`: strokes, and
+        pixels that the model remembers. Features see what is around.
     cache : FeatureCache, optional
     device : str or Device
         Where features are computed: ``"auto"``, the first that works, or a name that
@@ -172,6 +178,10 @@ def collect_rows(
                 do="rescale one of them, or give --voxel-size if a file is wrong",
             )
     began = time.perf_counter()
+    if len(volumes) > 1 and (crop is not None or mask is not None):
+        raise UsageError("a crop or a mask belongs to one volume, and several are given")
+    region = Region.of(first, crop=crop, mask=mask)
+    outside_of = {int(z): region.outside(int(z)) for z in volumes[0][1].planes()} if not region.is_whole else {}
     notes: list[str] = []
     classes = merge_classes([annotation for _, annotation in volumes], notes)
     scale = IntensityScale.for_volume(first, mode=intensity)
@@ -197,12 +207,19 @@ def collect_rows(
         y, x, label = volumes[i][1].on_plane(z)
         if plane.missing:
             return _no_rows(bank.n_channels)
+        outside = outside_of.get(z)
+        if outside is not None:
+            keep = ~outside[y, x]
+            y, x, label = y[keep], x[keep], label[keep]
+            if not y.size:
+                return _no_rows(bank.n_channels)
         if nan == "mask" and plane.filled is not None:
             keep = ~plane.filled[y, x]
             y, x, label = y[keep], x[keep], label[keep]
         if not hasattr(engines, "of_thread"):
             engines.of_thread = FeatureEngine(plane_device.for_thread(), bank.blocks)
-        return _plane_rows(i, z, slab, y, x, label, engine=engines.of_thread, cache=cache, n_sampled=n_sampled)
+        return _plane_rows(i, z, slab, y, x, label, engine=engines.of_thread, cache=cache,
+                           n_sampled=n_sampled, outside=outside)  # fmt: skip
 
     parts = []
     for done, part in enumerate(map_in_order(rows, prepared(), workers=n_workers), start=1):
@@ -215,6 +232,8 @@ def collect_rows(
         cache.trim()
         notes.extend(cache.notes)
     places = np.concatenate([part.places for part in parts])
+    if outside_of and (n_left_out := len(volumes[0][1].z) - len(places)):
+        notes.append(f"{n_left_out} marked voxels are outside of the crop or the mask, or not usable: left out")
     in_order = _row_order(places, [annotation for _, annotation in volumes])
     timings: dict[str, list[float]] = defaultdict(list)
     for part in parts:
@@ -233,7 +252,12 @@ def collect_rows(
         scale=scale,
         voxel_size=first.voxel_size,
         sources=[
-            {"volume": v.fingerprint(), "dtype": v.dtype.name, "planes": [int(z) for z in annotation.planes()]}
+            {
+                "volume": v.fingerprint(),
+                "dtype": v.dtype.name,
+                "planes": [int(z) for z in annotation.planes()],
+                **({} if region.is_whole else {"region": region.to_dict()}),
+            }
             for v, annotation in volumes
         ],
         seconds_per_plane={family: float(np.median(s)) for family, s in timings.items()},
@@ -288,11 +312,12 @@ def _plane_rows(
     engine: FeatureEngine,
     cache: FeatureCache | None,
     n_sampled: int,
+    outside: np.ndarray | None = None,
 ) -> _PlaneRows:
     """Features of the marked pixels of one plane, and of some at random."""
     values = np.empty((y.size, engine.n_channels), dtype=np.float32)
     ny, nx = slab.planes[0].image.shape
-    pixels = np.random.default_rng([volume_number, z]).integers(ny * nx, size=min(n_sampled, ny * nx))
+    pixels = sampled_pixels(ny * nx, n_sampled, outside=outside, seed=[volume_number, z])
     sample = np.empty((pixels.size, engine.n_channels), dtype=np.float32)
     timings: dict[str, float] = {}
     for block, channels in block_values(engine, slab, cache=cache, timings=timings):

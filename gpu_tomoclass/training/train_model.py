@@ -37,7 +37,7 @@ from gpu_tomoclass.model import Model
 from gpu_tomoclass.training.drift import channel_quantiles, mean_margin
 from gpu_tomoclass.training.rows import collect_rows
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VoxelSize
+from gpu_tomoclass.volumes import Crop, Volume, VolumeLike, VoxelSize
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ def train(
     also: Sequence[tuple[Volume, Annotation]] = (),
     intensity: str = "auto",
     nan: str = "error",
+    crop: Crop | None = None,
+    mask: VolumeLike | None = None,
     cache: FeatureCache | None = None,
     device: Device | str = "auto",
     workers: int | None = None,
@@ -105,6 +107,8 @@ def train(
         See :class:`gpu_tomoclass.features.intensity.IntensityScale`.
     nan : {"error", "fill", "mask"}
         Non-finite voxels; for ``"mask"`` strokes on them are left out.
+    crop, mask : optional
+        See :func:`gpu_tomoclass.training.rows.collect_rows`.
     cache : FeatureCache, optional
     device : str or Device
         Where features are computed: ``"auto"``, the first that works, or a name that
@@ -130,6 +134,8 @@ def train(
         bank=bank,
         intensity=intensity,
         nan=nan,
+        crop=crop,
+        mask=mask,
         cache=cache,
         device=device,
         progress=progress,

@@ -7,14 +7,17 @@ from .ome_zarr.store import ZarrStore
 from .opening import VolumeLike, create_volume, open_volume
 from .part import PartVolume
 from .place import moved, with_place
+from .region import Crop, Region, crop_pairs
 from .targets import check_folder, check_volume_target, volume_names
 from .volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, ranges_text, voxel_text
 
 __all__ = [
     "ArrayVolume",
+    "Crop",
     "Node",
     "PartVolume",
     "Planes",
+    "Region",
     "Volume",
     "VolumeLike",
     "VolumeWriter",
@@ -26,6 +29,7 @@ __all__ = [
     "checked_voxel_size",
     "convert",
     "create_volume",
+    "crop_pairs",
     "describe_volume",
     "detect_format",
     "is_array",

@@ -30,9 +30,15 @@ def read_place(metadata: Mapping[str, Any]) -> dict[str, list[Any]] | None:
 
 
 def moved(
-    metadata: Mapping[str, Any], *, first: int, voxel_size: Sequence[float] | None, spacing: int = 1
+    metadata: Mapping[str, Any],
+    *,
+    first: int | tuple[int, int, int],
+    voxel_size: Sequence[float] | None,
+    spacing: int = 1,
 ) -> dict[str, Any] | None:
     """The place of the planes from ``first`` on, every ``spacing``-th; None where the volume has no place.
+
+    Where ``first`` is a voxel (z, y, x), that of the box which begins there.
 
     An origin of 0 with a start that is not 0 stays so, because then the start counts. On a coarser grid a start along z
     that is no multiple of the spacing has no number, and becomes a part of the origin.
@@ -41,11 +47,11 @@ def moved(
     if place is None:
         return None
     origin, start = list(place["origin_nm"]), list(place["start"])
-    step = 0.0 if voxel_size is None else float(voxel_size[0])
     by_start = not any(origin) and any(start)
-    start[0] += first
-    if not by_start:
-        origin[0] += first * step
+    for axis, n in enumerate((first,) if isinstance(first, int) else first):
+        start[axis] += n
+        if not by_start and voxel_size is not None:
+            origin[axis] += n * float(voxel_size[axis])
     if spacing > 1 and start[0] % spacing:
         if by_start and voxel_size is not None:
             origin = [n * float(size) for n, size in zip(start, voxel_size, strict=True)]

@@ -27,6 +27,8 @@ OTHERS = {  # one value of each field that is not its default
     "probabilities": "uint8",
     "uncertainty": "entropy",
     "planes": (2, 7),
+    "crop": "1:8,0:6,2:",
+    "mask": "/masks/mask.tif",
     "intensity": "none",
     "nan": "mask",
     "force": True,
@@ -67,14 +69,16 @@ def test_classify_takes_every_field_and_hands_it_on(monkeypatch, sample_model):
     parameters = inspect.signature(classify_volume.classify).parameters
     assert {name: parameters[name].default for name in parameters.keys() - HERE} == FIELDS
 
-    def work(volume, model, options, **others):
-        assert options == RunOptions(**OTHERS)
+    others = {**OTHERS, "mask": ArrayVolume(np.ones((9, 8, 8), np.uint8))}
+
+    def work(volume, model, options, **_):
+        assert options == RunOptions(**others)
         raise Caught
 
     monkeypatch.setattr(classify_volume, "Work", work)
     volume = ArrayVolume(np.zeros((9, 8, 8), np.uint16))
     with pytest.raises(Caught):
-        classify_volume.classify(volume, sample_model, output="o.tif", device=NumpyDevice(), **OTHERS)
+        classify_volume.classify(volume, sample_model, output="o.tif", device=NumpyDevice(), **others)
 
 
 def test_the_command_line_has_every_field(taken, sample_path, sample_model, tmp_path):
