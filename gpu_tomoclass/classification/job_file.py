@@ -45,6 +45,9 @@ READING: dict[str, type | tuple[type, ...]] = {
     "channel": int,
     "allow_missing_planes": bool,
     "voxel_size": (list, float, int),
+    "shape": list,
+    "dtype": str,
+    "offset": int,
 }
 WRITING = {"ome_version": str, "sharded": bool}
 
@@ -74,7 +77,7 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
 }
 TYPE_NAMES = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", float: "a number"}
 CHOICES: dict[str, tuple[str, ...]] = {"task": TASKS, "device": ("auto", *DEVICES), "ome_version": ("0.4", "0.5")}
-LEAST = {"series": 0, "channel": 0, "gpu_id": 0, "workers": 1}
+LEAST = {"series": 0, "channel": 0, "offset": 0, "gpu_id": 0, "workers": 1}
 
 
 @dataclass(frozen=True)

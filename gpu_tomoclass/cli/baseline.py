@@ -8,6 +8,7 @@ import click
 
 from gpu_tomoclass.cli.command import group
 from gpu_tomoclass.cli.options import (
+    READING,
     ByteSize,
     InputPath,
     Numbers,
@@ -57,7 +58,7 @@ def baseline() -> None:
               help="Of the Gaussian that averages the structure tensor, pixels.")  # fmt: skip
 @click.option("--ht", "time_step", type=float, default=0.1, show_default=True,
               help="Time step, at most 1/4 for --dim 2 and 1/6 for --dim 3.")  # fmt: skip
-@click.option("--dtype", type=click.Choice(["float32", "input"]), default="float32", show_default=True,
+@click.option("--output-dtype", type=click.Choice(["float32", "input"]), default="float32", show_default=True,
               help="Of the output; input: rounded to the type of VOLUME.")  # fmt: skip
 @click.option("--nan", type=click.Choice(["error", "fill"]), default="error", show_default=True,
               help="Non-finite voxels: refuse, or take the nearest value.")  # fmt: skip
@@ -70,7 +71,7 @@ def baseline() -> None:
 def nad(
     volume: str,
     output: str,
-    dtype: str,
+    output_dtype: str,
     nan: str,
     memory_limit: int | None,
     device_name: str,
@@ -80,12 +81,7 @@ def nad(
     sharded: bool,
     overwrite: bool,
     quiet: bool,
-    axes: str | None,
-    series: int | None,
-    channel: int | None,
-    allow_missing_planes: bool,
-    voxel_size: tuple[float, float, float] | None,
-    **parameters: Any,
+    **options: Any,
 ) -> None:
     """Denoise by nonlinear anisotropic diffusion, after Fernandez and Li (2003).
 
@@ -95,23 +91,17 @@ def nad(
     from gpu_tomoclass.baseline import NadParameters, write_nad
     from gpu_tomoclass.volumes import open_volume
 
-    chosen = NadParameters(**parameters)
+    reading = {name: options.pop(name) for name in READING}
+    chosen = NadParameters(**options)
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
-    with open_volume(
-        volume,
-        axes=axes,
-        series=series,
-        channel=channel,
-        allow_missing_planes=allow_missing_planes,
-        voxel_size=voxel_size,
-    ) as source:
+    with open_volume(volume, **reading) as source:
         show_notes(source.notes, quiet=quiet)
         with progress("denoise", quiet=quiet, unit="plane steps") as advance:
             result = write_nad(
                 source,
                 output,
                 parameters=chosen,
-                dtype=dtype,
+                dtype=output_dtype,
                 nan=nan,
                 device=device,
                 memory_limit=memory_limit,

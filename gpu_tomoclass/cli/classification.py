@@ -12,6 +12,7 @@ import click
 
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import (
+    READING,
     ByteSize,
     InputPath,
     OutputPath,
@@ -365,11 +366,6 @@ def classify(
     gpu_id: int,
     workers: int | None,
     quiet: bool,
-    axes: str | None,
-    series: int | None,
-    channel: int | None,
-    allow_missing_planes: bool,
-    voxel_size: tuple[float, float, float] | None,
     **options: Any,
 ) -> None:
     """Classify VOLUME with MODEL into a label volume.
@@ -385,10 +381,7 @@ def classify(
         check_output(profile, overwrite=options["overwrite"])
     volume, loaded = volume_and_model(volume, model, quiet=quiet)
     options |= given_zarr_options(ome_version, sharded)
-    reading: dict[str, Any] = {
-        "axes": axes, "series": series, "channel": channel, "allow_missing_planes": allow_missing_planes,
-        "voxel_size": voxel_size,
-    }  # fmt: skip
+    reading = {name: options.pop(name) for name in READING}
     with (
         _where_to_compute(dask, device_name, gpu_id, workers, quiet=quiet) as where,
         open_volume(volume, **reading) as source,

@@ -15,7 +15,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Forest": ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", "balance", "seed"),
     "Reading the volume": (
-        "axes", "series", "channel", "allow_missing_planes", "voxel_size", "intensity", "nan", "force",
+        "axes", "series", "channel", "allow_missing_planes", "voxel_size", "shape", "dtype",
+        "byte_order", "offset", "intensity", "nan", "force",
     ),
     "Where and how to compute": (
         "device_name", "gpu_id", "workers", "slab_planes", "memory_limit", "dask", "cache", "no_cache",

@@ -153,9 +153,43 @@ def region_options(command: F) -> F:
     return command
 
 
+BYTE_ORDER = "gpu_tomoclass.byte_order"
+
+
+def _remember_byte_order(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    context.meta[BYTE_ORDER] = value
+
+
+def _voxel_type(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The type with its byte order, as NumPy writes it: ``>u2``."""
+    order = context.meta.get(BYTE_ORDER)
+    if value is None:
+        if order is not None:
+            raise click.UsageError("--byte-order belongs to --dtype", context)
+        return None
+    import numpy as np
+
+    try:
+        dtype = np.dtype(value)
+    except (TypeError, ValueError) as error:
+        raise click.BadParameter(f"{value!r} is no type of voxels such as uint16 or float32", context) from error
+    return value if order is None else dtype.newbyteorder(">" if order == "big" else "<").str
+
+
+# What open_volume takes beside the path: the names of volume_options.
+READING = ("axes", "series", "channel", "allow_missing_planes", "voxel_size", "shape", "dtype", "offset")
+
+
 def volume_options(command: F) -> F:
-    """How to read an ambiguous or damaged volume."""
+    """How to read an ambiguous or damaged volume, or raw voxels: :data:`READING`."""
     for option in (
+        click.option("--offset", type=click.IntRange(0), help="Raw voxels: bytes before the first one; default 0."),
+        click.option("--byte-order", type=click.Choice(["little", "big"]), is_eager=True, expose_value=False,
+                     callback=_remember_byte_order, help="Raw voxels: default little."),
+        click.option("--dtype", metavar="TYPE", callback=_voxel_type,
+                     help="Raw voxels: uint8, uint16, int16, float32, ..; needs --shape."),
+        click.option("--shape", type=Numbers("Z,Y,X", "850,400,400", whole=True),
+                     help="Raw voxels without a header: planes, rows, columns."),
         click.option("--allow-missing-planes", is_flag=True, help="Read planes that are damaged or absent as zeros."),
         click.option("--channel", type=click.IntRange(0), help="Channel of a multi-channel file."),
         click.option("--series", type=click.IntRange(0), help="Series of a multi-series TIFF."),

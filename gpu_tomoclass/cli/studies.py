@@ -92,7 +92,7 @@ def phantom(
 
 @simulate.command()
 @OUTPUT
-@click.option("--shape", type=Numbers("Z,Y,X", "861,428,317", whole=True, count=3), default="24,160,136",
+@click.option("--shape", "voxels", type=Numbers("Z,Y,X", "861,428,317", whole=True, count=3), default="24,160,136",
               show_default=True, help="Voxels; the paper's is 861,428,317.")  # fmt: skip
 @click.option("--voxel", type=click.FloatRange(0, min_open=True),
               help="Edge in nm; default so that the pillar fills 86 % of the plane.")  # fmt: skip
@@ -111,7 +111,9 @@ def phantom(
 @SEED
 @overwrite_option
 @quiet_option
-def pillar(output: str, angles: tuple[float, float, float] | None, quiet: bool, **options: Any) -> None:
+def pillar(
+    output: str, voxels: tuple[int, int, int], angles: tuple[float, float, float] | None, quiet: bool, **options: Any
+) -> None:
     """A rubber pillar with aggregates of silica spheres: noise, misalignment, missing wedge, SIRT; 16 bits.
 
     Of any size: what does not fit into memory lies in temporary files beside the output.
@@ -120,7 +122,11 @@ def pillar(output: str, angles: tuple[float, float, float] | None, quiet: bool, 
 
     with progress("project and reconstruct", quiet=quiet, unit="steps") as advance:
         volume, truth = write_pillar(
-            output, angles=None if angles is None else tilt_angles(*angles), progress=advance, **options
+            output,
+            shape=voxels,
+            angles=None if angles is None else tilt_angles(*angles),
+            progress=advance,
+            **options,
         )
     click.echo(f"volume: {volume}")
     click.echo(f"truth: {truth}")

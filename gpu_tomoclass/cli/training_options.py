@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from gpu_tomoclass.cli.options import (
+    READING,
     F,
     InputPath,
     OutputPath,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from gpu_tomoclass.model import Model
     from gpu_tomoclass.volumes import Volume
 
-READING = ("axes", "series", "channel", "allow_missing_planes", "voxel_size")
 ANNOTATION = ("every", "start", "skip_bad_rois")
 BANK = ("features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch", "hessian", "gabor")
 FOREST = ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", "balance", "seed")

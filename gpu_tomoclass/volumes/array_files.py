@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Sequence
 from os import PathLike, fspath
@@ -123,13 +124,16 @@ def open_raw(
         raise UsageError("there is no such file", where=name)
     if shape is None or dtype is None:
         raise UsageError(
-            "raw voxels need a shape and a type", where=name, do="give shape (z, y, x) and dtype (uint16, >f4)"
+            "raw voxels need a shape and a type", where=name, do="give both: --shape 850,400,400 --dtype uint16"
         )
     try:
         kind = np.dtype(dtype)
     except (TypeError, ValueError) as error:
         raise UsageError(f"dtype {dtype!r} is no type of NumPy", where=name, do="for example uint16 or >f4") from error
-    sizes = [int(n) for n in shape]
+    try:
+        sizes = [operator.index(n) for n in shape]
+    except TypeError:
+        sizes = []
     if min(sizes, default=0) < 1 or (offset or 0) < 0:
         raise UsageError(f"shape {tuple(shape)} and offset {offset} make no sense", where=name)
     text = f"raw voxels, {kind.name}, from byte {offset or 0} on"

@@ -215,8 +215,8 @@ EXPORTS = {
     ".nhdr": ("an NRRD header beside its voxels", "save it as one .nrrd file from the program that wrote it"),
     ".emi": ("the header of a TIA series", "open the .ser file beside it"),
     ".czi": ("a Zeiss file", "export it as OME-TIFF from ZEN or Bio-Formats"),
-    ".vol": ("raw voxels", "give shape and dtype"),
-    ".raw": ("raw voxels", "give shape and dtype"),
+    ".vol": ("raw voxels", "say what they are: --shape 850,400,400 --dtype uint16"),
+    ".raw": ("raw voxels", "say what they are: --shape 850,400,400 --dtype uint16"),
     ".n5": ("an N5 store", "export it as OME-Zarr or TIFF from Fiji"),
 }
 
@@ -298,7 +298,7 @@ def refuse_options(path: str | PathLike[str], *, format: str, options: dict[str,
 def readable() -> str:
     """The formats that are read, as a sentence for errors."""
     names = ", ".join(row.name for row in FORMATS)
-    return f"read are {names}, and raw voxels with shape and dtype"
+    return f"read are {names}, and raw voxels with --shape and --dtype"
 
 
 def _ends_in(path: str | PathLike[str], suffixes: tuple[str, ...]) -> bool:

@@ -50,8 +50,8 @@ def test_nad_of_planes_and_of_the_volume(sample, call, tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "n.tif"), expected)
     code, out, _ = call("nad", path, "-o", tmp_path / "n3.ome.zarr", "--dim", 3, "--noise-area", "4,9,2",
                         "--balance", 0.7, "--second-eigenvector", 0.2, "--grey-level", 0.1, "--sigma", 0.6,
-                        "--structure-sigma", 1, "--ht", 0.15, "--contrast", 90, "--structure", 5e4, "--dtype", "input",
-                        *common)  # fmt: skip
+                        "--structure-sigma", 1, "--ht", 0.15, "--contrast", 90, "--structure", 5e4,
+                        "--output-dtype", "input", *common)  # fmt: skip
     assert code == 0
     assert "the volume in memory" in out
     parameters = NadParameters(

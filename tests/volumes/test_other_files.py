@@ -1,16 +1,28 @@
 """``.npy``, raw voxels, and the formats that libraries read, against what NumPy and SimpleITK write."""
 
+import json
 import sys
+from collections.abc import Iterator
 
+import click
 import numpy as np
 import pytest
 import SimpleITK
+import tifffile
 
+from gpu_tomoclass.cli import cli, run
+from gpu_tomoclass.cli.options import READING
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 from gpu_tomoclass.volumes.opening import open_volume
 
 SHAPE = (4, 5, 6)
 DATA = np.random.default_rng(0).integers(0, 60000, SHAPE).astype(np.uint16)
+
+
+def commands(group: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:
+    for command in group.commands.values() if isinstance(group, click.Group) else ():
+        yield f"{name} {command.name}", command
+        yield from commands(command, f"{name} {command.name}")
 
 
 def read_all(path, **options):
@@ -57,7 +69,7 @@ def test_raw_voxels(tmp_path):
     assert (volume.dtype, volume.voxel_size) == (np.uint16, (2, 2, 2))
     with open_volume(tmp_path / "a.raw", **volume.reading) as again:  # as a worker of a cluster does
         np.testing.assert_array_equal(again.plane(1), DATA[1])
-    with pytest.raises(DataError, match="raw voxels, which is not read; give shape and dtype"):
+    with pytest.raises(DataError, match="raw voxels, which is not read; say what they are: --shape"):
         open_volume(tmp_path / "a.raw")
     with pytest.raises(UsageError, match="need a shape and a type"):
         open_volume(tmp_path / "a.raw", shape=SHAPE)
@@ -65,6 +77,39 @@ def test_raw_voxels(tmp_path):
         open_volume(tmp_path / "a.raw", shape=(100, 10, 10), dtype="u1")
     with pytest.raises(UsageError, match="no type of NumPy"):
         open_volume(tmp_path / "a.raw", shape=SHAPE, dtype="grey")
+    for shape in ((4, 5.5, 6), (4, 0, 6), (), "456"):
+        with pytest.raises(UsageError, match="make no sense"):
+            open_volume(tmp_path / "a.raw", shape=shape, dtype="u2")
+
+
+def test_raw_voxels_on_the_command_line(tmp_path, capsys):
+    """As Fiji's File > Import > Raw: size, type, byte order, offset; by every command that reads a volume."""
+    raw, out = str(tmp_path / "a.raw"), str(tmp_path / "a.tif")
+    (tmp_path / "a.raw").write_bytes(bytes(7) + DATA.astype(">u2").tobytes())
+    given = ["--shape", "4,5,6", "--dtype", "uint16", "--byte-order", "big", "--offset", "7"]
+    assert run(["convert", raw, "-o", out, *given, "--voxel-size", "2"]) == 0
+    np.testing.assert_array_equal(tifffile.imread(out), DATA)
+    assert run(["info", raw, "--shape", "4x5x6", "--dtype", ">u2", "--offset", "7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.partition("\n")[2])["shape"] == [4, 5, 6]
+    assert run(["info", raw, "--shape", "4,5,6", "--dtype", "grey"]) == 2
+    assert run(["info", raw, "--shape", "4,5,6", "--byte-order", "big"]) == 2
+    assert run(["info", raw, "--byte-order", "big"]) == 2
+    assert run(["info", raw]) == 3
+    assert "--shape 850,400,400 --dtype uint16" in capsys.readouterr().err
+    (tmp_path / "job.toml").write_text(
+        'task = "convert"\nformat = ".tif"\nname = "b"\nshape = [4, 5, 6]\ndtype = ">u2"\noffset = 7\n'
+        '[[volumes]]\npath = "a.raw"\n'
+    )
+    assert run(["batch", str(tmp_path / "job.toml")]) == 0
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), DATA)
+
+
+def test_every_command_that_reads_a_volume_reads_raw_voxels():
+    reading = {name: {p.name for p in command.params} for name, command in commands(cli)}
+    volumes = {name for name, params in reading.items() if "axes" in params}
+    assert len(volumes) >= 12
+    for name in volumes:
+        assert {*READING} <= reading[name], name
 
 
 @pytest.mark.parametrize("suffix", ["nrrd", "mha", "nii", "nii.gz"])
