@@ -127,6 +127,14 @@ FORMATS = (
         written=(".mrc", ".rec", ".map"),
     ),
     Format(
+        kind="mrc.gz",
+        name="MRC in gzip",
+        suffixes=tuple(f"{suffix}.gz" for suffix in _MRC_SUFFIXES),
+        opener="mrc.compressed:open_compressed_mrc",
+        options=("axes", "allow_missing_planes"),
+        states=(VOXEL_SIZE, ORIGIN, AXES, CLASSES),
+    ),
+    Format(
         kind="zarr",
         name="Zarr",
         suffixes=(".zarr",),

@@ -34,10 +34,8 @@ EXTENDED_TYPE, EXTENDED_LIMIT = b"JSON", 2**24
 LABELS, LABEL_BYTES = 10, 80
 
 
-def read_header(path: str, n_bytes: int) -> tuple[np.void, ByteOrder]:
-    """The checked header and its byte order, ``"<"`` or ``">"``."""
-    with open(path, "rb") as file:
-        raw = file.read(HEADER_BYTES)
+def read_header(raw: bytes, n_bytes: int, path: str) -> tuple[np.void, ByteOrder]:
+    """The checked header and its byte order, ``"<"`` or ``">"``, of a file of ``n_bytes`` that begins with ``raw``."""
     for magic, name, tool in ((b"\x1f\x8b", "gzip", "gunzip"), (b"BZh", "bzip2", "bunzip2")):
         if raw.startswith(magic):
             raise DataError(
@@ -146,6 +144,13 @@ def read_own_header(path: str, header: np.void) -> dict[str, Any]:
         return {**content, "metadata": dict(content.get("metadata") or {})}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}  # JSON of another program
+
+
+def voxel_bytes(header: np.void) -> int:
+    """Bytes of the image, without headers."""
+    nx, ny, nz = (int(header[name]) for name in ("nx", "ny", "nz"))
+    mode = int(header["mode"])
+    return nz * ny * ((nx + 1) // 2 if mode == 101 else nx * np.dtype(MODE_DTYPES[mode]).itemsize)
 
 
 def plane_dtype(header: np.void, swap: ByteOrder, ours: dict[str, Any]) -> tuple[np.dtype[Any], list[str]]:

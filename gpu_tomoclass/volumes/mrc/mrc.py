@@ -43,10 +43,13 @@ def open_mrc(path: str | PathLike[str], *, axes: str | None = None, allow_missin
         If the file is truncated, compressed, not MRC, or of a mode that is not a grey-value image.
     """
     stored = MrcVolume(fspath(path), axes=axes, allow_missing_planes=allow_missing_planes)
-    return stored if stored.order == "zyx" else _turned(stored)
+    return in_volume_order(stored)
 
 
-def _turned(stored: MrcVolume) -> Volume:
+def in_volume_order(stored: MrcVolume) -> Volume:
+    """The volume with axes z, y, x of one whose axes are in the order of the file."""
+    if stored.order == "zyx":
+        return stored
     volume = TurnedVolume(stored, order=stored.order)
     if stored.order[0] == "z":  # planes stay planes: one set, so that what is missing there is missing here
         volume.missing_planes = stored.missing_planes
@@ -60,18 +63,23 @@ class MrcVolume(Volume):
     ----------
     order : str
         What the stored axes are, slowest first, in lower case; ``shape`` and ``voxel_size`` are in this order.
+
+    Where ``path`` is a compressed file, ``unpacked`` is where its bytes are.
     """
 
-    def __init__(self, path: str, *, axes: str | None, allow_missing_planes: bool) -> None:
-        n_bytes = os.path.getsize(path)
-        header, swap = mrc_header.read_header(path, n_bytes)
+    def __init__(self, path: str, *, axes: str | None, allow_missing_planes: bool, unpacked: str | None = None) -> None:
+        self._data = path if unpacked is None else unpacked
+        n_bytes = os.path.getsize(self._data)
+        with open(self._data, "rb") as file:
+            raw = file.read(mrc_header.HEADER_BYTES)
+        header, swap = mrc_header.read_header(raw, n_bytes, path)
         mode, self._offset = int(header["mode"]), mrc_header.HEADER_BYTES + int(header["nsymbt"])
-        ours = mrc_header.read_own_header(path, header)
+        ours = mrc_header.read_own_header(self._data, header)
         dtype, notes = mrc_header.plane_dtype(header, swap, ours)
         declared, more = mrc_header.declared_order(header, path)
         self.order = stored_order(axes, declared, where=path)
         voxel_size, size_notes = mrc_header.stored_voxel_size(header, declared)
-        pixel = mrc_header.fei_pixel_size(path, header, swap)
+        pixel = mrc_header.fei_pixel_size(self._data, header, swap)
         if pixel is not None and (voxel_size is None or all(math.isclose(n, 0.1, rel_tol=1e-6) for n in voxel_size)):
             voxel_size, size_notes = (pixel,) * 3, [f"voxel size {pixel:g} nm from FEI's extended header"]
         notes = [*mrc_header.stamp_notes(header, swap), *notes]
@@ -136,7 +144,7 @@ class MrcVolume(Volume):
     def _read_rows(self, z: int, start: int, stop: int) -> np.ndarray:
         n_bytes = (stop - start) * self._row_bytes
         offset = self._offset + (z * self.shape[1] + start) * self._row_bytes
-        raw = np.fromfile(self.path, np.uint8, n_bytes, offset=offset)
+        raw = np.fromfile(self._data, np.uint8, n_bytes, offset=offset)
         if raw.size != n_bytes:
             raise DataError(f"plane {z} ends after {raw.size} of {n_bytes} bytes", where=self.path)
         if not self._packed:
