@@ -5,6 +5,7 @@ from .classes import LabelClass, default_classes
 from .classification import ClassifyResult, Plan, Prediction, Preview, classify, make_plan, predict, preview
 from .device import Device, choose_device
 from .features import Channels, FeatureBank, FeatureCache, compute_features
+from .interactive import Event, Session, Suggestion
 from .labels import Evaluation, Particles, clean, evaluate_volumes, measure_particles
 from .model import Model, TrainingReport, import_fiji_model, load_model, save_model
 from .training import CrossValidation, Drift, check_drift
@@ -20,6 +21,7 @@ __all__ = [
     "Device",
     "Drift",
     "Evaluation",
+    "Event",
     "FeatureBank",
     "FeatureCache",
     "LabelClass",
@@ -29,6 +31,8 @@ __all__ = [
     "Plan",
     "Prediction",
     "Preview",
+    "Session",
+    "Suggestion",
     "TrainingReport",
     "TrainingTable",
     "Volume",

@@ -23,6 +23,7 @@ USES = {  # a room and those it may import, beside the ground floor
     "baseline": {"device", "features", "volumes"},
 }
 USES["api"] = set(USES)
+USES["interactive"] = set(USES) - {"api", "baseline"}
 EVERYTHING = {*USES, "studies", "doctor"}
 USES |= {"studies": set(USES), "doctor": set(USES), "cli": EVERYTHING, "__main__": {"cli"}}
 # By the front door come the version, and whoever stands above all rooms. One arrow goes up: a model's method, which

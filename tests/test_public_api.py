@@ -102,7 +102,7 @@ def test_the_page_runs(demo: Path) -> None:
     finally:
         os.chdir(before)
     assert {path.name for path in demo.iterdir()} == {
-        "demo", "materials.tcm", "labels.ome.zarr", "clean.tif", "from_python.tcm"
+        "demo", "materials.tcm", "labels.ome.zarr", "clean.tif", "from_python.tcm", "marks.ome.zarr", "marked.tcm"
     }  # fmt: skip
 
 

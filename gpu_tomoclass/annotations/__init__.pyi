@@ -10,6 +10,7 @@ from .arff import (
     pooled_tables,
     save_arff,
 )
+from .substack import SubStack
 
 __all__ = [
     "MIXED_RELATION",
@@ -17,6 +18,7 @@ __all__ = [
     "TWS_3D_RELATION",
     "TWS_RELATION",
     "Annotation",
+    "SubStack",
     "TrainingTable",
     "check_arff_target",
     "load_annotation",

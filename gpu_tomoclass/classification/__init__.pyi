@@ -6,6 +6,7 @@ from .plan import Plan, make_plan
 from .predict_arrays import Prediction, predict
 from .preview_plane import Preview, preview
 from .slab import Wanted
+from .staging import locked
 
 __all__ = [
     "ClassifyResult",
@@ -18,6 +19,7 @@ __all__ = [
     "check_job",
     "classify",
     "load_job",
+    "locked",
     "make_plan",
     "plane_range",
     "predict",

@@ -1,5 +1,5 @@
 from .bank import DEFINITION_VERSION, FEATURE_SETS, FeatureBank, FeatureBlock, halo
-from .cache import FeatureCache, block_values, default_cache_folder
+from .cache import FeatureCache, SlabKeys, block_values, default_cache_folder
 from .channel_names import grey_dimensions, image_kind
 from .computing import Channels, compute_features, make_bank
 from .engine import FeatureEngine, accelerated_family
@@ -33,6 +33,7 @@ __all__ = [
     "Place",
     "PreparedPlane",
     "PreparedSlab",
+    "SlabKeys",
     "accelerated_family",
     "aspect_of",
     "block_values",

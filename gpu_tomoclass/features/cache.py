@@ -108,6 +108,10 @@ class FeatureCache:
             self.hits += 1
         return values
 
+    def holds(self, plane_key: str, block: FeatureBlock) -> bool:
+        """Whether there is an entry, sound or not."""
+        return self._path(plane_key, block).exists()
+
     def put(self, plane_key: str, block: FeatureBlock, values: np.ndarray) -> None:
         """Store a block; a full or failing disk switches the cache off with a note, never fails the run."""
         if not self._writable:
@@ -215,7 +219,7 @@ def block_values(
     shape = slab.planes[0].image.shape
     keys: dict[FeatureBlock, str] = {}
     if cache is not None:
-        of_slab = _SlabKeys(cache, slab, device=engine.device.name)
+        of_slab = SlabKeys(cache, slab, device=engine.device.name)
         keys = {block: of_slab.key(block) for block in engine.blocks}
     found = {block: cache.get(keys[block], block) if cache is not None else None for block in engine.blocks}
     missing = [block for block, values in found.items() if values is None]
@@ -238,7 +242,7 @@ def block_values(
         yield block, values
 
 
-class _SlabKeys:
+class SlabKeys:
     """Keys of blocks on the one wanted plane of a slab: the content of all planes that they look at."""
 
     def __init__(self, cache: FeatureCache, slab: PreparedSlab, *, device: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.device import Array, Device, Planes, Stopwatch, Workspace
+from gpu_tomoclass.errors import StoppedError
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.features.accelerated.volume_source import VolumeDeviceSource
 from gpu_tomoclass.features.bank import FeatureBlock, volume_source
@@ -49,6 +50,7 @@ class FeatureEngine:
         blocks: Sequence[FeatureBlock] | None = None,
         display_range: tuple[float, float] | None = None,
         watch: Stopwatch | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Array:
         """The channels of a slab.
 
@@ -65,6 +67,8 @@ class FeatureEngine:
         watch : Stopwatch, optional
             Of the device, started; gets a lap for the upload to a GPU and one per family. What families share counts
             for the one that needs it first.
+        should_stop : callable, optional
+            Asked before each family; once True, StoppedError is raised.
 
         Returns
         -------
@@ -87,6 +91,8 @@ class FeatureEngine:
             watch.lap(TO_DEVICE)
         by_reference = _Reference(planes, place, display_range)
         for wanted in requests.values():
+            if should_stop is not None and should_stop():
+                raise StoppedError("the features are not wanted any more")
             family = wanted[0].family
             # The requests of a family are of one bank: all of them have a kernel, or none.
             has_kernel = on_device is not None and _row(family).has_kernel(**wanted[0].parameters)

@@ -7,13 +7,13 @@ means what it does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.errors import StoppedError, UsageError
 from gpu_tomoclass.forest.trained import TrainedForest
 
 ENGINES = ("auto", "weka", "sklearn", "cuml")
@@ -32,6 +32,7 @@ def grow_forest(
     seed: int = 42,
     n_jobs: int | None = None,
     channels: Sequence[str] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> TrainedForest:
     """Grow a random forest on labelled rows.
 
@@ -50,6 +51,8 @@ def grow_forest(
         CPU threads; default one per usable core.
     channels : sequence of str, optional
         Names of the features, for messages.
+    should_stop : callable, optional
+        Asked before each tree (``weka``), or once before the forest; once True, StoppedError is raised.
 
     Raises
     ------
@@ -59,6 +62,8 @@ def grow_forest(
         If the rows cannot be used.
     ResourceError
         If the engine does not work here.
+    StoppedError
+        If ``should_stop`` said so.
     """
     if engine not in ENGINES:
         raise UsageError(f"forest engine {engine!r} is unknown", do=f"choose one of {', '.join(ENGINES)}")
@@ -86,7 +91,9 @@ def grow_forest(
             )
         from gpu_tomoclass.forest.grow_weka import train_weka
 
-        trained = train_weka(values, labels, n_jobs=n_jobs, **settings)
+        trained = train_weka(values, labels, n_jobs=n_jobs, should_stop=should_stop, **settings)
+    elif should_stop is not None and should_stop():
+        raise StoppedError("the forest is not wanted any more")
     elif engine == "sklearn":
         from gpu_tomoclass.forest.grow_sklearn import train_forest
 

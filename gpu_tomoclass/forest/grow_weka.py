@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_tomoclass.device import LibraryCache, find_compiler, worker_count
-from gpu_tomoclass.errors import DataError, ResourceError, UsageError
+from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, UsageError
 from gpu_tomoclass.forest.arrays import LEAF, Forest
 from gpu_tomoclass.forest.java_random import JavaRandom
 from gpu_tomoclass.forest.trained import TrainedForest, checked_rows, out_of_bag, training_notes
@@ -54,6 +54,7 @@ def train_weka(
     n_jobs: int | None = None,
     channels: Sequence[str] | None = None,
     engine: str = "auto",
+    should_stop: Callable[[], bool] | None = None,
 ) -> TrainedForest:
     """Grow the forest that Fiji's Trainable Weka Segmentation grows from these rows, in this order, with this seed.
 
@@ -82,6 +83,8 @@ def train_weka(
         Names of the features, for messages.
     engine : {"auto", "compiled", "python"}
         ``"auto"`` is compiled where there is a C++ compiler.
+    should_stop : callable, optional
+        Asked before each tree; once True, no other is begun.
 
     Raises
     ------
@@ -91,6 +94,8 @@ def train_weka(
         If a setting makes no sense.
     ResourceError
         If memory does not suffice, or ``engine="compiled"`` cannot be.
+    StoppedError
+        If ``should_stop`` said so.
     """
     values, labels = checked_rows(values, labels, channels=channels)
     _check_settings(n_trees, max_features, max_depth, seed, engine)
@@ -116,6 +121,7 @@ def train_weka(
         max_depth=depth,
         seed=seed,
         threads=worker_count(n_jobs),
+        should_stop=should_stop or (lambda: False),
     )
     error, confusion, n_never = out_of_bag(votes, classes)
     return TrainedForest(
@@ -243,11 +249,14 @@ def _grow_in_python(
     max_depth: int | None,
     seed: int,
     threads: int,
+    should_stop: Callable[[], bool],
 ) -> tuple[list[_Tree], npt.NDArray[np.float64]]:
     """The trees and the sums (n_rows, n_classes) of what they vote for rows that they have not seen."""
     rows = Rows(values, classes.astype(np.intp), n_classes)
     trees, votes = [], np.zeros((rows.n_rows, n_classes))
     for bag, random in rows.bootstraps(n_trees, seed):
+        if should_stop():
+            raise _stopped()
         tree = grow(rows, bag, random, max_features=max_features, max_depth=max_depth)
         for row in np.flatnonzero(bag == 0):
             votes[row] += votes_of(tree, rows.values[row])
@@ -316,6 +325,7 @@ class _Library:
         max_depth: int | None,
         seed: int,
         threads: int,
+        should_stop: Callable[[], bool],
     ) -> tuple[list[_Tree], npt.NDArray[np.float64]]:
         """As :func:`_grow_in_python`."""
         call = self.call
@@ -342,6 +352,8 @@ class _Library:
             handles = (ctypes.c_void_p * n_trees)()
 
             def grow_one(t: int) -> None:
+                if should_stop():
+                    raise _stopped()
                 handles[t] = call["weka_grow"](
                     rows, int(bags[t]), int(own[t]), max_features, depth, in_bag[t].ctypes.data
                 )
@@ -384,6 +396,10 @@ class _Library:
         arrays = (tree.feature, tree.left, tree.split, tree.left_share, tree.gain, tree.votes)
         self.call["weka_copy"](handle, *(array.ctypes.data for array in arrays))
         return tree
+
+
+def _stopped() -> StoppedError:
+    return StoppedError("the forest is not wanted any more")
 
 
 def _no_memory(n_rows: int, n_features: int) -> ResourceError:

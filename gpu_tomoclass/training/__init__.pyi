@@ -1,6 +1,6 @@
 from .cross_validation import CrossValidation, cross_validate
 from .drift import Drift, check_drift
-from .rows import collect_rows
+from .rows import TrainingRows, collect_rows
 from .selection import Selection, measure_costs, measure_together, select_families, slab_to_time, trade_off_figure
 from .train_model import TrainingResult, train, train_from_table
 
@@ -9,6 +9,7 @@ __all__ = [
     "Drift",
     "Selection",
     "TrainingResult",
+    "TrainingRows",
     "check_drift",
     "collect_rows",
     "cross_validate",

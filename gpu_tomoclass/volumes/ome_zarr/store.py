@@ -89,6 +89,13 @@ class ZarrStore:
         for path in self.folder.rglob("*.partial"):
             path.unlink(missing_ok=True)
 
+    def describe(self, name: str, voxel_size: VoxelSize | None, classes: Sequence[LabelClass]) -> None:
+        """Other classes of an image without coarser levels."""
+        ome = ome_metadata(name, self._array.dtype, voxel_size, classes, ())
+        own = self._group.attrs.asdict().get("gpu_tomoclass")
+        metadata = own if isinstance(own, dict) else None
+        self._group.attrs.put(_attributes(ome, metadata, zarr_format=self._group.metadata.zarr_format))
+
     def add_levels(
         self,
         name: str,
