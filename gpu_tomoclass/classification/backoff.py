@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.slab import UNLABELLED, Slab, Wanted
+from gpu_tomoclass.classification.smoothing import Smoother, sigma_in_voxels
 from gpu_tomoclass.device import Device, available_bytes, is_out_of_memory
 from gpu_tomoclass.errors import ResourceError
-from gpu_tomoclass.features import FeatureBlock, PreparedSlab
-from gpu_tomoclass.forest import lead
+from gpu_tomoclass.features import Aspect, FeatureBlock, PreparedSlab
+from gpu_tomoclass.forest import lead, predict_classes
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.outputs import size_text
+from gpu_tomoclass.volumes import VoxelSize
 
 
 class SlabClassifier:
@@ -36,6 +39,8 @@ class SlabClassifier:
         Of the planes, for the choice of slabs on a CPU.
     in_plane : (slice, slice)
         Rows and columns of the planes that are wanted.
+    voxel_size : tuple of float, optional
+        (z, y, x) in nm, by which probabilities are smoothed.
     """
 
     def __init__(
@@ -49,13 +54,19 @@ class SlabClassifier:
         memory_limit: int | None = None,
         plane_pixels: int | None = None,
         in_plane: tuple[slice, slice] = (slice(None), slice(None)),
+        voxel_size: VoxelSize | None = None,
     ) -> None:
         self.classifier = Classifier(model, device, memory_limit=memory_limit, plane_pixels=plane_pixels)
         self.wanted, self.fixed_slab, self._in_plane = wanted, fixed_slab, in_plane
+        self._smoother = None if wanted.smooth is None else Smoother(sigma_in_voxels(wanted.smooth, voxel_size))
         self.notes: list[str] = []
         self._n_threads = n_threads
         self._gate = _Gate(n_threads)
         self._at_work: list[tuple[int, int]] = []  # (start, stop) of the slabs of all threads
+
+    def halo(self, aspect: Aspect) -> int:
+        """Planes on each side of a slab that its labels depend on."""
+        return self.classifier.halo(aspect) + (self._smoother.reach if self._smoother is not None else 0)
 
     def slab_planes(self) -> int:
         """Planes to give at once."""
@@ -72,7 +83,7 @@ class SlabClassifier:
         """
         slabs: list[Slab] = []
         done, place = 0, prepared.place
-        halo = self.classifier.halo(place.aspect)
+        halo = self.halo(place.aspect)
         while done < place.n_wanted:
             n = min(self.slab_planes(), place.n_wanted - done)  # memory may have run out since the planes were read
             part = prepared.part(place.start + done, place.start + done + n, halo=halo)
@@ -122,10 +133,13 @@ class SlabClassifier:
         planes, images = prepared.wanted, prepared.images
         shape = (len(planes), *images[0].shape)
         n_classes, wanted = len(self.classifier.class_values), self.wanted
-        want_probabilities = bool(wanted.probabilities or wanted.uncertainty)
+        want_probabilities = wanted.needs_probabilities
         if all(plane.missing or (plane.outside is not None and plane.outside.all()) for plane in planes):
             labels = np.full(shape, UNLABELLED, np.uint8)
             p = np.zeros((n_classes, *shape), np.float32) if want_probabilities else None
+        elif self._smoother is not None:
+            p = self._smoothed(prepared, self._smoother, timings)
+            labels = predict_classes(p.reshape(n_classes, -1), self.classifier.class_values).reshape(shape)
         else:
             labels, p = self.classifier.classify(
                 images, place=prepared.place, want_probabilities=want_probabilities, timings=timings
@@ -146,6 +160,31 @@ class SlabClassifier:
         if p is not None and wanted.uncertainty:
             values["uncertainty"] = uncertainty(p, kind=wanted.uncertainty)
         return Slab(start, values, list(prepared.notes))
+
+    def _smoothed(self, prepared: PreparedSlab, smoother: Smoother, timings: dict[str, float]) -> np.ndarray:
+        """Probabilities of the wanted planes, for which those around are classified, too."""
+        place, halo = prepared.place, self.classifier.halo(prepared.place.aspect)
+        seconds = time.perf_counter() - sum(timings.values())
+
+        def compute(first: int, last: int) -> list[np.ndarray | None]:
+            found: list[np.ndarray | None] = []
+            while first < last:
+                part = prepared.part(first, min(last, first + self.slab_planes()), halo=halo)
+                first = part.place.stop
+                if all(plane.missing for plane in part.wanted):
+                    found += [None] * len(part.wanted)
+                    continue
+                _, p = self.classifier.classify(part.images, place=part.place, want_probabilities=True, timings=timings)
+                assert p is not None  # they were asked for
+                found += [None if plane.missing else p[:, i] for i, plane in enumerate(part.wanted)]
+            return found
+
+        shape = (len(self.classifier.class_values), *prepared.planes[0].image.shape)
+        planes = smoother.smoothed(place.start, place.stop, depth=place.depth, compute=compute)
+        result = np.stack([np.zeros(shape, np.float32) if p is None else p for p in planes], axis=1)
+        seconds = time.perf_counter() - sum(timings.values()) - seconds
+        timings["smoothing"] = timings.get("smoothing", 0.0) + seconds
+        return result
 
     def _needed(self, n_planes: int) -> str:
         per_plane = self.classifier.bytes_per_plane

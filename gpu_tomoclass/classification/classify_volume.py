@@ -18,6 +18,7 @@ from gpu_tomoclass import __version__
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.plan import threads_within
 from gpu_tomoclass.classification.slab import UNLABELLED, check_products, products_of
+from gpu_tomoclass.classification.smoothing import sigma_in_voxels
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.classification.workers import PlaneWorkers, ThreadWorkers, Work
 from gpu_tomoclass.device import Device, choose_device
@@ -77,6 +78,7 @@ def classify(
     output: str | PathLike[str],
     probabilities: str | None = None,
     uncertainty: str | None = None,
+    smooth: float | None = None,
     planes: tuple[int, int] | None = None,
     crop: str | None = None,
     mask: VolumeLike | None = None,
@@ -114,6 +116,9 @@ def classify(
     uncertainty : {None, "margin", "entropy"}
         Also write how unsure the forest is to ``<output>_uncertainty``; see
         :class:`gpu_tomoclass.classification.slab.Wanted`.
+    smooth : float, optional
+        Sigma in nm of a Gaussian that probabilities are smoothed by, in three dimensions, before the class is taken:
+        fewer specks, and small things go. Probabilities and uncertainty are the smoothed ones.
     planes : (start, stop), optional
         Classify only these planes; the output has stop - start planes.
     crop : str, optional
@@ -164,6 +169,7 @@ def classify(
     options = RunOptions(
         probabilities=probabilities,
         uncertainty=uncertainty,
+        smooth=smooth,
         planes=planes,
         crop=crop,
         mask=fspath(mask) if isinstance(mask, (str, PathLike)) else None if mask is None else open_volume(mask),
@@ -192,6 +198,9 @@ def classify(
             chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=options.wanted))
     device_name = chosen.name if cluster is None else cluster.device
     metadata = provenance(volume, model, region=region, scale=scale, nan=nan)
+    if smooth is not None:
+        sigma_in_voxels(smooth, volume.voxel_size)
+        metadata["settings"]["smooth_nm"] = smooth
     metadata = with_place(metadata, moved(volume.metadata, first=region.first, voxel_size=volume.voxel_size))
     began = time.perf_counter()
     with Staging(

@@ -202,7 +202,7 @@ class _Opened:
         seconds = StageSeconds()
         with self._reading:
             began = time.perf_counter()
-            planes = self.work.prepared(start, stop, halo=self.slabs.classifier.halo(self.work.aspect))
+            planes = self.work.prepared(start, stop, halo=self.slabs.halo(self.work.aspect))
             seconds.read = time.perf_counter() - began
         began = time.perf_counter()
         timings: dict[str, float] = {}

@@ -61,6 +61,7 @@ def _toml_type(hint: Any) -> type:
 CLASSIFYING: dict[str, type | tuple[type, ...]] = {
     **{name: _toml_type(hint) for name, hint in get_type_hints(RunOptions).items()},
     "memory_limit": (int, str),  # bytes, or "2G"
+    "smooth": (float, int),
 }
 SETTINGS: dict[str, type | tuple[type, ...]] = {
     "task": str,

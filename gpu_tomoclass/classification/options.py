@@ -22,7 +22,7 @@ class RunOptions:
 
     Attributes
     ----------
-    probabilities, uncertainty
+    probabilities, uncertainty, smooth
         See :class:`gpu_tomoclass.classification.slab.Wanted`.
     planes : (int, int), optional
         First and last + 1 of the planes to classify; default all.
@@ -51,6 +51,7 @@ class RunOptions:
 
     probabilities: str | None = None
     uncertainty: str | None = None
+    smooth: float | None = None
     planes: tuple[int, int] | None = None
     crop: str | None = None
     mask: str | Volume | None = None
@@ -69,6 +70,8 @@ class RunOptions:
         if self.crop is not None:
             crop_pairs(self.crop)
         _check_choice("nan", self.nan, NAN_POLICIES)
+        if self.smooth is not None and not 0 < self.smooth < float("inf"):
+            raise UsageError(f"probabilities cannot be smoothed by {self.smooth:g} nm", do="give more than 0")
         if self.slab_planes is not None and self.slab_planes < 1:
             raise UsageError(f"slabs of {self.slab_planes} planes cannot be classified", do="give 1 or more")
         if self.memory_limit is not None and self.memory_limit < 1:
@@ -77,7 +80,7 @@ class RunOptions:
     @property
     def wanted(self) -> Wanted:
         """Products made of every plane."""
-        return Wanted(self.probabilities, self.uncertainty, mask_filled=self.nan == "mask")
+        return Wanted(self.probabilities, self.uncertainty, self.smooth, mask_filled=self.nan == "mask")
 
 
 def _check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:

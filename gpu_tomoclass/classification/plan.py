@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from typing import Any
 
@@ -21,6 +21,7 @@ from gpu_tomoclass.classification.on_device import (
 )
 from gpu_tomoclass.classification.pipeline import AHEAD, Pipeline
 from gpu_tomoclass.classification.slab import Wanted, check_products, products_of
+from gpu_tomoclass.classification.smoothing import planes_around, sigma_in_voxels
 from gpu_tomoclass.device import Device, DryDevice, available_bytes, choose_device, resident_bytes
 from gpu_tomoclass.errors import ResourceError
 from gpu_tomoclass.features import CUBES, Aspect, Place, PreparedSlab, aspect_of, halo, prepare_slab
@@ -112,7 +113,7 @@ def thread_memory(
     depth = 2 * reach + 2 if depth is None else depth
     n_classes = len(model.classes)
     n_pixels = shape[0] * shape[1]
-    want_probabilities = bool(wanted.probabilities or wanted.uncertainty)
+    want_probabilities = wanted.needs_probabilities
     # Beside the arrays of the device: labels and their copy, and what is made of the probabilities.
     host = n_pixels * (2 + (8 * n_classes if want_probabilities else 0))
     if device_name == "numpy":
@@ -148,7 +149,14 @@ def in_flight_bytes(
     given = n_pixels * (4 + volume.dtype.itemsize)
     made = n_pixels * _product_bytes(n_classes, wanted)
     halos = 4 * volume.shape[1] * volume.shape[2] * min(2 * reach, volume.shape[0])
-    return (given + made) * (AHEAD + 1 + n_threads) + halos
+    around = 2 * smoothing_reach(wanted, volume)  # probabilities that are kept, and a slab's while they are added
+    kept = 4 * n_classes * volume.shape[1] * volume.shape[2] * (around + 4 * n_threads * slab_planes)
+    return (given + made) * (AHEAD + 1 + n_threads) + halos + (kept if wanted.smooth else 0)
+
+
+def smoothing_reach(wanted: Wanted, volume: Volume) -> int:
+    """Planes on each side whose probabilities a plane's depend on."""
+    return 0 if wanted.smooth is None else planes_around(sigma_in_voxels(wanted.smooth, volume.voxel_size)[0])
 
 
 def _product_bytes(n_classes: int, wanted: Wanted) -> int:
@@ -213,7 +221,7 @@ def make_plan(
     wanted = wanted or Wanted()
     n_planes = volume.shape[0] if n_planes is None else n_planes
     blocks, aspect = used_blocks(model), aspect_of(volume.voxel_size)
-    reach = halo(blocks, aspect)
+    reach = halo(blocks, aspect) + smoothing_reach(wanted, volume)
     if output is not None:
         products = products_of(output, model.classes, wanted)
         check_products(
@@ -291,7 +299,7 @@ class _Needed:
 
     def __init__(self, volume: Volume, model: Model, device: Device, wanted: Wanted) -> None:
         aspect = aspect_of(volume.voxel_size)
-        self._reach = halo(used_blocks(model), aspect)
+        self._reach = halo(used_blocks(model), aspect) + smoothing_reach(wanted, volume)
         self._memory = thread_memory(
             model, device.name, volume.shape[1:], wanted=wanted, depth=volume.shape[0], aspect=aspect
         )
@@ -344,6 +352,7 @@ def _warnings(
 
 def _measured(volume: Volume, model: Model, device: Device, wanted: Wanted, *, n_threads: int, slab: int) -> float:
     """Wall seconds per plane: some slabs through the pipeline, the first of each thread not counted (it allocates)."""
+    wanted = replace(wanted, smooth=None)  # one plane again and again says nothing about it
     classifier = SlabClassifier(model, device, wanted=wanted, n_threads=n_threads)
     reach = classifier.classifier.halo(aspect_of(volume.voxel_size))
     start = max(0, (volume.shape[0] - slab) // 2)

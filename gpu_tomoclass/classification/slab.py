@@ -29,13 +29,22 @@ class Wanted:
     uncertainty : {None, "margin", "entropy"}
         float32 from 0 (certain) to 1: one minus the lead of the best class over the second; or the entropy of the
         probabilities divided by its largest value, log(n_classes).
+    smooth : float, optional
+        Sigma in nm of a Gaussian over the probabilities, in three dimensions, before labels and anything else is made
+        of them; see :mod:`gpu_tomoclass.classification.smoothing`.
     mask_filled : bool
         Unlabel every pixel whose filters looked at a filled voxel.
     """
 
     probabilities: str | None = None
     uncertainty: str | None = None
+    smooth: float | None = None
     mask_filled: bool = False
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether labels alone are not enough."""
+        return bool(self.probabilities or self.uncertainty or self.smooth)
 
 
 KNOWN_PRODUCTS = ("labels", "probabilities", "uncertainty")

@@ -96,6 +96,7 @@ class Work:
             memory_limit=options.memory_limit,
             plane_pixels=self.volume.shape[1] * self.volume.shape[2],
             in_plane=self.region.in_plane,
+            voxel_size=self.volume.voxel_size,
         )
         if options.memory_limit is not None and not device.has_own_memory:
             most = slab_within(options.memory_limit, self.volume, self.model, device, options.wanted)
@@ -171,7 +172,7 @@ class ThreadWorkers(PlaneWorkers):
             thread_device, n_threads = side_by_side(device, used_blocks(work.model))
             self.n_threads = min(n_threads, n_todo)
         self._slabs = work.slab_classifier(thread_device, n_threads=self.n_threads)
-        self._halo = self._slabs.classifier.halo(work.aspect)
+        self._halo = self._slabs.halo(work.aspect)
         self.notes = self._slabs.notes
         self._timings_lock = threading.Lock()
 

@@ -336,6 +336,12 @@ def product_options(command: F) -> F:
     """What is made beside the labels."""
     for option in (
         click.option(
+            "--smooth",
+            type=click.FloatRange(0, min_open=True),
+            metavar="NM",
+            help="Smooth probabilities in 3-D by this sigma before the class is taken: fewer specks.",
+        ),
+        click.option(
             "--uncertainty",
             type=click.Choice(["margin", "entropy"]),
             is_flag=False,

@@ -26,6 +26,7 @@ FIELDS = {field.name: field.default for field in dataclasses.fields(RunOptions)}
 OTHERS = {  # one value of each field that is not its default
     "probabilities": "uint8",
     "uncertainty": "entropy",
+    "smooth": 1.5,
     "planes": (2, 7),
     "crop": "1:8,0:6,2:",
     "mask": "/masks/mask.tif",
