@@ -137,11 +137,11 @@ FORMATS = (
     Format(
         kind="zarr",
         name="Zarr",
-        suffixes=(".zarr",),
+        suffixes=(".zarr", ".zspy"),
         marks=("zarr.json", ".zgroup", ".zarray"),
         opener="ome_zarr.reader:open_zarr",
         options=("axes", "channel", "allow_missing_planes", "sparse"),
-        states=(VOXEL_SIZE, UNIT, AXES, CLASSES, CHANNELS),
+        states=(VOXEL_SIZE, UNIT, ORIGIN, AXES, CLASSES, CHANNELS),
         writer="ome_zarr.writer:ZarrWriter",
         written=(".ome.zarr", ".zarr"),
         writer_options=("ome_version", "sharded"),
@@ -154,7 +154,7 @@ FORMATS = (
         magic=((0, b"\x89HDF\r\n\x1a\n"),),
         opener="hdf5.reader:open_hdf5",
         options=("axes", "channel", "allow_missing_planes", "sparse"),
-        states=(VOXEL_SIZE, UNIT, AXES),
+        states=(VOXEL_SIZE, UNIT, ORIGIN, AXES),
     ),
     Format(
         kind="npy",
@@ -170,7 +170,7 @@ FORMATS = (
         suffixes=(".dm3", ".dm4"),
         opener="library_files:open_microscope_file",
         options=("axes", "series", "channel"),
-        states=(VOXEL_SIZE, UNIT),
+        states=(VOXEL_SIZE, UNIT, ORIGIN),
         extra="formats",
     ),
     Format(

@@ -14,6 +14,7 @@ import numpy as np
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 from gpu_tomoclass.volumes.formats import named_format
 from gpu_tomoclass.volumes.indexed import SLAB_BYTES, IndexedVolume
+from gpu_tomoclass.volumes.place import with_origin
 from gpu_tomoclass.volumes.stored import check_declared, choose_axes
 from gpu_tomoclass.volumes.units import LARGEST_PIXEL, MILLIMETRE, nanometres
 from gpu_tomoclass.volumes.volume import Volume
@@ -48,7 +49,14 @@ class RosettaVolume(IndexedVolume):
     """One signal of a microscope's file, as RosettaSciIO reads it; made by :func:`open_microscope_file`."""
 
     def __init__(
-        self, path: str, signal: dict[str, Any], *, format: str, axes: str | None, channel: int | None
+        self,
+        path: str,
+        signal: dict[str, Any],
+        *,
+        format: str,
+        axes: str | None,
+        channel: int | None,
+        notes: Sequence[str] = (),
     ) -> None:
         self._data = signal["data"]
         shape, dtype = tuple(int(n) for n in self._data.shape), np.dtype(self._data.dtype)
@@ -56,17 +64,35 @@ class RosettaVolume(IndexedVolume):
             raise DataError(f"holds values of type {dtype}, which are no grey values", where=path)
         names = [""] * len(shape)
         sizes: list[float | None] = [None] * len(shape)
+        origin: list[float | None] = [None] * len(shape)
         for position, axis in enumerate(signal["axes"]):
             at = int(axis.get("index_in_array", position))
-            names[at] = str(axis.get("name", "")).lower()
-            unit, scale = nanometres(str(axis.get("units", ""))), float(axis.get("scale", 0) or 0)
-            sizes[at] = None if unit is None else abs(scale) * unit
+            names[at] = str(axis.get("name") or "").lower()
+            unit = nanometres(str(axis.get("units") or ""))
+            if unit is not None:
+                sizes[at] = abs(float(axis.get("scale", 0) or 0)) * unit
+                # Of a series, RosettaSciIO (0.15) gives the offset in metres whatever the unit.
+                origin[at] = float(axis.get("offset", 0) or 0) * unit if format != "TIA series" else 0.0
+        if "z" not in names and names.count("") == 1:  # the images of a series
+            names[names.index("")] = "z"
         known = {"y", "x"} <= set(names) and len(set(names)) == len(names)
         stored = choose_axes(shape, names if known else None, axes=axes, channel=channel, where=path)
         ny, nx = (shape[stored.axis_of[letter]] for letter in "yx")
         check_declared("planes", ny * nx * dtype.itemsize, os.path.getsize(path), where=path)
+        notes = list(notes)
+        z, y = stored.axis_of.get("z"), sizes[stored.axis_of["y"]]
+        if z is not None and sizes[z] is None and y is not None:
+            sizes[z], origin[z] = y, 0.0
+            notes.append(f"the file gives no spacing of planes: taken as the pixel size, {y:g} nm")
         super().__init__(
-            path, stored_shape=shape, stored=stored, dtype=dtype, format=format, voxel_size=stored.sizes(sizes)
+            path,
+            stored_shape=shape,
+            stored=stored,
+            dtype=dtype,
+            format=format,
+            voxel_size=stored.sizes(sizes),
+            notes=notes,
+            metadata=with_origin({}, stored.place(origin)),
         )
 
     def _region(self, low: Sequence[int], high: Sequence[int]) -> np.ndarray:
@@ -93,8 +119,10 @@ def open_microscope_file(
     name = fspath(path)
     row = named_format(name)
     reader = _library(f"rsciio.{_PLUGINS[row.kind]}", "rosettasciio", name)
+    lazy = row.kind == "dm"  # of a series, RosettaSciIO would read the whole file for each plane
+    notes = [] if lazy else ["the whole series is read into memory"]
     try:
-        signals = [signal for signal in reader.file_reader(name, lazy=True) if np.ndim(signal["data"]) >= 2]
+        signals = [signal for signal in reader.file_reader(name, lazy=lazy) if np.ndim(signal["data"]) >= 2]
     except (*_REFUSALS, OSError) as error:
         raise DataError(f"cannot be read by RosettaSciIO: {error}", where=name) from error
     if not signals or (series is None and len(signals) > 1):
@@ -103,7 +131,7 @@ def open_microscope_file(
         raise DataError(f"holds {len(signals)} images ({listed})" if signals else "holds no image", where=name, do=do)
     if not 0 <= (series or 0) < len(signals):
         raise UsageError(f"there is no series {series}, only 0 to {len(signals) - 1}", where=name)
-    return RosettaVolume(name, signals[series or 0], format=row.name, axes=axes, channel=channel)
+    return RosettaVolume(name, signals[series or 0], format=row.name, axes=axes, channel=channel, notes=notes)
 
 
 class ItkVolume(IndexedVolume):

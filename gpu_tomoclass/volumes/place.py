@@ -6,6 +6,7 @@ whole map (``origin`` and ``nxstart, nystart, nzstart`` of MRC2014; programs use
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,23 @@ def with_place(metadata: Mapping[str, Any], place: Mapping[str, Any] | None) -> 
     """The metadata with another place, or without one."""
     rest = {key: value for key, value in metadata.items() if key != KEY}
     return rest if place is None else {**rest, KEY: dict(place)}
+
+
+def with_origin(metadata: Mapping[str, Any], origin_nm: Sequence[float | None] | None) -> dict[str, Any]:
+    """The metadata with the place that a file states as the position (z, y, x) of its first voxel in nm.
+
+    None, an axis without a position, or 0 along all axes leaves the metadata as they are: what we wrote there ourselves
+    counts, and so it does where it says the same, because it also knows the start.
+    """
+    if origin_nm is None or any(n is None or not math.isfinite(n) for n in origin_nm) or not any(origin_nm):
+        return dict(metadata)
+    origin = [float(f"{n:.9g}") for n in origin_nm if n is not None]
+    known = read_place(metadata)
+    if known is not None and all(
+        math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6) for a, b in zip(known["origin_nm"], origin, strict=True)
+    ):
+        return dict(metadata)
+    return with_place(metadata, {"origin_nm": origin, "start": [0, 0, 0]})
 
 
 def read_place(metadata: Mapping[str, Any]) -> dict[str, list[Any]] | None:

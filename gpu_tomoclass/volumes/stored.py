@@ -71,6 +71,10 @@ class StoredAxes:
         z, y, x = (float(v) for v in values)  # type: ignore[arg-type]
         return z, y, x
 
+    def place(self, stored: Sequence[float | None]) -> list[float | None] | None:
+        """(z, y, x) of one number per stored axis, whatever they are; None for a single plane."""
+        return [stored[self.axis_of[letter]] for letter in "zyx"] if len(self.kept) == 3 else None
+
 
 def choose_axes(
     shape: Sequence[int],

@@ -64,11 +64,12 @@ def test_emd_of_tomviz(tmp_path):
         group.attrs["emd_group_type"] = 1
         group.create_dataset("data", data=stored("xyz"))
         for i, (name, n, step) in enumerate([("x", 5, 1.5), ("y", 4, 1.5), ("z", 3, 2.5)], start=1):
-            dim = group.create_dataset(f"dim{i}", data=(np.arange(n) * step).astype("f4"))
+            dim = group.create_dataset(f"dim{i}", data=(np.arange(n) * step - 3).astype("f4"))
             dim.attrs["name"], dim.attrs["units"] = name, "[n_m]"
     values, volume = read_all(tmp_path / "a.emd")
     np.testing.assert_array_equal(values, TRUTH)
     assert volume.voxel_size == (2.5, 1.5, 1.5)
+    assert volume.metadata["place"]["origin_nm"] == [-3, -3, -3]
 
 
 def test_hspy(tmp_path):
@@ -77,10 +78,11 @@ def test_hspy(tmp_path):
         group.create_dataset("data", data=TRUTH)
         for i, (name, scale, unit) in enumerate([("z", 2, "nm"), ("y", 0.5, "nm"), ("x", 5, "\u00c5")]):
             axis = group.create_group(f"axis-{i}")
-            axis.attrs.update(name=name, scale=scale, units=unit, size=SHAPE[i], index_in_array=i)
+            axis.attrs.update(name=name, scale=scale, units=unit, size=SHAPE[i], index_in_array=i, offset=10 * i)
     values, volume = read_all(tmp_path / "a.hspy")
     np.testing.assert_array_equal(values, TRUTH)
     assert volume.voxel_size == (2.0, 0.5, 0.5)
+    assert volume.metadata["place"]["origin_nm"] == [0, 10, 2]
 
 
 def test_bigdataviewer(tmp_path):

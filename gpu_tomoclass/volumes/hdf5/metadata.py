@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 import h5py
 import numpy as np
 
+from gpu_tomoclass.volumes.hyperspy import signal_axes, text
 from gpu_tomoclass.volumes.units import nanometres
 
 _BDV = re.compile(r"/t\d{5}/s(\d{2})/(\d+)/cells")
@@ -27,16 +28,17 @@ _XML_BYTES = 2**24
 
 @dataclass
 class Labels:
-    """Names of the stored axes (None: not said), size of a voxel along each in nm (None: not said), and remarks."""
+    """Names of the stored axes (None: not said), nm of a voxel and of the first one's place along each, and remarks."""
 
     names: list[str] | None = None
     sizes: list[float | None] = field(default_factory=list)
+    origin: list[float | None] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def read_labels(dataset: h5py.Dataset) -> Labels:
     """What the file says about the axes of ``dataset``; nothing of it can make the file unreadable."""
-    found = Labels(sizes=[None] * dataset.ndim)
+    found = Labels(sizes=[None] * dataset.ndim, origin=[None] * dataset.ndim)
     for source in (_axistags, _emd, _hyperspy, _nexus, _dimension_labels, _velox, _matlab):
         try:
             source(found, dataset)
@@ -65,12 +67,12 @@ def is_bdv_uint16(dataset: h5py.Dataset) -> bool:
 
 def _axistags(found: Labels, dataset: h5py.Dataset) -> None:
     if "axistags" in dataset.attrs:
-        axes = json.loads(_text(dataset.attrs["axistags"]))["axes"]
+        axes = json.loads(text(dataset.attrs["axistags"]))["axes"]
         found.names = [str(axis["key"]) for axis in axes]
 
 
 def _dimension_labels(found: Labels, dataset: h5py.Dataset) -> None:
-    labels = [_text(dimension.label) for dimension in dataset.dims]
+    labels = [text(dimension.label) for dimension in dataset.dims]
     if any(labels):
         found.names = labels
 
@@ -82,8 +84,8 @@ def _emd(found: Labels, dataset: h5py.Dataset) -> None:
     names = []
     for axis in range(dataset.ndim):
         dim = group[f"dim{axis + 1}"]
-        names.append(_text(dim.attrs.get("name", "")))
-        found.sizes[axis] = _step(dim, dataset.shape[axis], dim.attrs.get("units"))
+        names.append(text(dim.attrs.get("name", "")))
+        found.sizes[axis], found.origin[axis] = _step(dim, dataset.shape[axis], dim.attrs.get("units"))
     if sorted(name.lower() for name in names) == sorted("zyx"[-len(names) :]) or len(names) != 3:
         found.names = names
     else:
@@ -95,32 +97,23 @@ def _hyperspy(found: Labels, dataset: h5py.Dataset) -> None:
     group = dataset.parent
     if "axis-0" not in group:
         return
-    names: list[str] = [""] * dataset.ndim
-    for axis in range(dataset.ndim):
-        attributes = group[f"axis-{axis}"].attrs
-        at = int(attributes.get("index_in_array", axis))
-        names[at] = _text(attributes.get("name", ""))
-        scale, unit = attributes.get("scale"), nanometres(_text(attributes.get("units", "")))
-        if scale is not None and unit is not None:
-            found.sizes[at] = abs(float(scale)) * unit
-    if {name.lower() for name in names} >= {"y", "x"}:
-        found.names = names
-    elif dataset.ndim == 3:
-        found.names = ["z", "y", "x"]
+    attributes = [group[f"axis-{axis}"].attrs for axis in range(dataset.ndim)]
+    found.names, found.sizes, found.origin = signal_axes(attributes)
 
 
 def _nexus(found: Labels, dataset: h5py.Dataset) -> None:
     axes = dataset.parent.attrs.get("axes")
     if axes is None or isinstance(axes, (str, bytes)) or len(axes) != dataset.ndim:
         return
-    names = [_text(name) for name in axes]
+    names = [text(name) for name in axes]
     if not {"y", "x"} <= {name.lower() for name in names}:
         return
     found.names = names
     for axis, name in enumerate(names):
         if name in dataset.parent and isinstance(dataset.parent.get(name), h5py.Dataset):
             values = dataset.parent[name]
-            found.sizes[axis] = _step(values, dataset.shape[axis], values.attrs.get("units"))
+            unit = values.attrs.get("units")
+            found.sizes[axis], found.origin[axis] = _step(values, dataset.shape[axis], unit)
 
 
 def _velox(found: Labels, dataset: h5py.Dataset) -> None:
@@ -131,8 +124,8 @@ def _velox(found: Labels, dataset: h5py.Dataset) -> None:
     found.notes.append("a Velox file: its last axis, the frames, is read as z")
     metadata = dataset.parent.get("Metadata")
     if metadata is not None:
-        text = np.asarray(metadata[:, 0]).astype(np.uint8).tobytes().split(b"\0")[0]
-        size = json.loads(text)["BinaryResult"]["PixelSize"]
+        content = np.asarray(metadata[:, 0]).astype(np.uint8).tobytes().split(b"\0")[0]
+        size = json.loads(content)["BinaryResult"]["PixelSize"]
         found.sizes[0], found.sizes[1] = float(size["height"]) * 1e9, float(size["width"]) * 1e9
 
 
@@ -170,16 +163,10 @@ def _element_size(found: Labels, dataset: h5py.Dataset) -> None:
             found.sizes = [None] * (dataset.ndim - len(sizes)) + sizes
 
 
-def _step(values: h5py.Dataset, length: int, unit: Any) -> float | None:
-    """Distance of the first two of evenly spaced positions along an axis of ``length``, in nm."""
-    scale = nanometres(_text(unit)) if unit is not None else None
+def _step(values: h5py.Dataset, length: int, unit: Any) -> tuple[float | None, float | None]:
+    """Distance of the first two of evenly spaced positions along an axis of ``length``, and the first, in nm."""
+    scale = nanometres(text(unit)) if unit is not None else None
     if scale is None or values.ndim != 1 or not 2 <= values.shape[0] <= 2**20 or values.shape[0] not in (2, length):
-        return None
+        return None, None
     step = abs(float(values[1]) - float(values[0])) * scale
-    return step if 0 < step < math.inf else None
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.ravel()[0]
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return (step, float(values[0]) * scale) if 0 < step < math.inf else (None, None)

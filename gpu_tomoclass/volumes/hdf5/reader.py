@@ -22,6 +22,7 @@ from gpu_tomoclass.errors import DataError, TomoclassError, UsageError
 from gpu_tomoclass.volumes.hdf5.metadata import Labels, is_bdv_uint16, read_labels
 from gpu_tomoclass.volumes.hdf5.storage import ChunkTable, check_filters
 from gpu_tomoclass.volumes.indexed import IndexedVolume
+from gpu_tomoclass.volumes.place import with_origin
 from gpu_tomoclass.volumes.stored import StoredAxes, check_declared, choose_axes
 from gpu_tomoclass.volumes.volume import Volume, ranges_text
 
@@ -126,6 +127,7 @@ class Hdf5Volume(IndexedVolume):
             thickness=None if chunks is None or len(stored.kept) < 3 else chunks[stored.axis_of["z"]],
             format="HDF5",
             voxel_size=stored.sizes(labels.sizes),
+            metadata=with_origin({}, stored.place(labels.origin)),
             notes=[*notes, *more],
             files=[file_name, *sources],
             allow_missing_planes=allow_missing_planes,

@@ -20,6 +20,8 @@ from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.volumes.indexed import IndexedVolume
 from gpu_tomoclass.volumes.ome_zarr.array import Node, ZarrArray, read_node
+from gpu_tomoclass.volumes.ome_zarr.hyperspy import hyperspy_axes, hyperspy_signal
+from gpu_tomoclass.volumes.place import with_origin
 from gpu_tomoclass.volumes.stored import UNSUSPICIOUS_BYTES, StoredAxes, check_declared, choose_axes
 from gpu_tomoclass.volumes.units import nanometres
 from gpu_tomoclass.volumes.volume import Volume, VoxelSize, ranges_text
@@ -64,7 +66,7 @@ def open_zarr(
         raise DataError("is no Zarr store: it holds no zarr.json, .zarray or .zgroup", where=path)
     notes: list[str] = []
     if not node.is_array and "multiscales" not in _ome(node):
-        node = _only_image(node, notes)
+        node = hyperspy_signal(node) or _only_image(node, notes)
     open_node = _open_array if node.is_array else _open_image
     how = {"allow_missing_planes": allow_missing_planes, "sparse": sparse}
     return open_node(fspath(path), node, axes=axes, channel=channel, notes=notes, **how)
@@ -155,16 +157,20 @@ def _open_array(
     array = ZarrArray(node)
     named = node.content.get("dimension_names")
     names = [str(name).lower() for name in named] if isinstance(named, list) else []
+    said = hyperspy_axes(node, len(array.shape), notes)
+    if said is not None:
+        names = said[0] or []
     is_named = len(names) == len(set(names)) == len(array.shape) and {"y", "x"} <= set(names)
     stored = choose_axes(array.shape, names if is_named else None, axes=axes, channel=channel, where=path)
     return ZarrVolume(
         path,
         array,
         stored=stored,
-        format=f"Zarr {node.zarr_format} array",
+        format=f"Zarr {node.zarr_format} array" if said is None else "HyperSpy Zarr",
+        voxel_size=None if said is None else stored.sizes(said[1]),
         notes=notes,
         classes=_classes(node),
-        metadata=_own_metadata(node),
+        metadata=with_origin(_own_metadata(node), None if said is None else stored.place(said[2])),
         files=[node.file],
         **how,
     )
