@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help demo test check mutate kill-test fuzz clean
+.PHONY: help demo test check docs dist mutate kill-test fuzz clean
 help:
 	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 2 minutes with the installation)"
 	@echo "make test   run the tests (about 4 minutes on 2 cores with the installation)"
@@ -12,6 +12,8 @@ help:
 	@echo "make fuzz   20,000 damaged inputs, read under limits of time and memory"
 	@echo "make check  ruff and mypy (under a minute)"
 	@echo "make mutate plants faults, one at a time, and sees whether the tests of their room notice (about 10 minutes)"
+	@echo "make docs   build the documentation site, docs/_build/html/index.html (1 minute)"
+	@echo "make dist   build sdist and wheel and run the demo from each, in a fresh environment per Python found (minutes)"
 	@echo "make clean  remove the virtual environment and caches"
 
 $(VENV)/.run: pyproject.toml
@@ -46,8 +48,19 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+$(VENV)/.docs: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+dist:
+	$(PYTHON) tools/try_packages.py
+
 mutate: $(VENV)/.test
 	$(BIN)/python tools/mutate.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

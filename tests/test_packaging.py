@@ -62,21 +62,54 @@ def test_citation_is_current():
     assert citation["authors"]
 
 
-def test_gpu_environment_has_every_dependency():
-    """conda's list and pip's list must not drift apart: same packages, same floors."""
+def floors(items):
+    """Name and floor of each requirement, whether pip or conda spells it."""
+    pairs = (re.match(r"([A-Za-z0-9_.-]+?)(?:\s*>=([\d.]+))?(?:[,=\s].*)?$", item).groups() for item in items)
+    return {
+        name.replace("matplotlib-base", "matplotlib"): floor
+        and tuple(int(n) for n in re.sub(r"(\.0)+$", "", floor).split("."))
+        for name, floor in pairs
+    }
+
+
+def test_conda_asks_for_what_pip_asks_for():
+    """The environment of GPU nodes and the conda recipe must not drift from pyproject.toml: same packages, same floors."""
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((ROOT / "packaging/recipe/recipe.yaml").read_text(encoding="utf-8"))
+    asked = floors(PROJECT["project"]["dependencies"])
+    for conda in (floors(environment["dependencies"]), floors(recipe["requirements"]["run"])):
+        assert {name: conda.get(name, "missing") for name in asked} == asked
+    assert recipe["context"]["version"] == gpu_tomoclass.__version__
+    extras = PROJECT["project"]["optional-dependencies"]
+    optional = floors(item.lower() for item in [*extras["dask"], *extras["formats"]])
+    constraints = floors(recipe["requirements"]["run_constraints"])
+    assert {name: constraints.get(name, floor) for name, floor in optional.items()} == optional
 
-    def parsed(items):
-        pairs = (re.match(r"([A-Za-z0-9_.-]+?)(?:>=([\d.]+))?(?:[,=].*)?$", item).groups() for item in items)
-        return {name.replace("matplotlib-base", "matplotlib"): floor for name, floor in pairs}
 
-    def numbers(floor):
-        return None if floor is None else tuple(int(n) for n in floor.split(".") if int(n) or n != "0") or (0,)
+def test_python_api_page_shows_every_public_name():
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    shown = re.findall(r"auto(?:class|function|module):: (?:gpu_tomoclass\.)?(\w+)", page)
+    assert sorted(shown) == sorted(gpu_tomoclass.__all__)
 
-    conda = parsed(environment["dependencies"])
-    for name, floor in parsed(PROJECT["project"]["dependencies"]).items():
-        assert name in conda
-        assert numbers(conda[name]) == numbers(floor), name
+
+def test_site_has_every_page():
+    """Each page is in one list of contents, so that a reader can find it."""
+    contents = re.findall(r"```{toctree}\n(.*?)```", (ROOT / "docs/index.md").read_text(encoding="utf-8"), re.DOTALL)
+    listed = [line for block in contents for line in block.splitlines() if line and not line.startswith(":")]
+    pages = {p.relative_to(ROOT / "docs").with_suffix("").as_posix() for p in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert sorted(p for p in listed if "/" not in p) == sorted(pages)
+
+
+@pytest.mark.parametrize("file", sorted(p.name for p in (ROOT / ".github/workflows").iterdir()))
+def test_workflows_call_targets_that_exist(file):
+    jobs = yaml.safe_load((ROOT / ".github/workflows" / file).read_text(encoding="utf-8"))["jobs"]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for job in jobs.values():
+        for step in job["steps"]:
+            for target in re.findall(r"\bmake ([a-z-]+)", step.get("run", "")):
+                assert target in targets
+            for command in re.findall(r"^gpu-tomoclass (\w+)", step.get("run", "")):
+                assert command in cli.commands
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_ : numpy.ndarray
         (n_classes,) uint8, the label values met, rising.
     feature_names_in_ : numpy.ndarray
-        (n_features_in_,) str, the channels that were computed.
+        (``n_features_in_``,) str, the channels that were computed.
     n_features_in_ : int
     feature_importances_ : dict
         Share of each feature family.

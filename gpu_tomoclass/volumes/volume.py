@@ -42,6 +42,10 @@ class Volume(abc.ABC):
     ``volume[z]`` is a plane (ny, nx), ``volume[a:b]`` planes (b - a, ny, nx), ``volume[a:b, 100:200, 50:80]`` a part of
     them, ``numpy.asarray(volume)`` all of it; ``for plane in volume`` goes through the planes.
 
+    A format's reader passes these, with ``files`` (those whose size and time tell whether the volume changed; by
+    default the file at ``path``) and ``allow_missing_planes`` (fill what cannot be read with zeros), and implements
+    :meth:`_read_plane`; new attempts after network errors and the checks are done here.
+
     Attributes
     ----------
     path : str
@@ -66,10 +70,6 @@ class Volume(abc.ABC):
         Anything else worth keeping (provenance of a file we wrote).
     reading : dict or None
         What :func:`open_volume` was told beside the path, to open it again elsewhere; None if made otherwise.
-
-    A format's reader passes these, with ``files`` (those whose size and time tell whether the volume changed; by
-    default the file at ``path``) and ``allow_missing_planes`` (fill what cannot be read with zeros), and implements
-    :meth:`_read_plane`; new attempts after network errors and the checks are done here.
     """
 
     def __init__(
