@@ -73,7 +73,7 @@ def floors(items):
 
 
 def test_conda_asks_for_what_pip_asks_for():
-    """The environment of GPU nodes and the conda recipe must not drift from pyproject.toml: same packages, same floors."""
+    """The environment of GPU nodes and the conda recipe must not drift from pyproject.toml: same packages and floors."""
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     recipe = yaml.safe_load((ROOT / "packaging/recipe/recipe.yaml").read_text(encoding="utf-8"))
     asked = floors(PROJECT["project"]["dependencies"])
