@@ -29,8 +29,11 @@ from shared import model_of_two_classes, processor
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classification.backoff import SlabClassifier
 from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.options import RunOptions
-from gpu_tomoclass.classification.slab import Product, Slab
+from gpu_tomoclass.classification.products import Product
+from gpu_tomoclass.classification.slab import Slab
+from gpu_tomoclass.classification.slabs import SlabSize
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.classification.workers import Work
 from gpu_tomoclass.device import choose_device
@@ -58,7 +61,8 @@ def stages(volume: Volume, model: Model, *, threads: int, n_planes: int, folder:
 
     planes = [work.prepared(z, z + 1) for z in range(n_planes)]
     plane_device, n_threads = device.side_by_side()
-    slabs = SlabClassifier(model, plane_device, wanted=work.options.wanted, n_threads=n_threads)
+    size = SlabSize(plane_device, used_blocks(model), n_threads=n_threads)
+    slabs = SlabClassifier(model, plane_device, wanted=work.options.wanted, size=size)
     with ThreadPoolExecutor(n_threads) as pool:
         timings: list[dict[str, float]] = [{} for _ in planes]
         list(pool.map(slabs.classify, range(2 * n_threads), planes, timings))  # compiles, allocates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,9 @@ USES |= {"studies": set(USES), "doctor": set(USES), "cli": EVERYTHING, "__main__
 FRONT = {"model.model": {"predict", "Prediction"}}
 # Studies are users: all else they take by the front door, as proof that it is enough.
 STUDIES_MAY = {"baseline", "labels", "volumes.is_folder", "volumes.is_written", "volumes.product_name", *GROUND}
+# Inside classification: what keeps planes on disk, and who may know it; all other modules compute and do not.
+KEEPING = {"staging", "products"}
+KNOW_THE_DISK = KEEPING | {"classify_volume", "cluster", "cluster_worker", "plan", "batch"}
 
 
 def modules() -> dict[str, Path]:
@@ -99,11 +103,12 @@ def test_studies_use_what_users_use() -> None:
                     assert taken <= STUDIES_MAY, f"{path}:{node.lineno}: take {taken} by the front door"
 
 
-def test_no_circles() -> None:
-    """No module imports itself through others, at once or later; doors stand for nothing, since they are lazy."""
+@cache
+def reached() -> dict[str, set[str]]:
+    """For each module those that it imports, itself or through others; doors stand for nothing, since they are lazy."""
     uses = {name: {other for _, other in imports(path) if other in MODULES} for name, path in MODULES.items()}
 
-    def reached(start: str) -> set[str]:
+    def of(start: str) -> set[str]:
         seen: set[str] = set()
         waiting = [start]
         while waiting:
@@ -112,7 +117,21 @@ def test_no_circles() -> None:
                 waiting.append(other)
         return seen
 
-    assert [name for name in uses if name and name in reached(name)] == []
+    return {name: of(name) for name in uses if name}
+
+
+def test_no_circles() -> None:
+    """No module imports itself through others, at once or later."""
+    assert [name for name, others in reached().items() if name in others] == []
+
+
+def test_computing_does_not_know_the_disk() -> None:
+    """Finished slabs are handed to whoever keeps them: a file's staging, arrays, another process."""
+    keeping = {f"classification.{name}" for name in KEEPING}
+    assert keeping <= reached()["classification.classify_volume"]  # the names are those of modules
+    computing = [name for name in MODULES if room(name) == "classification" and name.partition(".")[2]]
+    for name in computing:
+        assert name.partition(".")[2] in KNOW_THE_DISK or not reached()[name] & keeping, name
 
 
 @pytest.mark.parametrize("name", sorted({room(name) for name in MODULES} & {*USES} - {"doctor", "cli", "__main__"}))

@@ -17,7 +17,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from benchmarks.roofline.gpus import Gpu
 from benchmarks.roofline.instructions import machine_classes
-from gpu_tomoclass.classification.on_device import MAX_SLAB, MEMORY_SHARE
+from gpu_tomoclass.classification.slabs import MAX_SLAB, MEMORY_SHARE
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.device.base import Array
 from gpu_tomoclass.device.dry import DryDevice

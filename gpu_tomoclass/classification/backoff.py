@@ -10,6 +10,7 @@ import numpy as np
 
 from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.slab import UNLABELLED, Slab, Wanted
+from gpu_tomoclass.classification.slabs import SlabSize
 from gpu_tomoclass.classification.smoothing import Smoother, sigma_in_voxels
 from gpu_tomoclass.device import Device, available_bytes, is_out_of_memory
 from gpu_tomoclass.errors import ResourceError
@@ -29,14 +30,8 @@ class SlabClassifier:
     device : Device
         That of one thread; see :meth:`gpu_tomoclass.device.Device.side_by_side`.
     wanted : Wanted
-    n_threads : int
-        How many will call it at once.
-    fixed_slab : int, optional
-        A number of planes that the user asked for, which is never changed.
-    memory_limit : int, optional
-        Bytes that slabs on a GPU are chosen to fit.
-    plane_pixels : int, optional
-        Of the planes, for the choice of slabs on a CPU.
+    size : SlabSize, optional
+        How many planes, and in how many threads, are computed at once; default one plane in one thread.
     in_plane : (slice, slice)
         Rows and columns of the planes that are wanted.
     voxel_size : tuple of float, optional
@@ -49,19 +44,17 @@ class SlabClassifier:
         device: Device,
         *,
         wanted: Wanted,
-        n_threads: int,
-        fixed_slab: int | None = None,
-        memory_limit: int | None = None,
-        plane_pixels: int | None = None,
+        size: SlabSize | None = None,
         in_plane: tuple[slice, slice] = (slice(None), slice(None)),
         voxel_size: VoxelSize | None = None,
     ) -> None:
-        self.classifier = Classifier(model, device, memory_limit=memory_limit, plane_pixels=plane_pixels)
-        self.wanted, self.fixed_slab, self._in_plane = wanted, fixed_slab, in_plane
+        self.classifier = Classifier(model, device)
+        self.wanted, self.size = wanted, size or SlabSize(device, self.classifier.blocks)
+        self._in_plane = in_plane
         self._smoother = None if wanted.smooth is None else Smoother(sigma_in_voxels(wanted.smooth, voxel_size))
         self.notes: list[str] = []
-        self._n_threads = n_threads
-        self._gate = _Gate(n_threads)
+        self._n_threads = self.size.n_threads
+        self._gate = _Gate(self.size)
         self._at_work: list[tuple[int, int]] = []  # (start, stop) of the slabs of all threads
 
     def halo(self, aspect: Aspect) -> int:
@@ -70,7 +63,7 @@ class SlabClassifier:
 
     def slab_planes(self) -> int:
         """Planes to give at once."""
-        return self.fixed_slab or self.classifier.slab_planes(n_threads=self._gate.capacity)
+        return self.size.planes(self.classifier.memory)
 
     def classify(self, start: int, prepared: PreparedSlab, timings: dict[str, float]) -> list[Slab]:
         """Classify planes; ``start`` is the number of the first in the output. In several slabs if memory is not enough
@@ -95,7 +88,7 @@ class SlabClassifier:
                         self.classifier.release_others()
                     slabs.append(self._classify(start + done, part, timings))
                     done += n
-                    if self._gate.capacity < self._n_threads:  # the next to be let in may be another thread
+                    if self.size.n_threads < self._n_threads:  # the next to be let in may be another thread
                         self.classifier.release()
                     continue
                 except Exception as error:
@@ -110,24 +103,11 @@ class SlabClassifier:
                     reason = error
                 finally:
                     self._at_work.remove(mine)
-            self._take_less(n, n_threads, reason)
+            changed = self.size.take_less(n, n_threads=n_threads)
+            if changed is None:
+                raise self._too_little(n) from reason
+            self._note(f"{self._needed(n)}: {changed}")
         return slabs
-
-    def _take_less(self, n_planes: int, n_threads: int, reason: Exception) -> None:
-        """Take smaller slabs, or fewer threads, from now on.
-
-        ``n_planes`` were computed at once, and ``n_threads`` ran, when memory ran out.
-        """
-        if self.fixed_slab is None and n_planes > 1:
-            half = (n_planes + 1) // 2
-            self._note(f"{self._needed(n_planes)}: slabs are halved to {half} planes")
-            self.classifier.limit_slab(half)
-        elif n_threads > 1:
-            self._gate.shrink(n_threads - 1)
-            n_left = self._gate.capacity
-            self._note(f"{self._needed(n_planes)}: going on with {n_left} thread{'s' if n_left > 1 else ''}")
-        else:
-            raise self._too_little(n_planes) from reason
 
     def _classify(self, start: int, prepared: PreparedSlab, timings: dict[str, float]) -> Slab:
         planes, images = prepared.wanted, prepared.images
@@ -187,8 +167,8 @@ class SlabClassifier:
         return result
 
     def _needed(self, n_planes: int) -> str:
-        per_plane = self.classifier.bytes_per_plane
-        needed = "an unknown amount" if per_plane is None else size_text(per_plane * n_planes)
+        memory = self.classifier.memory
+        needed = "an unknown amount" if memory is None else size_text(memory.per_plane * n_planes)
         device = self.classifier.device
         free = device.free_memory() if device.has_own_memory else available_bytes()
         where = "GPU memory" if device.has_own_memory else "memory"
@@ -196,10 +176,10 @@ class SlabClassifier:
 
     def _too_little(self, n_planes: int) -> ResourceError:
         fits = ""
-        per_plane, device = self.classifier.bytes_per_plane, self.classifier.device
+        memory, device = self.classifier.memory, self.classifier.device
         free = device.free_memory() if device.has_own_memory else available_bytes()
-        if self.fixed_slab is not None and per_plane and free is not None:
-            fits = f"give --slab-planes {max(1, free // per_plane)} or fewer, "
+        if self.size.fixed is not None and memory is not None and memory.per_plane and free is not None:
+            fits = f"give --slab-planes {max(1, free // memory.per_plane)} or fewer, "
         return ResourceError(
             f"{self._needed(n_planes)} for {n_planes} plane{'s' if n_planes > 1 else ''} at once",
             do=f"{fits}use fewer features, or a machine with more memory",
@@ -211,29 +191,24 @@ class SlabClassifier:
 
 
 class _Gate:
-    """Lets a number of threads in, which may be made smaller."""
+    """Lets as many threads in at once as may compute."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, size: SlabSize) -> None:
+        self._size = size
         self._inside = 0
         self._changed = threading.Condition()
 
     def __enter__(self) -> int:
-        """Wait for a place; the capacity while this thread is inside."""
+        """Wait for a place; how many threads may compute while this one is inside."""
         with self._changed:
-            self._changed.wait_for(lambda: self._inside < self.capacity)
+            self._changed.wait_for(lambda: self._inside < self._size.n_threads)
             self._inside += 1
-            return self.capacity
+            return self._size.n_threads
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
             self._inside -= 1
             self._changed.notify_all()
-
-    def shrink(self, capacity: int) -> None:
-        """No more threads than this at once."""
-        with self._changed:
-            self.capacity = min(self.capacity, capacity)
 
 
 def uncertainty(probabilities: np.ndarray, *, kind: str) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.job_file import CLASSIFYING, READING, SETTINGS, WRITING, Item
 from gpu_tomoclass.classification.options import RunOptions
-from gpu_tomoclass.classification.slab import check_products, products_of
+from gpu_tomoclass.classification.products import check_products, products_of
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.errors import DataError, StoppedError, TomoclassError
 from gpu_tomoclass.model import Model, fits_volume, load_model

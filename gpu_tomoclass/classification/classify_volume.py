@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpu_tomoclass import __version__
+from gpu_tomoclass.classification.needs import ProcessMemory
+from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.options import RunOptions
-from gpu_tomoclass.classification.plan import threads_within
-from gpu_tomoclass.classification.slab import UNLABELLED, check_products, products_of
+from gpu_tomoclass.classification.products import check_products, products_of
+from gpu_tomoclass.classification.slab import UNLABELLED
+from gpu_tomoclass.classification.slabs import threads_within
 from gpu_tomoclass.classification.smoothing import sigma_in_voxels
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.classification.workers import PlaneWorkers, ThreadWorkers, Work
@@ -195,7 +198,9 @@ def classify(
     if cluster is None:
         chosen = choose_device(device)
         if memory_limit is not None and not chosen.has_own_memory:
-            chosen = chosen.with_threads(threads_within(memory_limit, volume, model, chosen, wanted=options.wanted))
+            needed = ProcessMemory(volume, model, chosen, options.wanted)
+            most = threads_within(memory_limit, needed, device=chosen, blocks=used_blocks(model))
+            chosen = chosen.with_threads(most)
     device_name = chosen.name if cluster is None else cluster.device
     metadata = provenance(volume, model, region=region, scale=scale, nan=nan)
     if smooth is not None:
@@ -221,7 +226,10 @@ def classify(
         restart=restart,
     ) as staging:
         workers: PlaneWorkers
-        workers = ThreadWorkers(work, staging, chosen) if cluster is None else cluster.workers(work, staging)
+        if cluster is None:
+            workers = ThreadWorkers(work, chosen, n_planes=int((~staging.done).sum()), keep=staging.write)
+        else:
+            workers = cluster.workers(work, staging)
         run = _Run(volume, staging, workers)
         run.go(should_stop=should_stop, progress=progress)
         notes += [*run.notes, *staging.notes]

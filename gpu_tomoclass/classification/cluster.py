@@ -34,8 +34,9 @@ from gpu_tomoclass.classification.cluster_worker import (
     describe_worker,
     open_run,
 )
+from gpu_tomoclass.classification.slabs import planes_to_share, runs
 from gpu_tomoclass.classification.staging import MODEL, Staging
-from gpu_tomoclass.classification.workers import Finished, PlaneWorkers, Work, next_run
+from gpu_tomoclass.classification.workers import Finished, PlaneWorkers, Work
 from gpu_tomoclass.device import probe_device, usable_cores
 from gpu_tomoclass.errors import ResourceError, TomoclassError, UsageError
 from gpu_tomoclass.model import save_model
@@ -192,7 +193,7 @@ class Cluster:
         no_pages: dict[str, list[str]] = {f"distributed.{who}.http.routes": [] for who in ("scheduler", "worker")}
         worker = {
             "nthreads": threads,
-            "memory_limit": 0,  # Dask would pause a worker that has much memory; backoff.py knows better
+            "memory_limit": 0,  # Dask would pause a worker that has much memory; slabs.py knows better
             "preload": ["gpu_tomoclass.classification.cluster_worker"],
             "silence_logs": logging.ERROR,
             **common,
@@ -277,11 +278,9 @@ class Cluster:
 class ClusterWorkers(PlaneWorkers):
     """Gives slabs to the workers, a few at a time, and records what they have stored."""
 
-    staging: Staging
-
     def __init__(self, work: Work, staging: Staging, cluster: Cluster) -> None:
-        super().__init__(work, staging)
-        self._cluster = cluster
+        super().__init__(work)
+        self.staging, self._cluster = staging, cluster
         self._alive: set[str] = set()
         self._lost: set[str] = set()
         self._next_look = self._last_seen = time.monotonic()
@@ -335,22 +334,22 @@ class ClusterWorkers(PlaneWorkers):
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         failure: Exception | None = None
         stopping = False
-        i = 0
+        waiting = runs(todo, most=self._slab_planes)
         try:
             while True:
                 if (now := time.monotonic()) >= self._next_look:
                     self._look(now)
-                while i < todo.size and failure is None and len(in_work) < AHEAD * self.n_threads:
+                while failure is None and len(in_work) < AHEAD * self.n_threads:
                     stopping = stopping or should_stop()
-                    if stopping:
+                    run = None if stopping else next(waiting, None)
+                    if run is None:
                         break
-                    start, stop = next_run(todo, i, most=self._slab_planes(todo.size - i))
+                    start, stop = run
                     future = client.submit(
                         classify_planes, job, start, stop, key=f"planes-{start}-{stop}-{job.key}", pure=False
                     )
                     in_work[future] = start, stop
                     future.add_done_callback(ended.put)
-                    i += stop - start
                 if not in_work:
                     break
                 try:
@@ -374,11 +373,8 @@ class ClusterWorkers(PlaneWorkers):
             raise failure
 
     def _slab_planes(self, n_left: int) -> int:
-        """Planes to give out at once: what workers' memory holds, fewer towards the end, so that all end together."""
-        if self.work.options.slab_planes is not None:
-            return self.work.options.slab_planes
-        preferred = min(self._preferred.values(), default=1)
-        return max(1, min(preferred, n_left // (AHEAD * self.n_threads)))
+        fixed, n_slabs = self.work.options.slab_planes, AHEAD * self.n_threads
+        return planes_to_share(n_left, preferred=self._preferred.values(), n_slabs=n_slabs, fixed=fixed)
 
     def _result(self, future: Any, start: int, stop: int) -> Done | None:
         from distributed import KilledWorker

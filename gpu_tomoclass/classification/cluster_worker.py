@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.classification.on_device import side_by_side, used_blocks
+from gpu_tomoclass.classification.needs import ProcessMemory
+from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.pipeline import StageSeconds
-from gpu_tomoclass.classification.plan import threads_within
+from gpu_tomoclass.classification.slabs import side_by_side, threads_within
 from gpu_tomoclass.classification.staging import LOCK, MODEL, store_slab
 from gpu_tomoclass.classification.workers import Work, count_labels
 from gpu_tomoclass.device import Device, choose_device, kernels_folder
@@ -191,7 +192,8 @@ class _Opened:
         device = _device(job.device, n_threads)
         limit = job.options.memory_limit
         if limit is not None and not device.has_own_memory:
-            n_threads = threads_within(limit, volume, model, device, wanted=job.options.wanted)
+            needed = ProcessMemory(volume, model, device, job.options.wanted)
+            n_threads = threads_within(limit, needed, device=device, blocks=used_blocks(model))
         thread_device, most = side_by_side(device, used_blocks(model))
         n_threads = min(n_threads, most) if most == 1 else n_threads
         self.slabs = self.work.slab_classifier(thread_device, n_threads=n_threads)

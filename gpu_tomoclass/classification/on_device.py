@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from gpu_tomoclass.classification.slabs import SlabMemory
 from gpu_tomoclass.device import Array, Device, Planes, Stopwatch
 from gpu_tomoclass.features import (
     Aspect,
@@ -25,35 +25,12 @@ from gpu_tomoclass.features import (
 from gpu_tomoclass.forest import DeviceForest, device_labels, predict_classes, predict_probabilities
 from gpu_tomoclass.model import Model
 
-MAX_SLAB = 128  # planes; beyond, launches cost nothing any more beside the work
-CPU_SLAB_BYTES = 640 * 2**20  # of features across planes at once on a CPU, and at most so many planes: the halo of a
-CPU_SLAB = 32  # slab of one plane would cost many times what the plane does
 FROM_DEVICE = "device to host"  # a part of the time, where arrays must be moved
-MEMORY_SHARE = 0.8  # of a GPU's free memory; the rest is left to fragments and to what others need meanwhile
 
 
 def used_blocks(model: Model) -> tuple[FeatureBlock, ...]:
     """The blocks of the model's bank that its forest asks for."""
     return model.bank.subset([model.bank.channels[i] for i in model.forest.used_features()])
-
-
-def slab_on_cpu(blocks: Sequence[FeatureBlock], plane_pixels: int) -> int:
-    """Planes that a CPU computes at once: one, unless these blocks look across planes."""
-    if all(block.dimensions == 2 for block in blocks):
-        return 1
-    n_channels = sum(len(block.channels) for block in blocks)
-    return max(1, min(CPU_SLAB, CPU_SLAB_BYTES // (4 * n_channels * plane_pixels)))
-
-
-def side_by_side(device: Device, blocks: Sequence[FeatureBlock]) -> tuple[Device, int]:
-    """The device for a thread that computes one of several slabs, and how many threads keep it busy.
-
-    Across planes compiled kernels take one slab after the other, each with all cores: halos of slabs side by side would
-    take memory, and kernels of a slab have enough to do.
-    """
-    if device.name == "native" and any(block.dimensions == 3 for block in blocks):
-        return device, 1
-    return device.side_by_side()
 
 
 class _ThreadArrays(NamedTuple):
@@ -87,29 +64,22 @@ class Classifier:
     ----------
     model : Model
     device : Device
-    memory_limit : int, optional
-        Bytes of a GPU's memory that slabs are chosen to fit; default what is free.
-    plane_pixels : int, optional
-        Of the planes that it will be given, for the choice of slabs on a CPU.
+
+    Attributes
+    ----------
+    blocks : tuple of FeatureBlock
+        What is computed.
+    memory : SlabMemory or None
+        What a thread takes on the device, measured on the latest slab.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        device: Device,
-        *,
-        memory_limit: int | None = None,
-        plane_pixels: int | None = None,
-    ) -> None:
-        self._plane_pixels = plane_pixels
-        self.model, self.device, self.memory_limit = model, device, memory_limit
+    def __init__(self, model: Model, device: Device) -> None:
+        self.model, self.device = model, device
         self.class_values = np.array([c.value for c in model.classes], dtype=np.uint8)
         self.blocks = used_blocks(model)
         channels = [i for block in self.blocks for i in range(block.start, block.stop)]
         self._forest = model.forest.restricted(channels)
-        self.bytes_per_plane: int | None = None  # on the device, known after the first slab
-        self._halo_bytes = 0  # beside them, for each slab
-        self._slab: int | None = None
+        self.memory: SlabMemory | None = None
         self._shared: DeviceForest | None = None  # of all threads
         self._preparing = threading.Lock()
         self._of_thread = threading.local()
@@ -229,30 +199,9 @@ class Classifier:
     def _measure(self, mine: _ThreadArrays, features: Array, *, n_planes: int, n_wanted: int) -> None:
         n_bytes = mine.engine.n_bytes + (mine.forest.n_bytes if mine.forest is not None else 0)
         # What is held for the halo is no more for a larger slab; planes of the slab itself are the least part.
-        self._halo_bytes = (n_planes - n_wanted) * (n_bytes - features.nbytes) // n_planes
-        self.bytes_per_plane = (n_bytes - self._halo_bytes) // n_wanted
-
-    def slab_planes(self, *, n_threads: int = 1) -> int:
-        """Planes to classify at once: one on a CPU, or some where features look across planes; on a GPU what
-        its memory holds beside the forest and the slabs of the other threads, measured on the first plane."""
-        if not self.device.has_own_memory:
-            most = self._slab or CPU_SLAB
-            return 1 if self._plane_pixels is None else min(most, slab_on_cpu(self.blocks, self._plane_pixels))
-        if self.bytes_per_plane is None:
-            return 1
-        if self._slab is None:
-            of_all = (self.bytes_per_plane + self._halo_bytes) * n_threads
-            budget = MEMORY_SHARE * ((self.device.free_memory() or 0) + of_all)
-            if self.memory_limit is not None:
-                shared = 0 if self._shared is None else self._shared.shared_bytes
-                budget = min(budget / MEMORY_SHARE, self.memory_limit - shared)
-            of_thread = int(budget) // n_threads - self._halo_bytes
-            self._slab = max(1, min(MAX_SLAB, of_thread // self.bytes_per_plane))
-        return self._slab
-
-    def limit_slab(self, n_planes: int) -> None:
-        """Never again more planes at once than this: memory was not enough for more."""
-        self._slab = n_planes if self._slab is None else min(self._slab, n_planes)
+        of_halo = (n_planes - n_wanted) * (n_bytes - features.nbytes) // n_planes
+        shared = 0 if self._shared is None else self._shared.shared_bytes
+        self.memory = SlabMemory(shared, of_halo, (n_bytes - of_halo) // n_wanted)
 
     def release(self) -> None:
         """Free what this thread holds on the device, whatever state it is in."""

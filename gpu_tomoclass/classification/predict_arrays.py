@@ -9,6 +9,7 @@ import numpy as np
 from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.slab import Slab
+from gpu_tomoclass.classification.slabs import SlabSize
 from gpu_tomoclass.classification.workers import ThreadWorkers, Work
 from gpu_tomoclass.device import Array, Device, choose_device, gpu_of, is_out_of_memory
 from gpu_tomoclass.errors import DataError, UsageError
@@ -112,18 +113,18 @@ def _made(shape: tuple[int, ...], n_classes: int | None) -> Prediction:
 
 
 class _Arrays:
-    """Where finished slabs go, in place of the staging of a file."""
+    """Arrays that finished slabs are copied into."""
 
     def __init__(self, made: Prediction) -> None:
         self.made = made
-        self.done = np.zeros(len(made.labels), dtype=np.bool_)
+        self.n_done = 0
 
-    def write(self, slab: Slab) -> None:
+    def keep(self, slab: Slab) -> None:
         planes = slice(slab.start, slab.stop)
         self.made.labels[planes] = slab.values["labels"]
         if self.made.probabilities is not None:
             self.made.probabilities[:, planes] = slab.values["probabilities"]
-        self.done[planes] = True
+        self.n_done += slab.stop - slab.start
 
 
 def _in_memory(
@@ -148,9 +149,9 @@ def _in_memory(
 
     def finished(counts: np.ndarray) -> None:
         if progress is not None:
-            progress(int(arrays.done.sum()), len(volume))
+            progress(arrays.n_done, len(volume))
 
-    workers = ThreadWorkers(work, arrays, choose_device(device))
+    workers = ThreadWorkers(work, choose_device(device), n_planes=len(volume), keep=arrays.keep)
     workers.run(np.arange(len(volume)), finished=finished, should_stop=lambda: False)
     return arrays.made
 
@@ -182,12 +183,13 @@ def _on_gpu(
     nz, ny, nx = (int(n) for n in planes.shape)
     check_fits(model, dtype=np.dtype(planes.dtype), shape=(nz, ny, nx), voxel_size=voxel_size, force=force)
     scale = model.intensity if intensity == "model" else IntensityScale()
-    classifier, aspect = Classifier(model, gpu, memory_limit=memory_limit), aspect_of(voxel_size)
+    classifier, aspect = Classifier(model, gpu), aspect_of(voxel_size)
+    size = SlabSize(gpu, classifier.blocks, memory_limit=memory_limit)
     labels = gpu.empty((nz, ny, nx), np.uint8)
     found = gpu.empty((len(model.classes), nz, ny, nx), np.float32) if want else None
     done = 0
     while done < nz:
-        n = min(nz - done, classifier.slab_planes())
+        n = min(nz - done, size.planes(classifier.memory))
         place = Place.with_halo(done, done + n, depth=nz, halo=classifier.halo(aspect), aspect=aspect)
         slab, core = slice(place.first, place.first + place.n_planes), slice(done, done + n)
         try:
@@ -202,10 +204,9 @@ def _on_gpu(
             part = None if found is None else found[:, core]
             classifier.classify_on_device(prepared, place=place, labels=labels[core], probabilities=part)
         except Exception as error:
-            if not is_out_of_memory(error) or n == 1:
+            if not is_out_of_memory(error) or size.take_less(n) is None:
                 raise
             classifier.release()
-            classifier.limit_slab((n + 1) // 2)
             continue
         done += n
         if progress is not None:

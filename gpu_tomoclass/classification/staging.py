@@ -30,7 +30,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from gpu_tomoclass.classification.slab import KNOWN_PRODUCTS, Product, Slab
+from gpu_tomoclass.classification.products import KNOWN_PRODUCTS, Product
+from gpu_tomoclass.classification.slab import Slab
 from gpu_tomoclass.errors import DataError, ModelError, ResourceError, TomoclassError
 from gpu_tomoclass.outputs import (
     check_output,

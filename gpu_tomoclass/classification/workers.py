@@ -8,16 +8,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
 from gpu_tomoclass.classification.backoff import SlabClassifier
-from gpu_tomoclass.classification.on_device import side_by_side, used_blocks
+from gpu_tomoclass.classification.needs import ProcessMemory
+from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.pipeline import Pipeline, StageSeconds
-from gpu_tomoclass.classification.plan import slab_within
 from gpu_tomoclass.classification.slab import Slab
+from gpu_tomoclass.classification.slabs import MAX_SLAB, SlabSize, cpu_planes, planes_within, runs, side_by_side
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.features import (
     Aspect,
@@ -86,41 +86,32 @@ class Work:
 
     def slab_classifier(self, device: Device, *, n_threads: int) -> SlabClassifier:
         """Classifier of prepared slabs for ``n_threads`` threads; ``device`` is that of one thread."""
-        options = self.options
-        found = SlabClassifier(
+        options, limit, most = self.options, self.options.memory_limit, MAX_SLAB
+        blocks, plane_pixels = used_blocks(self.model), self.volume.shape[1] * self.volume.shape[2]
+        if limit is not None and not device.has_own_memory:
+            needed = ProcessMemory(self.volume, self.model, device, options.wanted)
+            most = planes_within(limit, needed, most=cpu_planes(blocks, plane_pixels))
+        size = SlabSize(
+            device,
+            blocks,
+            n_threads=n_threads,
+            plane_pixels=plane_pixels,
+            fixed=options.slab_planes,
+            memory_limit=limit,
+            most=most,
+        )
+        return SlabClassifier(
             self.model,
             device,
             wanted=options.wanted,
-            n_threads=n_threads,
-            fixed_slab=options.slab_planes,
-            memory_limit=options.memory_limit,
-            plane_pixels=self.volume.shape[1] * self.volume.shape[2],
+            size=size,
             in_plane=self.region.in_plane,
             voxel_size=self.volume.voxel_size,
         )
-        if options.memory_limit is not None and not device.has_own_memory:
-            most = slab_within(options.memory_limit, self.volume, self.model, device, options.wanted)
-            found.classifier.limit_slab(most)
-        return found
-
-
-class PlaneStore(Protocol):
-    """Where finished planes go: a file's staging, or arrays.
-
-    Attributes
-    ----------
-    done : numpy.ndarray
-        (n_planes,) bool.
-    """
-
-    done: np.ndarray
-
-    def write(self, slab: Slab) -> None:
-        """Keep the planes of a slab and mark them as done."""
 
 
 class PlaneWorkers(ABC):
-    """Classify planes, store them and record them as finished.
+    """Classify planes and hand them on to whoever keeps them.
 
     Attributes
     ----------
@@ -135,8 +126,8 @@ class PlaneWorkers(ABC):
 
     n_threads: int
 
-    def __init__(self, work: Work, staging: PlaneStore) -> None:
-        self.work, self.staging = work, staging
+    def __init__(self, work: Work) -> None:
+        self.work = work
         self.seconds = StageSeconds()
         self.timings: dict[str, float] = defaultdict(float)
         self.notes: list[str] = []
@@ -162,15 +153,25 @@ class PlaneWorkers(ABC):
 
 
 class ThreadWorkers(PlaneWorkers):
-    """Threads of this process around one device: one reads, some compute, the caller's writes."""
+    """Threads of this process around one device: one reads, some compute, the caller's writes.
 
-    def __init__(self, work: Work, staging: PlaneStore, device: Device) -> None:
-        super().__init__(work, staging)
-        n_todo = int((~staging.done).sum())
+    Parameters
+    ----------
+    work : Work
+    device : Device
+    n_planes : int
+        How many there will be to do.
+    keep : callable
+        Given each finished slab, in the caller's thread.
+    """
+
+    def __init__(self, work: Work, device: Device, *, n_planes: int, keep: Callable[[Slab], None]) -> None:
+        super().__init__(work)
+        self._keep = keep
         thread_device, self.n_threads = device, 1
-        if n_todo > 1:  # planes side by side; a single one has all threads to itself
+        if n_planes > 1:  # planes side by side; a single one has all threads to itself
             thread_device, n_threads = side_by_side(device, used_blocks(work.model))
-            self.n_threads = min(n_threads, n_todo)
+            self.n_threads = min(n_threads, n_planes)
         self._slabs = work.slab_classifier(thread_device, n_threads=self.n_threads)
         self._halo = self._slabs.halo(work.aspect)
         self.notes = self._slabs.notes
@@ -178,16 +179,13 @@ class ThreadWorkers(PlaneWorkers):
 
     def run(self, todo: np.ndarray, *, finished: Finished, should_stop: Callable[[], bool]) -> None:
         def read() -> Iterator[tuple[int, PreparedSlab]]:
-            i = 0
             held: dict[int, PreparedPlane] = {}  # halos overlap
-            while i < todo.size:
-                start, stop = next_run(todo, i, most=self._slabs.slab_planes())
+            for start, stop in runs(todo, most=lambda n_left: self._slabs.slab_planes()):
                 yield start, self.work.prepared(start, stop, halo=self._halo, held=held)
-                i += stop - start
 
         def write(slabs: list[Slab]) -> None:
             for slab in slabs:
-                self.staging.write(slab)
+                self._keep(slab)
                 finished(count_labels(slab))
 
         pipeline = Pipeline(read, self._compute, write, workers=self.n_threads, should_stop=should_stop)
@@ -205,14 +203,6 @@ class ThreadWorkers(PlaneWorkers):
     @property
     def slowest_stage(self) -> float:
         return max(self.seconds.read, self.seconds.compute / self.n_threads, self.seconds.write)
-
-
-def next_run(todo: np.ndarray, i: int, *, most: int) -> tuple[int, int]:
-    """(start, stop) of the planes from ``todo[i]`` that follow each other without a gap, at most so many."""
-    n = 1
-    while n < most and i + n < todo.size and todo[i + n] == todo[i] + n:
-        n += 1
-    return int(todo[i]), int(todo[i]) + n
 
 
 def count_labels(slab: Slab) -> np.ndarray:

@@ -6,8 +6,9 @@ from simulated_cupy import ptx_device
 
 from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.classification import on_device as classifier
+from gpu_tomoclass.classification import slabs
 from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.preview_plane import preview
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.device.native import NativeDevice
@@ -49,7 +50,7 @@ def run(path, annotation, device, folder, *, n_trees=12):
         planes = np.stack([plane for _, plane in labels.planes()])
     np.testing.assert_array_equal(seen.labels, planes[2])
     assert classified.device == device.name
-    used = {block.family for block in classifier.Classifier(result.model, device).blocks}
+    used = {block.family for block in Classifier(result.model, device).blocks}
     copies = {"host to device", "device to host"} if device.has_own_memory else set()
     assert set(classified.seconds_per_plane) == {*used, "forest", *copies}
     return planes, result
@@ -68,20 +69,20 @@ def test_native_and_numpy_agree(path, annotation, tmp_path):
 
 def test_a_gpu_takes_slabs(path, annotation, tmp_path, monkeypatch):
     device, cupy = ptx_device()
-    slabs = []
-    classify_slab = classifier.Classifier.classify
+    taken = []
+    classify_slab = Classifier.classify
 
     def watched(self, planes, **rest):
-        slabs.append(len(planes))
+        taken.append(len(planes))
         return classify_slab(self, planes, **rest)
 
-    monkeypatch.setattr(classifier.Classifier, "classify", watched)
-    monkeypatch.setattr(classifier, "MAX_SLAB", 3)
+    monkeypatch.setattr(Classifier, "classify", watched)
+    monkeypatch.setattr(slabs, "MAX_SLAB", 3)
     ours, _ = run(path, annotation, device, tmp_path, n_trees=3)
     # The first plane shows what a plane needs, some are read until then; the last call is the preview.
-    assert slabs[0] == slabs[-1] == 1
-    assert max(slabs) > 1
-    assert sum(slabs) == SHAPE[0] + 1
+    assert taken[0] == taken[-1] == 1
+    assert max(taken) > 1
+    assert sum(taken) == SHAPE[0] + 1
     assert not any(launch.faults for launch in cupy.launches)
     theirs, _ = run(path, annotation, NumpyDevice(), tmp_path, n_trees=3)
     np.testing.assert_array_equal(ours, theirs)
@@ -92,11 +93,12 @@ def test_slabs_fit_the_memory_of_the_gpu(path, annotation, monkeypatch):
     bank = FeatureBank.create(["neighbors"], sigma_max=1)
     with open_volume(path) as volume:
         model = train(volume, annotation, bank=bank, n_trees=2, max_depth=2, device=NumpyDevice()).model
-        loaded = classifier.Classifier(model, device)
-        assert loaded.slab_planes() == 1  # nothing measured yet
+        loaded = Classifier(model, device)
+        size = slabs.SlabSize(device, loaded.blocks)
+        assert size.planes(loaded.memory) == 1  # nothing measured yet
         monkeypatch.setattr(device, "free_memory", lambda: 1_000_000)
         loaded.classify(np.zeros((1, *SHAPE[1:]), np.float32))
-        n = loaded.slab_planes()
-        assert 1 < n < classifier.MAX_SLAB
+        n = size.planes(loaded.memory)
+        assert 1 < n < slabs.MAX_SLAB
         loaded.classify(np.zeros((n, *SHAPE[1:]), np.float32))
         assert loaded._arrays_of_thread().engine.n_bytes <= 1_000_000

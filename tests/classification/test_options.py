@@ -13,7 +13,7 @@ from gpu_tomoclass.classification import batch, classify_volume, job_file
 from gpu_tomoclass.classification.cluster import ClusterWorkers
 from gpu_tomoclass.classification.cluster_worker import Job
 from gpu_tomoclass.classification.options import RunOptions
-from gpu_tomoclass.classification.slab import Product
+from gpu_tomoclass.classification.products import Product
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.classification.workers import Work
 from gpu_tomoclass.cli import cli

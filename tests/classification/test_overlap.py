@@ -12,7 +12,7 @@ import pytest
 from late_gpu import late_gpu
 from simulated_streams import CUDARuntimeError
 
-from gpu_tomoclass.classification import on_device as classifier
+from gpu_tomoclass.classification import slabs
 from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.device import NumpyDevice
@@ -225,7 +225,7 @@ def needed(sample_model):
 @pytest.mark.parametrize("order", ["now", "late"])
 def test_too_little_memory(sample_path, sample_model, expected, tmp_path, monkeypatch, order):
     shared, (one, four) = needed(sample_model)
-    monkeypatch.setattr(classifier, "MEMORY_SHARE", 40.0)  # so that it is found out too late
+    monkeypatch.setattr(slabs, "MEMORY_SHARE", 40.0)  # so that it is found out too late
     with late_gpu(order, limit=shared + int(1.5 * four)) as (device, _):
         result, labels = classified(sample_path, sample_model, tmp_path, device)
     np.testing.assert_array_equal(labels, expected[0])

@@ -11,9 +11,11 @@ from simulated_cupy import ptx_device
 from gpu_tomoclass.annotations.annotation import Annotation
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.classification.classify_volume import classify
-from gpu_tomoclass.classification.on_device import Classifier
-from gpu_tomoclass.classification.plan import make_plan, thread_memory, threads_within
+from gpu_tomoclass.classification.needs import ProcessMemory, thread_memory
+from gpu_tomoclass.classification.on_device import Classifier, used_blocks
+from gpu_tomoclass.classification.plan import make_plan
 from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.classification.slabs import threads_within
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.device.memory import available_bytes, peak_bytes, resident_bytes
 from gpu_tomoclass.device.native import NativeDevice
@@ -103,9 +105,10 @@ def test_a_memory_limit_leaves_fewer_threads(large):
         room = 20_000_000  # this process grows a little between the two calls
         for n in (1, 2, 3):  # planned anew: what earlier tests left in this process may have gone since
             need = make_plan(volume, model, device.with_threads(n), measure=False).host_bytes
-            assert threads_within(need + room, volume, model, device, wanted=Wanted()) == n
+            needed = ProcessMemory(volume, model, device, Wanted())
+            assert threads_within(need + room, needed, device=device, blocks=used_blocks(model)) == n
         with pytest.raises(ResourceError, match=r"one thread needs .* of memory, the limit is 50.0 MB"):
-            threads_within(50_000_000, volume, model, device, wanted=Wanted())
+            threads_within(50_000_000, needed, device=device, blocks=used_blocks(model))
 
 
 def test_the_limit_reaches_the_run(sample_path, sample_model, tmp_path):

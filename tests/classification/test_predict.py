@@ -8,7 +8,7 @@ from late_gpu import late_gpu
 from small_volume import SHAPE
 
 from gpu_tomoclass import PixelClassifier
-from gpu_tomoclass.classification import classify, on_device, predict
+from gpu_tomoclass.classification import classify, predict, slabs
 from gpu_tomoclass.device import NumpyDevice, choose_device
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.volumes import open_volume
@@ -88,7 +88,7 @@ def test_planes_that_do_not_fit(planes, sample_model):
 
 @pytest.mark.parametrize("order", ["now", "late"])
 def test_cupy_in_cupy_out_without_the_host(planes, sample_model, written, order, monkeypatch):
-    monkeypatch.setattr(on_device, "MAX_SLAB", 3)
+    monkeypatch.setattr(slabs, "MAX_SLAB", 3)
     with late_gpu(order, seed=4) as (device, cupy):
         given = cupy.array(planes)
         began = len(cupy.calls)

@@ -6,7 +6,6 @@ from memory_volume import ArrayVolume
 
 from gpu_tomoclass.classification.backoff import influenced, uncertainty
 from gpu_tomoclass.classification.classify_volume import classify
-from gpu_tomoclass.classification.workers import next_run
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.intensity import IntensityScale
@@ -89,21 +88,3 @@ def test_families_that_see_the_whole_plane_mask_the_voxel_itself():
     slab = prepare_slab(ArrayVolume(image), 0, 1, scale=IntensityScale(), nan="mask")
     blocks = [block for block in FeatureBank.create(["bilateral"]).blocks if block.family == "bilateral"]
     assert np.argwhere(influenced(slab, blocks)).tolist() == [[0, 7, 9]]
-
-
-@pytest.mark.parametrize(
-    ("todo", "most", "runs"),
-    [
-        ([0, 1, 2, 3], 4, [(0, 4)]),
-        ([0, 1, 2, 3, 4], 2, [(0, 2), (2, 4), (4, 5)]),
-        ([0, 1, 4, 5, 6, 9], 4, [(0, 2), (4, 7), (9, 10)]),
-        ([2, 3, 5], 2, [(2, 4), (5, 6)]),
-        ([7], 8, [(7, 8)]),
-    ],
-)
-def test_runs_never_reach_over_planes_that_are_done(todo, most, runs):
-    found, i = [], 0
-    while i < len(todo):
-        found.append(next_run(np.array(todo), i, most=most))
-        i += found[-1][1] - found[-1][0]
-    assert found == runs

@@ -1,0 +1,130 @@
+"""Memory that a run needs: what threads allocate, by a dry run of the code that allocates it, and what is in flight."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from gpu_tomoclass.classification.on_device import Classifier, used_blocks
+from gpu_tomoclass.classification.pipeline import AHEAD
+from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.classification.slabs import SlabMemory
+from gpu_tomoclass.classification.smoothing import planes_around, sigma_in_voxels
+from gpu_tomoclass.device import Device, DryDevice, resident_bytes
+from gpu_tomoclass.features import CUBES, Aspect, Place, aspect_of, halo
+from gpu_tomoclass.model import Model
+from gpu_tomoclass.volumes import Volume
+
+PROCESS_BYTES = 130 * 2**20  # the interpreter and its libraries, where the system does not tell; measured
+WORK_BYTES = 45 * 2**20  # compiled kernels, the writer and its compressor, what the allocator keeps; measured
+PINNED = 2  # CuPy takes page-locked memory by powers of two, at most so many times what is asked for
+
+
+def thread_memory(
+    model: Model,
+    device_name: str,
+    shape: tuple[int, int],
+    *,
+    wanted: Wanted,
+    depth: int | None = None,
+    aspect: Aspect = CUBES,
+) -> SlabMemory:
+    """Memory that threads take for planes (ny, nx) of a volume of ``depth`` planes, from a dry run of the real code."""
+    reach = halo(used_blocks(model), aspect)
+    depth = 2 * reach + 2 if depth is None else depth
+    n_classes = len(model.classes)
+    n_pixels = shape[0] * shape[1]
+    want_probabilities = wanted.needs_probabilities
+    # Beside the arrays of the device: labels and their copy, and what is made of the probabilities.
+    host = n_pixels * (2 + (8 * n_classes if want_probabilities else 0))
+    if device_name == "numpy":
+        per_plane = n_pixels * model.bank.bytes_per_pixel
+        of_halo = per_plane - 4 * n_pixels * model.bank.n_channels
+        return SlabMemory(0, min(2 * reach, depth) * of_halo, per_plane + 8 * n_pixels * n_classes + host)
+    shared, allocated, pinned = 0, [], []
+    for n_planes in (1, 2):
+        device = DryDevice(device_name)
+        classifier = Classifier(model, device)
+        classifier.prepare()
+        shared = device.n_bytes
+        start = max(0, min(reach, (depth - n_planes) // 2))
+        deep = max(depth, n_planes)
+        place = Place.with_halo(start, start + n_planes, depth=deep, halo=reach, aspect=aspect)
+        planes = np.empty((place.n_planes, *shape), np.float32)
+        classifier.classify(planes, place=place, want_probabilities=want_probabilities)
+        allocated.append(device.n_bytes - shared)
+        pinned.append(device.n_pinned)
+    per_plane = allocated[1] - allocated[0]
+    fixed = allocated[0] - per_plane
+    if device_name == "native":
+        return SlabMemory(shared, fixed, per_plane + host)
+    return SlabMemory(shared, fixed, per_plane, host + PINNED * pinned[0])
+
+
+def in_flight_bytes(
+    volume: Volume, *, n_threads: int, slab_planes: int, n_classes: int, wanted: Wanted, reach: int = 0
+) -> int:
+    """Host memory of what is read, waits, is computed and is written at the same time; slabs share their halos of
+    ``reach`` planes."""
+    n_pixels = volume.shape[1] * volume.shape[2] * slab_planes
+    given = n_pixels * (4 + volume.dtype.itemsize)
+    made = n_pixels * product_bytes(n_classes, wanted)
+    halos = 4 * volume.shape[1] * volume.shape[2] * min(2 * reach, volume.shape[0])
+    around = 2 * smoothing_reach(wanted, volume)  # probabilities that are kept, and a slab's while they are added
+    kept = 4 * n_classes * volume.shape[1] * volume.shape[2] * (around + 4 * n_threads * slab_planes)
+    return (given + made) * (AHEAD + 1 + n_threads) + halos + (kept if wanted.smooth else 0)
+
+
+def smoothing_reach(wanted: Wanted, volume: Volume) -> int:
+    """Planes on each side whose probabilities a plane's depend on."""
+    return 0 if wanted.smooth is None else planes_around(sigma_in_voxels(wanted.smooth, volume.voxel_size)[0])
+
+
+def product_bytes(n_classes: int, wanted: Wanted) -> int:
+    """Per voxel of all outputs."""
+    of_probability = {None: 0, "float32": 4, "uint8": 1}[wanted.probabilities]
+    return 1 + of_probability * n_classes + (4 if wanted.uncertainty else 0)
+
+
+class ProcessMemory:
+    """Bytes of host memory that the process takes, by the number of threads and of planes that each has at once."""
+
+    def __init__(self, volume: Volume, model: Model, device: Device, wanted: Wanted) -> None:
+        self._volume, self._model, self._device, self._wanted = volume, model, device, wanted
+
+    @cached_property
+    def threads(self) -> SlabMemory:
+        """What threads allocate; the dry run is made when this is first asked for."""
+        volume = self._volume
+        return thread_memory(
+            self._model,
+            self._device.name,
+            volume.shape[1:],
+            wanted=self._wanted,
+            depth=volume.shape[0],
+            aspect=aspect_of(volume.voxel_size),
+        )
+
+    @cached_property
+    def _process(self) -> int:
+        return (resident_bytes() or PROCESS_BYTES) + WORK_BYTES
+
+    @cached_property
+    def _reach(self) -> int:
+        of_features = halo(used_blocks(self._model), aspect_of(self._volume.voxel_size))
+        return of_features + smoothing_reach(self._wanted, self._volume)
+
+    def __call__(self, n_threads: int, n_planes: int) -> int:
+        threads = self.threads  # the process is looked at after the dry run, which loads libraries
+        flight = in_flight_bytes(
+            self._volume,
+            n_threads=n_threads,
+            slab_planes=n_planes,
+            n_classes=len(self._model.classes),
+            wanted=self._wanted,
+            reach=self._reach,
+        )
+        if self._device.has_own_memory:
+            return self._process + flight + n_threads * n_planes * threads.host_per_plane
+        return self._process + flight + threads.bytes(n_planes, n_threads=n_threads)
