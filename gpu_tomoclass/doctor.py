@@ -40,7 +40,6 @@ from gpu_tomoclass.errors import TomoclassError
 from gpu_tomoclass.features import (
     FAMILIES,
     ORIGINAL,
-    TOLERANCES,
     FeatureBank,
     FeatureBlock,
     FeatureEngine,
@@ -386,7 +385,7 @@ def check_device(device: Device, subjects: Subjects, advance: Callable[[], None]
 
 def _tolerance(name: str) -> Tolerance:
     others = {"forest": FOREST, "forest by values": FOREST, "nad": NAD, "nad volume": NAD_VOLUME}
-    return others.get(name) or TOLERANCES[name]
+    return others.get(name) or FAMILIES.get(name, ORIGINAL).tolerance
 
 
 def _check_family(device: Device, name: str, subjects: Subjects, timed: npt.NDArray[np.float32]) -> Check:

@@ -1,6 +1,6 @@
 """Tolerances between kernels and reference: how they are measured, and those of forests and of NAD.
 
-Those of the feature families are in :mod:`gpu_tomoclass.features.tolerances`.
+Those of the feature families are in their rows, :mod:`gpu_tomoclass.features.families`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from .intensity import INTENSITY_MODES, NAN_POLICIES, IntensityScale
 from .place import Place, aspect_of
 from .prepare import PreparedPlane, PreparedSlab, prepare_slab
 from .reference.volume_source import CUBES, Aspect
-from .tolerances import TOLERANCES
 
 __all__ = [
     "CUBES",
@@ -21,7 +20,6 @@ __all__ = [
     "NAN_POLICIES",
     "ORIGINAL",
     "PLANE_FAMILIES",
-    "TOLERANCES",
     "VOLUME_FAMILIES",
     "Aspect",
     "Channels",

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpu_tomoclass.features.family import Family, number, one_label, wide_number
+from gpu_tomoclass.device import Tolerance
+from gpu_tomoclass.features.family import COPIES, ONE_VALUE, SAME_SUMS, Family, number, one_label, wide_number
 from gpu_tomoclass.features.reference.blur import STD_PER_SIGMA, is_reduced, kernel_radius
 from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES, ORDERS, derivative_reach
 from gpu_tomoclass.features.reference.disk import disk_half_widths
@@ -38,7 +39,7 @@ def _blur_changed_in(sigma: float, **parameters: Any) -> int:
     return _REDUCED_IN if is_reduced(STD_PER_SIGMA * sigma) else 1
 
 
-def _rank(name: str, *, scratch: int) -> Family:
+def _rank(name: str, *, scratch: int, tolerance: Tolerance = ONE_VALUE) -> Family:
     weka_name = name.capitalize()
     return Family(
         name=name,
@@ -49,6 +50,7 @@ def _rank(name: str, *, scratch: int) -> Family:
         scratch=scratch,
         reference=f"ranks:{name}",
         kernel=f"ranks:{name}",
+        tolerance=tolerance,
     )
 
 
@@ -63,6 +65,7 @@ ORIGINAL = Family(
     scratch=0,
     reference="source:original",
     kernel="source:original",
+    tolerance=COPIES,
 )
 
 _ROWS = (
@@ -80,6 +83,12 @@ _ROWS = (
         scratch=80,
         reference="gabor:gabor",
         kernel="gabor:gabor",
+        tolerance=Tolerance(
+            6e-6,
+            "sums of up to 625 products in float32, which a plain loop gets wrong by 1e-6 to 1e-5; TWS's own are off by"
+            " 7e-6 of a standard deviation, about 2e-6 of the largest value",
+            ptx=6e-6,
+        ),
         changed_in=lambda exact=False: 2 if exact else 1,
         has_kernel=lambda exact=False: not exact,
     ),
@@ -97,6 +106,10 @@ _ROWS = (
         scratch=210,
         reference="diffusion:anisotropic_diffusion",
         kernel="diffusion:anisotropic_diffusion",
+        tolerance=Tolerance(
+            0,
+            "powers and inverse lengths within 1e-15 of the reference's: one float32 in 10^8 rounds the other way",
+        ),
     ),
     Family(
         name="bilateral",
@@ -110,6 +123,7 @@ _ROWS = (
         scratch=48,
         reference="bilateral:bilateral",
         kernel="bilateral:bilateral",
+        tolerance=SAME_SUMS,
     ),
     Family(
         name="lipschitz",
@@ -123,6 +137,7 @@ _ROWS = (
         scratch=48,
         reference="lipschitz:lipschitz",
         kernel="lipschitz:lipschitz",
+        tolerance=Tolerance(0, "whole numbers"),
     ),
     Family(
         name="kuwahara",
@@ -136,6 +151,7 @@ _ROWS = (
         scratch=72,
         reference="kuwahara:kuwahara",
         kernel="kuwahara:kuwahara",
+        tolerance=Tolerance(0, "the same sums and comparisons in the same order"),
     ),
     Family(
         name="gaussian_blur",
@@ -145,6 +161,7 @@ _ROWS = (
         scratch=24,
         reference="edges:gaussian_blur",
         kernel="edges:gaussian_blur",
+        tolerance=SAME_SUMS,
         changed_in=_blur_changed_in,
     ),
     Family(
@@ -156,6 +173,7 @@ _ROWS = (
         scratch=24,
         reference="edges:sobel_filter",
         kernel="edges:sobel_filter",
+        tolerance=SAME_SUMS,
         changed_in=_blur_changed_in,
     ),
     Family(
@@ -168,6 +186,9 @@ _ROWS = (
         scratch=64,
         reference="edges:hessian",
         kernel="edges:hessian",
+        tolerance=Tolerance(
+            1.2e-7, "arc cosines differ in a double's last bit, so that rarely the float32 does; all else in no bit"
+        ),
         changed_in=lambda sigma, legacy=False: _REDUCED_IN if legacy else _blur_changed_in(sigma),
     ),
     Family(
@@ -179,10 +200,11 @@ _ROWS = (
         scratch=24,
         reference="edges:difference_of_gaussians",
         kernel="edges:difference_of_gaussians",
+        tolerance=SAME_SUMS,
         changed_in=_blur_changed_in,
     ),
-    _rank("variance", scratch=36),
-    _rank("mean", scratch=24),
+    _rank("variance", scratch=36, tolerance=SAME_SUMS),
+    _rank("mean", scratch=24, tolerance=SAME_SUMS),
     _rank("minimum", scratch=20),
     _rank("maximum", scratch=20),
     _rank("median", scratch=56),
@@ -194,6 +216,7 @@ _ROWS = (
         scratch=24,
         reference="derivatives:derivatives",
         kernel="derivatives:derivatives",
+        tolerance=SAME_SUMS,
     ),
     Family(
         name="laplacian",
@@ -203,6 +226,7 @@ _ROWS = (
         scratch=28,
         reference="derivatives:laplacian",
         kernel="derivatives:laplacian",
+        tolerance=SAME_SUMS,
     ),
     Family(
         name="structure",
@@ -216,6 +240,7 @@ _ROWS = (
         scratch=136,
         reference="derivatives:structure",
         kernel="derivatives:structure",
+        tolerance=SAME_SUMS,
     ),
     Family(
         name="entropy",
@@ -228,6 +253,11 @@ _ROWS = (
         scratch=72,
         reference="entropy:entropy",
         kernel="entropy:entropy",
+        tolerance=Tolerance(
+            0,
+            "sums that are right to 1e-15; where the reference's doubles could round the other way, they are added"
+            " again",
+        ),
     ),
     Family(
         name="membrane_projections",
@@ -240,6 +270,7 @@ _ROWS = (
         scratch=124,
         reference="membrane:membrane_projections",
         kernel="membrane:membrane_projections",
+        tolerance=SAME_SUMS,
     ),
     Family(
         name="neighbors",
@@ -252,6 +283,7 @@ _ROWS = (
         scratch=8,
         reference="neighbors:neighbors",
         kernel="neighbors:neighbors",
+        tolerance=COPIES,
     ),
 )
 

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from gpu_tomoclass.device import Tolerance
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
     from gpu_tomoclass.features.reference.source import FeatureSource
     from gpu_tomoclass.features.reference.volume_source import Aspect, VolumeSource
 
+COPIES = Tolerance(0, "copies of values")
+ONE_VALUE = Tolerance(0, "one of the values")
+SAME_SUMS = Tolerance(0, "the same sums in the same order")
 SIGMA_LIMITS = (0.01, 256.0)
 MAX_SIGMAS = 64  # of a family; differences of Gaussians grow with its square
 
@@ -71,6 +75,9 @@ class Family:
         The same -> whether ``kernel`` computes it; else the reference does, on every device.
     largest_sigma : float
         Beyond, time or memory would be out of all proportion.
+    tolerance : Tolerance
+        How far ``kernel`` may be from ``reference``, as a share of the channel's largest absolute value, and why;
+        factor 0 asks for equal bits.
     """
 
     name: str
@@ -85,6 +92,7 @@ class Family:
     scratch: int
     reference: str
     kernel: str | None = None
+    tolerance: Tolerance
     changed_in: Callable[..., int] = lambda **parameters: 1
     has_kernel: Callable[..., bool] = lambda **parameters: True
     largest_sigma: float = SIGMA_LIMITS[1]

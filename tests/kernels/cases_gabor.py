@@ -12,11 +12,11 @@ from gpu_tomoclass.device import Device
 from gpu_tomoclass.device.workspace import Workspace
 from gpu_tomoclass.features.accelerated.gabor import ALL_BANKS, gabor_banks
 from gpu_tomoclass.features.accelerated.source import DeviceSource
+from gpu_tomoclass.features.families import FAMILIES
 from gpu_tomoclass.features.reference.gabor import BANKS, gabor
 from gpu_tomoclass.features.reference.source import FeatureSource
-from gpu_tomoclass.features.tolerances import TOLERANCES
 
-TOLERANCE = TOLERANCES["gabor"]
+TOLERANCE = FAMILIES["gabor"].tolerance
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from gpu_tomoclass.features.engine import accelerated_family
 from gpu_tomoclass.features.families import FAMILIES
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.volume_source import CUBES, Aspect, VolumeSource
-from gpu_tomoclass.features.tolerances import TOLERANCES
 
 
 class Size(NamedTuple):
@@ -98,7 +97,7 @@ def case(
     together: int = 1,
 ) -> Case:
     """``together``: so many channels share the value that tolerances are relative to."""
-    tolerance = max((TOLERANCES[family] for family in families), key=lambda t: t.factor)
+    tolerance = max((FAMILIES[family].tolerance for family in families), key=lambda t: t.factor)
     return Case(
         name=name,
         make=make,

@@ -17,7 +17,6 @@ from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.features.engine import accelerated_family
 from gpu_tomoclass.features.families import FAMILIES, ORIGINAL
 from gpu_tomoclass.features.reference.source import FeatureSource
-from gpu_tomoclass.features.tolerances import TOLERANCES
 
 Parameters = dict[str, Any]
 GOLDEN_FOLDER = Path(__file__).parents[1] / "data" / "golden"
@@ -96,8 +95,8 @@ def _row(family: str) -> Any:
 def family_case(
     family: str, *, sizes: Sequence[Planes], small_sizes: Sequence[Planes], name: str | None = None
 ) -> Case:
-    """A case of one family; its tolerance is its row in ``tolerances.py``."""
-    tolerance = TOLERANCES[family]
+    """A case of one family; its tolerance is that of its row in ``families.py``."""
+    tolerance = _row(family).tolerance
     return Case(
         name=family if name is None else name,
         make=lambda random, size: {

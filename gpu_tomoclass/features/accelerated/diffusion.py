@@ -20,7 +20,7 @@ LANES = 16  # of kernels/diffusion_cpu.cu: rows of its scratch are whole numbers
 
 def anisotropic_diffusion(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     """Equal to :func:`gpu_tomoclass.features.reference.diffusion.anisotropic_diffusion` in every bit; see
-    ``tolerances.py``.
+    ``families.py``.
 
     A job is one channel. Jobs of all requests and planes run side by side, the longest first.
     """
