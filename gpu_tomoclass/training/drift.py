@@ -216,7 +216,9 @@ def check_drift(
     region = Region.of(volume, planes=(first, last), crop=crop, mask=mask)
     useful = np.array([z for z in range(*region.box[0]) if region.mask is None or not _nothing(region.outside(z))])
     if not useful.size:
-        raise DataError("the mask holds no voxel of these planes", where=region.mask and region.mask.path)
+        raise DataError(
+            "the mask holds no voxel of these planes", where=None if region.mask is None else region.mask.path
+        )
     chosen = useful[
         ((np.arange(min(n_planes, useful.size)) + 0.5) * useful.size / min(n_planes, useful.size)).astype(int)
     ]
