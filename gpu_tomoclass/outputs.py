@@ -11,10 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
-import socket
 import stat
-import uuid
 from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
 from pathlib import Path
@@ -142,7 +139,7 @@ def atomic(
 def temporary_name(path: StrPath) -> Path:
     """A hidden name beside ``path`` that nobody else has; what is left there the next run with this target removes."""
     target = Path(path)
-    return target.with_name(f".{_stem(target)}.{_owner()}-{uuid.uuid4().hex[:8]}.partial")
+    return target.with_name(f".{_stem(target)}.{_owner()}-{os.urandom(4).hex()}.partial")
 
 
 def _stem(target: Path) -> str:
@@ -211,6 +208,8 @@ def discard(temporary: StrPath) -> None:
     """Remove a temporary file or folder; silent when it is gone already."""
     path = Path(temporary)
     if path.is_dir() and not path.is_symlink():
+        import shutil
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
@@ -233,6 +232,8 @@ def free_bytes(target: StrPath) -> int | None:
     folder = Path(target).absolute().parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
+    import shutil
+
     try:
         return shutil.disk_usage(folder).free
     except OSError:
@@ -261,8 +262,14 @@ def write_error(error: OSError, target: StrPath, *, needed_bytes: int | None = N
     return ResourceError(f"cannot be written: {error.strerror or error}", where=target)
 
 
+def _host() -> str:
+    import socket
+
+    return socket.gethostname()[:40]
+
+
 def _owner() -> str:
-    return f"{socket.gethostname()[:40]}-{os.getpid()}"
+    return f"{_host()}-{os.getpid()}"
 
 
 def remove_stale(target: StrPath) -> None:
@@ -279,7 +286,7 @@ def leftovers(target: StrPath) -> Iterator[tuple[Path, str]]:
     if os.name != "posix":  # elsewhere os.kill(pid, 0) does not merely ask
         return
     target = Path(target)
-    start = f".{_stem(target)}.{socket.gethostname()[:40]}-"
+    start = f".{_stem(target)}.{_host()}-"
     for name in sorted(os.listdir(target.parent)):
         rest, _, ending = name.rpartition(".")
         if not name.startswith(start) or ending not in ("partial", "old"):

@@ -4,48 +4,64 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import signal
 import sys
-import traceback
-from collections.abc import Iterable
 from types import FrameType
 
 import click
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.cli import (
-    baseline,
-    cache,
-    classification,
-    doctor,
-    features,
-    labels,
-    models,
-    quality,
-    studies,
-    training,
-    volumes,
-)
-from gpu_tomoclass.cli.command import group
+from gpu_tomoclass.cli.command import CommandTable, group
 from gpu_tomoclass.cli.terminal import visible_streams
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
 from gpu_tomoclass.outputs import protecting
 
 STOPPED = "stopped at once; no output has its name before it is complete, and complete ones stay"
-SECTIONS: dict[str, Iterable[str]] = {
-    "Look": ("info", "reslice", "substack", "convert", "features"),
-    "Teach": ("train", "preview", "cross-validate", "select-features", "check"),
-    "Apply": ("plan", "classify", "batch"),
-    "Use labels": ("evaluate", "measure", "clean"),
-    "From Fiji": ("model",),
-    "Compare": ("baseline",),
-    "See it work": ("demo", "doctor", "cache", "simulate", "reproduce"),
+# Help must not wait for the modules of all commands: a command's module is imported when it is asked for, and what the
+# command does is said here, too.
+COMMANDS = {
+    "Look": {
+        "info": ("volumes", "Say what was understood of a file"),
+        "reslice": ("volumes", "Turn a volume: the tilt axis along z"),
+        "substack": ("volumes", "Write every n-th plane, to mark strokes on"),
+        "convert": ("volumes", "Write a volume in another format"),
+        "features": ("features", "Write features as channels"),
+    },
+    "Teach": {
+        "train": ("training", "Train a model from strokes on some planes"),
+        "preview": ("classification", "Classify one plane into a picture"),
+        "cross-validate": ("quality", "Say how good it will be on unseen pixels"),
+        "select-features": ("quality", "Find the cheapest families that do"),
+        "check": ("quality", "Say whether a model fits a volume"),
+    },
+    "Apply": {
+        "plan": ("classification", "Say beforehand what memory, disk, time it takes"),
+        "classify": ("classification", "Classify a volume"),
+        "batch": ("classification", "Classify or convert many volumes of a job file"),
+    },
+    "Use labels": {
+        "evaluate": ("labels", "Compare labels with the truth"),
+        "measure": ("labels", "Measure the particles of a class"),
+        "clean": ("labels", "Remove small objects"),
+    },
+    "From Fiji": {
+        "model": ("models", "Import Fiji's classifiers, look into model files"),
+    },
+    "Compare": {
+        "baseline": ("baseline", "The conventional way: denoise, threshold"),
+    },
+    "See it work": {
+        "demo": ("studies", "Sample tomogram, model, labels and report"),
+        "doctor": ("doctor", "Say which devices work here, compare kernels"),
+        "cache": ("cache", "Show or clear what is kept between runs"),
+        "simulate": ("studies", "Make a tomogram whose truth is known"),
+        "reproduce": ("studies", "Rerun the study: thresholds against training"),
+    },
 }
 
 
 @group(
-    sections=SECTIONS,
+    commands=CommandTable(__name__, COMMANDS),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     subcommand_metavar="COMMAND ...",
 )
@@ -56,34 +72,6 @@ def cli() -> None:
     Each command has --help with examples. Results go to stdout, all else to stderr. Exit codes: 0 ok, 1 bug, 2 usage,
     3 bad data, 4 model does not fit the data, 5 resources (memory, disk, device), 6 stopped.
     """
-
-
-for _command in (
-    volumes.info,
-    volumes.reslice,
-    volumes.substack,
-    features.features,
-    training.train,
-    classification.preview,
-    classification.classify,
-    labels.evaluate,
-    labels.measure,
-    labels.clean,
-    baseline.baseline,
-    studies.simulate,
-    studies.demo,
-    studies.reproduce,
-    quality.cross_validate,
-    quality.select_features,
-    quality.check,
-    classification.plan,
-    classification.batch,
-    volumes.convert,
-    models.model,
-    doctor.doctor,
-    cache.cache,
-):
-    cli.add_command(_command)
 
 
 def main() -> None:
@@ -130,18 +118,20 @@ def _run(arguments: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = _fail(StoppedError(STOPPED))
-        click.echo(f"resume with: {shlex.join(['gpu-tomoclass', *arguments])}", err=True)
+        _say_how_to_resume(arguments)
         return code
     except TomoclassError as error:
         code = _fail(error)
         if isinstance(error, StoppedError):
-            click.echo(f"resume with: {shlex.join(['gpu-tomoclass', *arguments])}", err=True)
+            _say_how_to_resume(arguments)
         return code
     except MemoryError as error:
         return _fail(ResourceError(f"out of memory ({error})", do="use fewer --workers or a machine with more memory"))
     except OSError as error:
         return _fail(_from_os(error))
     except Exception:
+        import traceback
+
         traceback.print_exc()
         click.echo("gpu-tomoclass: this is a bug; please report it with the lines above", err=True)
         return 1
@@ -151,6 +141,12 @@ def _run(arguments: list[str]) -> int:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _say_how_to_resume(arguments: list[str]) -> None:
+    import shlex
+
+    click.echo(f"resume with: {shlex.join(['gpu-tomoclass', *arguments])}", err=True)
 
 
 def _fail(error: TomoclassError) -> int:

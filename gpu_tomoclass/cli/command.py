@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import importlib
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import click
@@ -60,36 +61,60 @@ class Command(click.Command):
                     formatter.write(f"{'':>{formatter.current_indent}}{PROGRAM} {example}\n")
 
 
-class Group(click.Group):
-    """A click group whose commands are of :class:`Command`; ``sections`` order them by what they are for.
+class CommandTable(MutableMapping[str, click.Command]):
+    """Commands by name, each imported when it is asked for.
 
     Parameters
     ----------
-    sections : mapping, optional
-        Title -> names of commands; default all under one title.
+    package : str
+        Where the modules are.
+    sections : mapping
+        Title -> name of a command -> (its module, what it does). The command is called as its function in the module,
+        with dashes for underscores.
     """
+
+    def __init__(self, package: str, sections: Mapping[str, Mapping[str, tuple[str, str]]]) -> None:
+        self.sections = sections
+        self._modules = {name: f"{package}.{row[0]}" for rows in sections.values() for name, row in rows.items()}
+        self._loaded: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._loaded:
+            found = getattr(importlib.import_module(self._modules[name]), name.replace("-", "_"))
+            self._loaded[name] = found
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("commands are not taken away")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._modules, **self._loaded})
+
+    def __len__(self) -> int:
+        return len({**self._modules, **self._loaded})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules or name in self._loaded
+
+
+class Group(click.Group):
+    """A click group whose commands are of :class:`Command`; those of a :class:`CommandTable` are listed as it says."""
 
     command_class = Command
 
-    def __init__(self, *args: Any, sections: dict[str, Iterable[str]] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sections = sections
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.sections is None:
+        if not isinstance(self.commands, CommandTable):
             super().format_commands(ctx, formatter)
             return
-        widest = max(map(len, (name for names in self.sections.values() for name in names)))
+        widest = max(map(len, self.commands))
         formatter.write_paragraph()
         formatter.write("Commands:\n")
-        for title, name, command in self._listed():
-            summary = command.get_short_help_str(200)
-            formatter.write(f"  {title:<12} {name:<{widest}}  {summary}\n")
-
-    def _listed(self) -> Iterator[tuple[str, str, click.Command]]:
-        for title, names in (self.sections or {}).items():
-            for number, name in enumerate(names):
-                yield ("" if number else title), name, self.commands[name]
+        for title, rows in self.commands.sections.items():
+            for number, (name, (_, summary)) in enumerate(rows.items()):
+                formatter.write(f"  {'' if number else title:<12} {name:<{widest}}  {summary}\n")
 
 
 def command(name: str | None = None, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
@@ -20,6 +19,8 @@ PLAIN_INTERVAL = 10.0  # seconds between plain progress lines, where stderr is a
 
 def write_json(path: str, content: Any, *, inputs: Iterable[str] = (), overwrite: bool = False) -> None:
     """A JSON file for machines, beside what is printed for people; it takes the place of none of the ``inputs``."""
+    import json
+
     from gpu_tomoclass.outputs import atomic
 
     with atomic(path, inputs=inputs, overwrite=overwrite) as temporary:

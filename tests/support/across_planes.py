@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from gpu_tomoclass.features.families import FAMILIES
-from gpu_tomoclass.features.family import Family
+from gpu_tomoclass.features.family import SAME_SUMS, Family
 from gpu_tomoclass.features.reference.volume_source import VolumeSource, mirrored, taps
 
 NAME = "box_across"
@@ -50,5 +50,6 @@ def register(patch: pytest.MonkeyPatch) -> None:
         reach=lambda aspect, radius: half_length(radius, aspect),
         scratch=24,
         reference="box_across:box_across",
+        tolerance=SAME_SUMS,
     )
     patch.setitem(FAMILIES, NAME, row)  # type: ignore[arg-type]
