@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gpu_tomoclass.errors import DataError, UsageError
+from gpu_tomoclass.volumes.hdf5 import probe
 from gpu_tomoclass.volumes.hdf5.reader import open_hdf5
 from gpu_tomoclass.volumes.opening import open_volume
 
@@ -15,6 +16,12 @@ SHAPE = (6, 20, 20)
 
 def values():
     return np.random.default_rng(0).integers(1, 99, SHAPE).astype(np.uint16)
+
+
+@pytest.fixture(autouse=True)
+def no_helper(monkeypatch):
+    """Thousands of files are opened here: without the helper process, which test_hdf5_probe.py is about."""
+    monkeypatch.setattr(probe, "_inside", True)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import numpy as np
 
 from gpu_tomoclass.errors import DataError, TomoclassError, UsageError
 from gpu_tomoclass.volumes.hdf5.metadata import Labels, is_bdv_uint16, read_labels
+from gpu_tomoclass.volumes.hdf5.probe import check_survives
 from gpu_tomoclass.volumes.hdf5.storage import ChunkTable, check_filters
 from gpu_tomoclass.volumes.indexed import IndexedVolume
 from gpu_tomoclass.volumes.place import with_origin
@@ -68,6 +69,8 @@ def open_hdf5(
     name = fspath(path)
     file_name, _, inner = name.partition("::")
     notes: list[str] = []
+    gaps = {"allow_missing_planes": allow_missing_planes, "sparse": sparse}
+    check_survives(name, axes=axes, channel=channel, **gaps)
     if not inner.strip("/"):
         with _opened(file_name) as file:
             inner = _only_dataset(file_name, file)
@@ -78,9 +81,8 @@ def open_hdf5(
         inner,
         axes=axes,
         channel=channel,
-        allow_missing_planes=allow_missing_planes,
-        sparse=sparse,
         notes=notes,
+        **gaps,
     )
 
 
