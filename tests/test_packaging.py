@@ -35,6 +35,8 @@ def test_wheel_holds_package_and_kernels(tmp_path):
     kernels = {p.name for p in (ROOT / "kernels").iterdir()}
     assert {f"gpu_tomoclass/kernels/{name}" for name in kernels} <= set(names)
     assert "gpu_tomoclass/py.typed" in names
+    page = {p.name for p in (ROOT / "gpu_tomoclass" / "interactive" / "page").iterdir()}
+    assert {f"gpu_tomoclass/interactive/page/{name}" for name in page} <= set(names)
     assert not any(name.startswith(("tests/", "docs/")) for name in names)
     dependencies = sysconfig.get_path("purelib")  # -S: an editable install is not found
     code = "from gpu_tomoclass.device.sources import kernels_folder; print(kernels_folder())"

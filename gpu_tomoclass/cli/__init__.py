@@ -28,6 +28,7 @@ COMMANDS = {
         "features": ("features", "Write features as channels"),
     },
     "Teach": {
+        "paint": ("paint", "Mark, look and correct in a browser"),
         "train": ("training", "Train a model from strokes on some planes"),
         "preview": ("classification", "Classify one plane into a picture"),
         "cross-validate": ("quality", "Say how good it will be on unseen pixels"),

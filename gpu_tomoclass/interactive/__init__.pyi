@@ -1,6 +1,8 @@
 from .commands import Recipe
 from .events import Event
 from .learner import Overlay
+from .painter import Painter, Targets
+from .server import listening_socket, origins_of, serve
 from .session import Session
 from .strokes import Stroke, Strokes, brush_pixels
 from .suggestions import Suggestion, suggest_places
@@ -8,11 +10,16 @@ from .suggestions import Suggestion, suggest_places
 __all__ = [
     "Event",
     "Overlay",
+    "Painter",
     "Recipe",
     "Session",
     "Stroke",
     "Strokes",
     "Suggestion",
+    "Targets",
     "brush_pixels",
+    "listening_socket",
+    "origins_of",
+    "serve",
     "suggest_places",
 ]

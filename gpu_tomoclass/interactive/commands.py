@@ -25,6 +25,9 @@ READING = {  # of all commands that open a volume
     "series": "--series",
     "channel": "--channel",
     "allow_missing_planes": "--allow-missing-planes",
+    "shape": "--shape",
+    "dtype": "--dtype",
+    "offset": "--offset",
 }
 
 

@@ -25,7 +25,7 @@ from gpu_tomoclass.interactive.suggestions import Suggestion
 from gpu_tomoclass.model import Model, fits_volume, load_model, save_model
 from gpu_tomoclass.training import train
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import VolumeLike, create_volume, open_volume
+from gpu_tomoclass.volumes import Volume, VolumeLike, create_volume, open_volume
 
 StrPath = str | PathLike[str]
 DEFAULTS: dict[str, Any] = {
@@ -129,6 +129,7 @@ class Session:
             self.notes.append(f"{found.z.size} marked pixels of an earlier session were found in {self._store_path}")
         self._scale = self._new_scale()
         self._learner = self._new_learner()
+        self._viewed, self._reading = self.reopened(), threading.Lock()
         self._classifying: threading.Thread | None = None
         self._stop_classifying = threading.Event()
         self._finishing = threading.Lock()
@@ -169,6 +170,17 @@ class Session:
     def view(self) -> int:
         """The plane in view."""
         return self._learner.view
+
+    def plane(self, z: int) -> np.ndarray:
+        """Plane ``z`` as stored, (ny, nx); read beside what the background reads."""
+        with self._reading:
+            return self._viewed.plane(z)
+
+    def reopened(self) -> Volume:
+        """The volume once more, for another thread to read."""
+        if self.volume.reading is None:
+            return self.volume
+        return open_volume(self.volume.path, **self.volume.reading)
 
     def overlay(self, z: int) -> Overlay | None:
         """Classes and uncertainty of plane ``z``, of the newest forest that has seen it; None if none has."""
@@ -381,7 +393,7 @@ class Session:
         self._events.tell("classify", done=0, total=total)
         try:
             result: ClassifyResult = classify(
-                self.volume, self.model(), output=output, device=self.device, nan=self._nan,
+                self.reopened(), self.model(), output=output, device=self.device, nan=self._nan,
                 should_stop=self._stop_classifying.is_set,
                 progress=lambda done, total: self._events.tell("classify", done=done, total=total), **options,
             )  # fmt: skip

@@ -63,6 +63,8 @@ class _Plane:
         self.owners = np.zeros(shape, np.int32)  # number of the stroke; 0 for none
         self.counts = np.zeros(256, np.int64)  # pixels by label
         self.version = 0
+        self.listed: list[Stroke] = []
+        self.listed_version = -1
 
 
 class Strokes:
@@ -127,6 +129,10 @@ class Strokes:
             found = []
             for z in self.planes():
                 plane = self._planes[z]
+                if plane.listed_version == plane.version:
+                    found += plane.listed
+                    continue
+                of_plane = []
                 pixels = np.flatnonzero(plane.labels)
                 owners = plane.owners.ravel()[pixels]
                 order = np.argsort(owners, kind="stable")
@@ -134,7 +140,9 @@ class Strokes:
                 for number, start, count in zip(numbers.tolist(), starts.tolist(), counts.tolist(), strict=True):
                     middle = int(pixels[order[start + count // 2]])
                     y, x = divmod(middle, self.shape[2])
-                    found.append(Stroke(number, z, int(plane.labels[y, x]), count, y, x))
+                    of_plane.append(Stroke(number, z, int(plane.labels[y, x]), count, y, x))
+                plane.listed, plane.listed_version = of_plane, plane.version
+                found += of_plane
             return found
 
     def paint(self, z: int, pixels: npt.NDArray[np.int64], value: int, *, planes: Iterable[int] = ()) -> list[int]:

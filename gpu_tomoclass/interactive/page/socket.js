@@ -1,0 +1,45 @@
+// The one connection to the server; it comes back by itself.
+import { decode } from "./decode.js";
+import { state, tell } from "./state.js";
+
+let socket = null;
+let pause = 500;
+let order = Promise.resolve(); // messages are handled in the order in which they came
+
+export function ask(request) {
+  if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(request));
+  else tell("message", { text: "There is no connection to the server: nothing was done." });
+}
+
+export function connect() {
+  const address = new URL("talk", location.href);
+  address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  address.search = "";
+  address.hash = "";
+  socket = new WebSocket(address);
+  socket.binaryType = "arraybuffer";
+  socket.onopen = () => {
+    pause = 500;
+    tell("connected", true);
+  };
+  socket.onclose = () => {
+    tell("connected", false);
+    setTimeout(connect, pause);
+    pause = Math.min(2 * pause, 8000);
+  };
+  socket.onmessage = (event) => {
+    const ready = typeof event.data === "string" ? JSON.parse(event.data) : decode(event.data);
+    order = order.then(() => ready).then(take).catch((error) => console.error(error));
+  };
+}
+
+function take(message) {
+  if (message.header) {
+    tell(message.header.kind, message);
+    return;
+  }
+  const { kind, ...data } = message;
+  if (kind === "volume") state.volume = data;
+  if (kind === "state") Object.assign(state, data);
+  tell(kind, data);
+}
