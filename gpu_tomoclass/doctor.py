@@ -61,6 +61,7 @@ TIMED = (400, 400)
 TIMED_SLAB = 8  # planes at once where a device has its own memory; one elsewhere
 # Beside the usual sigmas one each that takes another way: a plane made smaller first, a disk too large to sort.
 SIGMAS = {"gaussian_blur": (1, 2, 4, 8, 16, 24), "median": (1, 2, 4, 8, 16, 24)}
+NEAR_ZERO = np.array([0, -0.0, 1e-45, 1e-39, -1e-39], np.float32)  # GPUs take all of them for 0
 REPEATS = 3
 IMPORT_SECONDS = 120  # after which an import counts as hanging
 # What a package is imported as, and the distributions that bring it.
@@ -292,6 +293,8 @@ class Subjects:
         self.class_values = np.arange(1, n_classes + 1, dtype=np.uint8)
         n_pixels = self.planes[0].size
         self.values = random.normal(size=(n_features, n_pixels)).astype(np.float32)
+        near = random.random(self.values.shape) < 0.01
+        self.values[near] = random.choice(NEAR_ZERO, size=int(near.sum()))
         self.values[random.random(self.values.shape) < 0.001] = np.nan  # missing: the slow way through the trees
         self.expected: dict[str, npt.NDArray[Any]] = {}
         self.reference_speed: dict[str, float] = {}
@@ -340,19 +343,21 @@ def random_forest(
     n_classes: int = 4,
     pure: bool = False,
 ) -> Forest:
-    """Complete trees with random questions and votes, of one class per leaf or of all."""
+    """Complete trees with random questions, some of them about zero, and votes, of one class per leaf or of all."""
     n_inner, n_leaves = 2**depth - 1, 2**depth
     n_nodes = n_inner + n_leaves
     node, tree = np.arange(n_nodes), np.arange(n_trees)[:, np.newaxis]
     is_leaf = np.broadcast_to(node >= n_inner, (n_trees, n_nodes))
     child = np.where(is_leaf, tree * n_leaves + node - n_inner, tree * n_nodes + 2 * node + 1)
+    threshold = random.normal(size=is_leaf.shape)
+    threshold[:, ::16] = random.choice(NEAR_ZERO, size=threshold[:, ::16].shape)
     if pure:
         votes = np.eye(n_classes)[random.integers(n_classes, size=n_trees * n_leaves)]
     else:
         votes = random.random((n_trees * n_leaves, n_classes)) + 0.01
     return Forest(
         feature=np.where(is_leaf, LEAF, random.integers(n_features, size=is_leaf.shape)).astype(np.int32).ravel(),
-        threshold=np.where(is_leaf, 0, random.normal(size=is_leaf.shape)).astype(np.float32).ravel(),
+        threshold=np.where(is_leaf, 0, threshold).astype(np.float32).ravel(),
         child=child.astype(np.int32).ravel(),
         left_fraction=np.where(is_leaf, 0, random.random(is_leaf.shape)).astype(np.float32).ravel(),
         votes=votes,

@@ -5,25 +5,28 @@
 //     n smoothings: V = T_xx I_xx + T_xy I_xy + T_yy I_yy;  I += 20 step_range / max |V| V within the plane's range
 //
 // A job is one channel of one plane. Jobs run in grid z, sorted by n: those that are done leave at the end.
-// The step of a smoothing needs max |V| over the plane, so each smoothing is one launch: it applies step t and finds
-// max |V| of step t + 1, for which the moved image is in shared memory with a border of one pixel. V is computed twice
-// rather than stored: per pixel 20 bytes (image in and out, tensor) and about 80 operations, 5 of them in double.
+// The step of a smoothing needs max |V| over the plane, so each smoothing is one launch: it applies step t and makes V
+// and max |V| of step t + 1, for which the moved image is in shared memory with a border of one pixel. V is stored, so
+// that a tile with its border is moved by a product and a sum per pixel. Per pixel 28 bytes (image and V in and out,
+// tensor) and about 40 operations, 5 of them in double; the last step of an iteration needs no V: 12 bytes.
 // `diffusion_tensor` opens an iteration: 20 bytes and about 150 operations in double per pixel.
 //
 // fastest[job][t] holds the bits of max |V|: as integers they compare as the numbers do, and NaN is above all. So a
 // plane where nothing moves (step = infinity) becomes NaN entirely, which ends as 0, as in Java.
 //
 // Compile-time: TX, TY (block), ROWS (rows of a tile, a multiple of TY), THREADS (of diffusion_begin).
-#ifndef FOR_EACH_THREAD
+#ifndef FOR_EACH_THREAD  // on a GPU; cuda_on_cpu.h has its own
 #define FOR_EACH_THREAD
 #define UNROLL _Pragma("unroll")
+#define BY_WARPS 1
+#else
+#define BY_WARPS 0
 #endif
 #define N_ITERATIONS 20
 #define TIME_STEP 20.0
 #define C1 0.14644660940672627f  // 0.25 (2 - sqrt 2)
 #define C2 0.20710678118654757f  // 0.5 (sqrt 2 - 1)
-#define OLD (TX + 4)
-#define NEW (TX + 2)
+#define WIDE (TX + 2)  // of a tile with its border
 
 __device__ __forceinline__ float cut_to_whole(float value) {  // as Java casts to int: NaN is 0
     const float limited = fminf(fmaxf(value, -2147483648.0f), 2147483648.0f);
@@ -100,23 +103,34 @@ __device__ __forceinline__ float speed_at(const float* at, int wide, float xx, f
 
 __device__ __forceinline__ int size_bits(float value) { return __float_as_int(value) & 0x7fffffff; }
 
-// The largest of most[0..TX TY) to *slot.
-#define KEEP_LARGEST(most, slot)                                         \
-    __syncthreads();                                                     \
-    FOR_EACH_THREAD {                                                    \
-        if (threadIdx.y == 0) {                                          \
-            int* column = most + threadIdx.x;                            \
-            for (int j = 1; j < TY; ++j) *column = max(*column, column[j * TX]); \
-        }                                                                \
-    }                                                                    \
-    __syncthreads();                                                     \
-    FOR_EACH_THREAD {                                                    \
-        if (threadIdx.x == 0 && threadIdx.y == 0) {                      \
-            int largest = most[0];                                       \
-            for (int i = 1; i < TX; ++i) largest = max(largest, most[i]); \
-            atomicMax(slot, largest);                                    \
-        }                                                                \
+// The largest value that a thread of the block has, to *slot. A warp (TX is 32) finds its own by itself; a CPU,
+// whose threads come one after the other, has room for one value of each.
+#if BY_WARPS
+#define LARGEST_OF_THREADS
+#define THREAD_HAS(largest, slot)                                                                      \
+    UNROLL for (int half = 16; half > 0; half /= 2) largest = max(largest, __shfl_xor_sync(~0u, largest, half)); \
+    if (threadIdx.x == 0) atomicMax(slot, largest);
+#define KEEP_LARGEST(slot)
+#else
+#define LARGEST_OF_THREADS __shared__ int most[TX * TY];
+#define THREAD_HAS(largest, slot) most[threadIdx.y * TX + threadIdx.x] = largest;
+#define KEEP_LARGEST(slot)                                                   \
+    __syncthreads();                                                         \
+    FOR_EACH_THREAD {                                                        \
+        if (threadIdx.x == 0 && threadIdx.y == 0) {                          \
+            int largest = most[0];                                           \
+            for (int i = 1; i < TX * TY; ++i) largest = max(largest, most[i]); \
+            atomicMax(slot, largest);                                        \
+        }                                                                    \
     }
+#endif
+
+// A pixel after a step, within the plane's range; NaN stays.
+__device__ __forceinline__ float moved_by(float speed, float old, double step, float low, float high) {
+    float moved = (float)((double)speed * step + (double)old);
+    moved = moved < low ? low : moved;
+    return moved > high ? high : moved;
+}
 
 // Every job's image from its plane, and its slots of max |V| to 0.
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -131,18 +145,20 @@ diffusion_begin(const float* __restrict__ image, float* __restrict__ images, int
     }
 }
 
-// The tensor of jobs whose iteration begins with step t, and their max |V|.
+// The tensor of jobs whose iteration begins with step t, their V and max |V|.
 extern "C" __global__ void __launch_bounds__(TX * TY)
 diffusion_tensor(const float* __restrict__ images, const double* __restrict__ limits,
                  const int* __restrict__ smoothings, const double* __restrict__ a1,
                  const double* __restrict__ edge_threshold, double a2, float* __restrict__ tensor,
-                 int* __restrict__ fastest, int n_slots, int t, int nz, int n_items, int ny, int nx) {
-    __shared__ int most[TX * TY];
+                 float* __restrict__ speeds, int* __restrict__ fastest, int n_slots, int t, int nz, int n_items, int ny,
+                 int nx) {
+    LARGEST_OF_THREADS
     const int item = blockIdx.z, job = item / nz, z = item % nz;
     if (t % smoothings[job] != 0 || t >= N_ITERATIONS * smoothings[job]) return;
     const size_t n_pixels = (size_t)ny * nx, all = n_pixels * n_items;
     const float* image = images + item * n_pixels;
     const double edge = edge_threshold[job] * limits[3 * z + 2] / 256.0, edge_range = edge * edge;
+    int* slot = fastest + (size_t)item * n_slots + t;
     FOR_EACH_THREAD {
         int largest = 0;
         const int x = blockIdx.x * TX + threadIdx.x;
@@ -159,60 +175,59 @@ diffusion_tensor(const float* __restrict__ images, const double* __restrict__ li
                 const float gx = diagonal - anti - C2 * p[3] + C2 * p[5];
                 const float gy = diagonal + anti - C2 * p[1] + C2 * p[7];
                 const float3 d = diffusion_tensor_of(gx, gy, edge_range, a1[job], a2);
+                const float speed = speed_at(p + 4, 3, d.x, d.y, d.z);
                 const size_t to = item * n_pixels + (size_t)y * nx + x;
                 tensor[to] = d.x;
                 tensor[all + to] = d.y;
                 tensor[2 * all + to] = d.z;
-                largest = max(largest, size_bits(speed_at(p + 4, 3, d.x, d.y, d.z)));
+                speeds[to] = speed;
+                largest = max(largest, size_bits(speed));
             }
         }
-        most[threadIdx.y * TX + threadIdx.x] = largest;
+        THREAD_HAS(largest, slot)
     }
-    int* slot = fastest + (size_t)item * n_slots + t;
-    KEEP_LARGEST(most, slot)
+    KEEP_LARGEST(slot)
 }
 
-// Step t of jobs that have one; max |V| of step t + 1 if that is in the same iteration. The last step fills `result`.
+// Step t of jobs that have one; V and max |V| of step t + 1 if that is in the same iteration. The last step fills
+// `result`.
 extern "C" __global__ void __launch_bounds__(TX * TY)
-diffusion_step(const float* __restrict__ images, const float* __restrict__ tensor, const double* __restrict__ limits,
-               const int* __restrict__ smoothings, int* fastest, float* __restrict__ moved_images,
-               float* __restrict__ result, int n_slots, int t, int nz, int n_items, int ny, int nx) {
-    __shared__ float before[ROWS + 4][OLD], after[ROWS + 2][NEW];
-    __shared__ int most[TX * TY];
+diffusion_step(const float* __restrict__ images, const float* __restrict__ speeds, const float* __restrict__ tensor,
+               const double* __restrict__ limits, const int* __restrict__ smoothings, int* fastest,
+               float* __restrict__ moved_images, float* __restrict__ moved_speeds, float* __restrict__ result,
+               int n_slots, int t, int nz, int n_items, int ny, int nx) {
+    __shared__ float after[ROWS + 2][WIDE];
     __shared__ double step;
+    LARGEST_OF_THREADS
     const int item = blockIdx.z, job = item / nz, z = item % nz, n_steps = N_ITERATIONS * smoothings[job];
     if (t >= n_steps) return;
     const bool goes_on = (t + 1) % smoothings[job] != 0, is_last = t + 1 == n_steps;
     const size_t n_pixels = (size_t)ny * nx, all = n_pixels * n_items;
-    const float *image = images + item * n_pixels, *of_item = tensor + item * n_pixels;
-    float* to = (is_last ? result : moved_images) + item * n_pixels;
+    const float *image = images + item * n_pixels, *speed = speeds + item * n_pixels, *of_item = tensor + item * n_pixels;
+    float *to = (is_last ? result : moved_images) + item * n_pixels, *next_speed = moved_speeds + item * n_pixels;
     const int x0 = blockIdx.x * TX, y0 = blockIdx.y * ROWS;
     const float low = (float)limits[3 * z], high = (float)limits[3 * z + 1];
+    int* slot = fastest + (size_t)item * n_slots + t;
     FOR_EACH_THREAD {
         if (threadIdx.x == 0 && threadIdx.y == 0)
-            step = TIME_STEP / (double)__int_as_float(fastest[(size_t)item * n_slots + t]) *
-                   (6.0 * limits[3 * z + 2] / 256.0);
-        for (int k = threadIdx.y * TX + threadIdx.x; k < (ROWS + 4) * OLD; k += TX * TY) {
-            const int j = k / OLD, i = k % OLD;
-            const int x = min(max(x0 + i - 2, 0), nx - 1), y = min(max(y0 + j - 2, 0), ny - 1);
-            before[j][i] = image[(size_t)y * nx + x];
-        }
+            step = TIME_STEP / (double)__int_as_float(*slot) * (6.0 * limits[3 * z + 2] / 256.0);
     }
     __syncthreads();
     FOR_EACH_THREAD {
-        for (int k = threadIdx.y * TX + threadIdx.x; k < (ROWS + 2) * NEW; k += TX * TY) {
-            const int j = k / NEW, i = k % NEW;
-            // Beyond an edge its pixel is repeated, so that is the one to move.
-            const int x = min(max(x0 + i - 1, 0), nx - 1), y = min(max(y0 + j - 1, 0), ny - 1);
-            const size_t at = (size_t)y * nx + x;
-            const float* old = &before[y - y0 + 2][x - x0 + 2];
-            const float speed = speed_at(old, OLD, of_item[at], of_item[all + at], of_item[2 * all + at]);
-            float moved = (float)((double)speed * step + (double)old[0]);
-            moved = moved < low ? low : moved;  // NaN stays
-            moved = moved > high ? high : moved;
-            after[j][i] = moved;
-            const bool is_own = i >= 1 && i <= TX && j >= 1 && j <= ROWS && x0 + i - 1 < nx && y0 + j - 1 < ny;
-            if (is_own) to[at] = is_last ? cut_to_whole(moved) : moved;
+        // Beyond an edge its pixel is repeated, so that is the one to move. First the tile and the rows above and below.
+        const int x = x0 + threadIdx.x, x_inside = min(x, nx - 1);
+        for (int j = threadIdx.y; j < ROWS + 2; j += TY) {
+            const int y = y0 + j - 1, at = min(max(y, 0), ny - 1) * nx + x_inside;
+            const float moved = moved_by(speed[at], image[at], step, low, high);
+            after[j][threadIdx.x + 1] = moved;
+            if (j >= 1 && j <= ROWS && x < nx && y < ny) to[at] = is_last ? cut_to_whole(moved) : moved;
+        }
+        if (goes_on) {  // the columns beside
+            for (int k = threadIdx.y * TX + threadIdx.x; k < 2 * (ROWS + 2); k += TX * TY) {
+                const int j = k / 2, i = k % 2 ? TX + 1 : 0;
+                const int at = min(max(y0 + j - 1, 0), ny - 1) * nx + min(max(x0 + i - 1, 0), nx - 1);
+                after[j][i] = moved_by(speed[at], image[at], step, low, high);
+            }
         }
     }
     if (!goes_on) return;
@@ -223,14 +238,14 @@ diffusion_step(const float* __restrict__ images, const float* __restrict__ tenso
         for (int j = threadIdx.y; j < ROWS; j += TY) {
             const int y = y0 + j;
             if (x < nx && y < ny) {
-                const size_t at = (size_t)y * nx + x;
+                const int at = y * nx + x;
                 const float* here = &after[j + 1][threadIdx.x + 1];
-                const float speed = speed_at(here, NEW, of_item[at], of_item[all + at], of_item[2 * all + at]);
-                largest = max(largest, size_bits(speed));
+                const float next = speed_at(here, WIDE, of_item[at], of_item[all + at], of_item[2 * all + at]);
+                next_speed[at] = next;
+                largest = max(largest, size_bits(next));
             }
         }
-        most[threadIdx.y * TX + threadIdx.x] = largest;
+        THREAD_HAS(largest, slot + 1)
     }
-    int* slot = fastest + (size_t)item * n_slots + t + 1;
-    KEEP_LARGEST(most, slot)
+    KEEP_LARGEST(slot + 1)
 }

@@ -17,16 +17,17 @@
 // Per pixel and tree: one node and one rank per step, steps = depth. A block has TILE pixels, their ranks as
 // [column][pixel] bytes (read once). On a GPU these are in shared memory, where four neighbouring pixels share a bank:
 // they belong to different warps, so that a lane's bank is its own whatever it asks for (with a TILE of 128). Each of
-// the ROWS of threads has a tree at a time; these trees, one behind the other, come to shared memory too where they fit;
-// the sums of the rows are added in the end. On a CPU (ONE_THREAD) a thread walks pixels of a tile side by side, tree
+// the ROWS of threads has a tree at a time; these trees, one behind the other, come to shared memory too where they fit,
+// else the first TOP places of each, where the nodes are that most pixels meet; the sums of the rows are added in the
+// end. On a CPU (ONE_THREAD) a thread walks pixels of a tile side by side, tree
 // after tree, so that tile and tree stay in the first-level cache: all of them as vectors of gathers (GATHERS), or a few
 // one by one, so that the latency of one hides behind the others.
 //
 // A pixel with a missing value gets NaN here; forest_missing.cu then sends it both ways, weighted by left_fraction.
 //
 // Compile-time: CLASSES, COLUMN_BITS, WORDS (a quarter of the columns), TILE; on a GPU ROWS, QUADS (of nodes in shared
-// memory: every ROWS trees begin at a multiple of 4 QUADS; 0: they are larger and stay where they are); on a CPU
-// ONE_THREAD, GATHERS.
+// memory: every ROWS trees begin at a multiple of 4 QUADS; 0: they are larger), then TOP (places of a tree in shared
+// memory, a multiple of 4, as each tree's first place is); on a CPU ONE_THREAD, GATHERS.
 #ifndef UNROLL  // on a GPU; cuda_on_cpu.h has its own
 #define UNROLL _Pragma("unroll")
 #endif
@@ -133,6 +134,8 @@ forest(const unsigned char* __restrict__ ranks, const unsigned* __restrict__ nod
     __shared__ unsigned missing_of_word[TILE / 4];
 #if QUADS
     __shared__ uint4 quads[QUADS];
+#elif TOP
+    __shared__ uint4 quads[ROWS * TOP / 4];
 #endif
     const int lane = threadIdx.x, row = threadIdx.y, me = row * TILE + lane;
     uint4* tile = memory;
@@ -169,12 +172,29 @@ forest(const unsigned char* __restrict__ ranks, const unsigned* __restrict__ nod
         __syncthreads();
         const unsigned* of_trees = (const unsigned*)quads;
         const int origin = first_tree / ROWS * (4 * QUADS);
-#else
-        const unsigned* of_trees = nodes;
-        const int origin = 0;
-#endif
         if (tree >= n_trees) continue;
         unsigned at = (unsigned)(roots[tree] - origin), step, node;
+#else
+        const int origin = tree < n_trees ? roots[tree] - 1 : 0;  // a tree has a free place before its root
+        const unsigned* of_trees = nodes + origin;
+#if TOP
+        if (first_tree > 0) __syncthreads();
+        if (tree < n_trees)
+            for (int i = lane; i < TOP / 4; i += TILE) quads[row * (TOP / 4) + i] = ((const uint4*)of_trees)[i];
+        __syncthreads();
+#endif
+        if (tree >= n_trees) continue;
+        unsigned at = 1, step = 1, node = 0;
+#if TOP
+        const unsigned* of_top = (const unsigned*)(quads + row * (TOP / 4));
+        while (step && at < TOP) {
+            node = of_top[at];
+            step = STEP(node, (unsigned)of_pixel[COLUMN_OF(node) * TILE]);
+            at += step;
+        }
+        if (step)
+#endif
+#endif
         do {
             UNROLL for (int i = 0; i < BETWEEN_TESTS; ++i) {
                 node = of_trees[at];

@@ -128,6 +128,53 @@ def in_groups(placed: PlacedForest, n_trees: int, size: int) -> PlacedForest:
     )
 
 
+def likeliest_first(placed: PlacedForest, n_first: int) -> PlacedForest:
+    """The same forest with the likeliest nodes of each tree at its first places, the others behind in their order.
+
+    A node is as likely as the share of training weight that reached it. Siblings stay side by side and behind their
+    parent. Each tree begins at a multiple of four places, and ``n_first`` places follow the start of the last one.
+
+    Parameters
+    ----------
+    placed : PlacedForest
+        As :func:`place_forest` makes it.
+    n_first : int
+        Places at the beginning of a tree, the free one and the root among them.
+    """
+    forest = placed.forest
+    pairs_first = max(0, n_first // 2 - 1)  # the first two places are the free one and the root's
+    reach = np.ones(forest.n_nodes)
+    level = np.zeros(forest.n_nodes, np.int32)
+    parents = forest.roots[forest.feature[forest.roots] != LEAF]
+    while parents.size:
+        left = forest.child[parents]
+        reach[left] = reach[parents] * forest.left_fraction[parents]
+        reach[left + 1] = reach[parents] * (1.0 - forest.left_fraction[parents])
+        level[left] = level[left + 1] = level[parents] + 1
+        below = np.concatenate([left, left + 1])
+        parents = below[forest.feature[below] != LEAF]
+    inner = np.flatnonzero(forest.feature != LEAF)
+    left = forest.child[inner]
+    tree = np.searchsorted(placed.roots, placed.place[inner], side="right") - 1
+    # A pair is as likely as its parent, which is at least as likely as its own parent and on a smaller level.
+    by_chance = np.lexsort((placed.place[left], level[inner], -reach[inner], tree))
+    start_of_tree = np.searchsorted(tree[by_chance], np.arange(placed.roots.size))
+    rank = np.empty(inner.size, np.int64)
+    rank[by_chance] = np.arange(inner.size) - start_of_tree[tree[by_chance]]
+    order = np.lexsort((placed.place[left], np.where(rank < pairs_first, rank, pairs_first), tree))
+    n_pairs = np.bincount(tree, minlength=placed.roots.size)
+    sizes = -(-(2 * n_pairs + 2) // 4) * 4
+    starts = np.cumsum(sizes) - sizes
+    number = np.empty(inner.size, np.int64)
+    number[order] = np.arange(inner.size) - start_of_tree[tree[order]]
+    place = np.empty(forest.n_nodes, np.int32)
+    place[forest.roots] = starts + 1
+    place[left] = starts[tree] + 2 + 2 * number
+    place[left + 1] = place[left] + 1
+    n_places = int(starts[-1] + max(int(sizes[-1]), n_first))
+    return replace(placed, place=place, roots=place[forest.roots], n_places=n_places)
+
+
 def distinct_votes(votes: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """The different rows of votes, and for each leaf which of them is its own.
 

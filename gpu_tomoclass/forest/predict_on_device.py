@@ -14,6 +14,7 @@ from gpu_tomoclass.forest.packing import (
     PlacedForest,
     RankedNodes,
     in_groups,
+    likeliest_first,
     longest_group,
     place_forest,
     ranked_nodes,
@@ -25,6 +26,7 @@ GPU_SHARED_BYTES = 48 * 1024  # of a block, on every GPU
 GPU_THREADS = 512  # of a block: some tree rows of a tile of pixels
 GPU_TILES = (128, 64, 32)  # pixels; with 128, lanes never wait for each other's ranks
 QUADS_STEP = 64  # the quadruples of nodes that a block holds are rounded up to it, so that few variants are compiled
+TOP_STEP = 128  # places of the top of a tree in shared memory are rounded down to it, for the same reason
 FEATURES_STEP = 32  # a tile's height is rounded up to it, so that few variants are compiled
 CPU_TILE = 64  # pixels that a CPU thread takes down a large tree side by side: enough to hide the latency of a load
 RANKS_PIXELS = 2048  # of a block: the tables of thresholds are read once for them
@@ -70,7 +72,10 @@ class DeviceForest:
                 shape = gpu_shape(ranked, placed)
                 if shape.quads:
                     placed = in_groups(placed, shape.rows, 4 * shape.quads)
-                    ranked = ranked_nodes(placed)
+                else:
+                    placed = likeliest_first(placed, shape.top)
+                ranked = ranked_nodes(placed)
+                shape = shape if ranked is not None else None
             self._tables = Tables(
                 roots=device.array(placed.roots),
                 votes=device.array(placed.votes),
@@ -202,7 +207,7 @@ class _RankWalk(Walk):
         self._tile, self._rows = tile, rows = shape.tile, shape.rows
         layout = {"WORDS": ranked.n_words, "TILE": tile}
         packing = {"CLASSES": n_classes, "COLUMN_BITS": ranked.column_bits, **layout}
-        self._walk_defines = {**packing, "ROWS": rows, "QUADS": shape.quads}
+        self._walk_defines = {**packing, "ROWS": rows, "QUADS": shape.quads, "TOP": shape.top}
         passes = {"THREADS": RANKS_THREADS, "PASSES": RANKS_PIXELS // RANKS_THREADS}
         self._ranks_defines = {"STEPS": ranked.steps, **passes, **layout}
         self.missing_defines = {**packing, "VALUE": "unsigned char", "NODE": "unsigned", "BY_RANK": 1}
@@ -320,11 +325,16 @@ class _ValueWalk(Walk):
 
 
 class GpuShape(NamedTuple):
-    """A block of ``forest.cu`` on a GPU: pixels, rows of threads, quadruples of nodes in shared memory (0: none)."""
+    """A block of ``forest.cu`` on a GPU.
+
+    Pixels; rows of threads; quadruples of nodes in shared memory, which are whole trees, one for each row (0: they do
+    not fit), else places of the top of each.
+    """
 
     tile: int
     rows: int
     quads: int
+    top: int
 
 
 def gpu_shape(ranked: RankedNodes, placed: PlacedForest) -> GpuShape:
@@ -334,7 +344,10 @@ def gpu_shape(ranked: RankedNodes, placed: PlacedForest) -> GpuShape:
     rows = _gpu_rows(tile, n_classes)
     quads = -(-longest_group(placed, rows) // (4 * QUADS_STEP)) * QUADS_STEP
     used = tile * max(columns, 8 * rows * n_classes if rows > 1 else 0) + tile
-    return GpuShape(tile, rows, quads if used + 16 * quads <= GPU_SHARED_BYTES else 0)
+    if used + 16 * quads <= GPU_SHARED_BYTES:
+        return GpuShape(tile, rows, quads, 0)
+    top = max(0, GPU_SHARED_BYTES - used) // (4 * rows * TOP_STEP) * TOP_STEP
+    return GpuShape(tile, rows, 0, top)
 
 
 def _gpu_rows(lanes: int, n_classes: int) -> int:

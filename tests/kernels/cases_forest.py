@@ -27,11 +27,12 @@ class Size:
     n_pixels: int
     missing: float = 0.0  # share of values that are NaN
     pure: bool = True  # leaves vote for one class
+    bushy: bool = False  # else trees are bushy in places, chains in others
     near_zero: bool = False  # thresholds and values are zeros of both signs, denormal or barely normal
 
 
 def random_forest(random: np.random.Generator, size: Size) -> Forest:
-    """Trees that grow at random leaves: bushy in places, chains in others."""
+    """Trees that grow at random leaves."""
     feature, threshold, child, fraction, roots = [], [], [], [], []
     n_leaves = 0
     for _ in range(size.n_trees):
@@ -40,7 +41,7 @@ def random_forest(random: np.random.Generator, size: Size) -> Forest:
         leaves = [start]
         feature.append(LEAF)
         while len(feature) - start + 2 <= size.n_nodes and size.n_features:
-            node = leaves.pop(int(random.integers(max(0, len(leaves) - 3), len(leaves))))
+            node = leaves.pop(int(random.integers(0 if size.bushy else max(0, len(leaves) - 3), len(leaves))))
             feature[node] = int(random.integers(size.n_features))
             leaves += [len(feature), len(feature) + 1]
             child.append((node, len(feature)))
@@ -133,6 +134,11 @@ MANY_CLASSES = tuple(
     Size(n_trees=9, n_nodes=21, n_features=6, n_classes=n, n_pixels=33, missing=0.02, pure=pure)
     for n, pure in ((12, False), (6, False), (48, True), (255, False))
 )
+# Too large for shared memory, so that only the tops of trees come there; three trees are left for the second turn.
+LARGE_TREES = (
+    Size(n_trees=7, n_nodes=2801, n_features=3, n_classes=3, n_pixels=33, missing=0.01, bushy=True),
+    Size(n_trees=3, n_nodes=2401, n_features=5, n_classes=6, n_pixels=33, pure=False, bushy=True),
+)
 CASES = [
     Case(
         name="forest",
@@ -151,6 +157,16 @@ CASES = [
             Size(n_trees=2, n_nodes=1, n_features=0, n_classes=5, n_pixels=7),
         ),
         small_sizes=SMALL,
+        tolerance=FOREST.factor,
+        why=FOREST.why,
+    ),
+    Case(
+        name="forest of large trees",
+        make=make,
+        run=run,
+        expected=expected,
+        sizes=LARGE_TREES,
+        small_sizes=LARGE_TREES,
         tolerance=FOREST.factor,
         why=FOREST.why,
     ),

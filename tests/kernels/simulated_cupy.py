@@ -143,7 +143,10 @@ class SimulatedCupy:
             get_elapsed_time=self.get_elapsed_time,
             get_current_stream=self._current_stream,
             alloc_pinned_memory=self._alloc_pinned_memory,
+            get_allocator=self._get_allocator,
+            set_allocator=self._set_allocator,
         )
+        self.allocator: Any = "the pool's"
 
     def record(self, name: str, *args: Any, **kwargs: Any) -> None:
         if not self.keeps_arrays:
@@ -231,6 +234,14 @@ class SimulatedCupy:
         array = np.ndarray(shape, kind, buffer=raw).view(SimulatedArray)
         array.cupy, array.raw, array.owner = self, raw, owner
         return array
+
+    def _get_allocator(self) -> Any:
+        self.record("cuda.get_allocator")
+        return self.allocator
+
+    def _set_allocator(self, allocator: Any) -> None:
+        self.record("cuda.set_allocator", allocator)
+        self.allocator = allocator
 
     def _alloc_pinned_memory(self, n_bytes: int) -> Any:
         self.record("cuda.alloc_pinned_memory", n_bytes)

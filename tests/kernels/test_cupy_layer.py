@@ -23,7 +23,7 @@ from cases_forest import Size, make
 from family_cases import Planes, make_planes
 from simulated_cupy import Call, SimulatedArray, SimulatedCupy, installed, ptx_device
 
-from gpu_tomoclass.device.cuda import CudaDevice
+from gpu_tomoclass.device.cuda import CudaDevice, cupys_own_allocator, free_cupys_pool
 from gpu_tomoclass.errors import ResourceError, UsageError
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.engine import FeatureEngine
@@ -63,6 +63,8 @@ def calls() -> list[Call]:
     assert device.seconds(lambda: time.sleep(0.01)) >= 0.01
     device.free_memory()
     device.release_memory()
+    with installed(simulated), cupys_own_allocator():
+        free_cupys_pool()
     return simulated.calls
 
 
@@ -138,12 +140,14 @@ def test_every_call_fits_the_installed_cupy(cupy: Any, calls: list[Call]) -> Non
         "cuda.Stream.__init__",
         "cuda.Stream.synchronize",
         "cuda.alloc_pinned_memory",
+        "cuda.get_allocator",
         "cuda.get_elapsed_time",
         "cuda.runtime.driverGetVersion",
         "cuda.runtime.getDeviceCount",
         "cuda.runtime.getDeviceProperties",
         "cuda.runtime.memGetInfo",
         "cuda.runtime.runtimeGetVersion",
+        "cuda.set_allocator",
         "empty",
         "get_default_memory_pool",
         "get_default_pinned_memory_pool",
@@ -175,6 +179,10 @@ def test_every_call_fits_the_installed_cupy(cupy: Any, calls: list[Call]) -> Non
         "cuda.Stream.null",
         "cuda.PinnedMemoryPointer.mem",
         "cuda.MemoryPointer.ptr",
+        "cuda.MemoryPool.malloc",
+        "cuda.MemoryPool.get_limit",
+        "cuda.MemoryPool.set_limit",
+        "cuda.MemoryPool.used_bytes",
         "_core.flags.Flags.c_contiguous",
     ],
 )

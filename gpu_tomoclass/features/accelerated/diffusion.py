@@ -80,6 +80,7 @@ def _run_steps(source: DeviceSource, smoothings: Sequence[int], args: dict[str, 
     n_items, n_steps = len(smoothings) * nz, N_ITERATIONS * max(smoothings)
     images = [workspace.array(f"diffusion images {i}", (n_items, ny, nx), np.float32) for i in range(2)]
     fastest = workspace.array("diffusion fastest", (n_items, n_steps), np.int32)
+    speeds = [workspace.array(f"diffusion speeds {i}", (n_items, ny, nx), np.float32) for i in range(2)]
     tensor = workspace.array("diffusion tensor", (3, n_items, ny, nx), np.float32)
     tx, ty = BLOCK
     defines = {"TX": tx, "TY": ty, "ROWS": ROWS, "THREADS": THREADS}
@@ -111,8 +112,14 @@ def _run_steps(source: DeviceSource, smoothings: Sequence[int], args: dict[str, 
     tiles = (-(-nx // tx), -(-ny // ROWS))
     for t in range(n_steps):
         active = [n for n in smoothings if t < N_ITERATIONS * n]  # the first ones, as they are sorted
-        now, moved = images[t % 2], images[1 - t % 2]
+        now, moved = t % 2, 1 - t % 2
         shape = {"grid": (*tiles, len(active) * nz), "block": BLOCK}
         if any(t % n == 0 for n in active):
-            make_tensor(**shape, args={**tensor_args, "images": now, "t": t})
-        move(**shape, args={**step_args, "images": now, "moved_images": moved, "t": t})
+            make_tensor(**shape, args={**tensor_args, "images": images[now], "speeds": speeds[now], "t": t})
+        arrays = {
+            "images": images[now],
+            "speeds": speeds[now],
+            "moved_images": images[moved],
+            "moved_speeds": speeds[moved],
+        }
+        move(**shape, args={**step_args, **arrays, "t": t})
