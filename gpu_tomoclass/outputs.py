@@ -202,6 +202,8 @@ def publish(temporary: StrPath, target: StrPath) -> None:
         else:
             os.replace(source, target)
         _sync_entry(target.parent)
+    for command in _commands:
+        command.made.append(target)
 
 
 def discard(temporary: StrPath) -> None:
@@ -350,6 +352,7 @@ class _Command:
     def __init__(self) -> None:
         self.inputs: list[StrPath] = []
         self.outputs: list[StrPath] = []
+        self.made: list[Path] = []
 
 
 @contextlib.contextmanager
@@ -362,6 +365,11 @@ def protecting(*inputs: StrPath) -> Iterator[None]:
         yield
     finally:
         _commands.remove(command)
+
+
+def outputs_made() -> tuple[Path, ...]:
+    """What the command under way has published, in this order; each once."""
+    return tuple(dict.fromkeys(_commands[-1].made)) if _commands else ()
 
 
 def protect(path: StrPath) -> None:

@@ -6,11 +6,13 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 import click
 
 from gpu_tomoclass import __version__
+from gpu_tomoclass.cli import record
 from gpu_tomoclass.cli.command import CommandTable, group
 from gpu_tomoclass.cli.terminal import visible_streams
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
@@ -55,6 +57,7 @@ COMMANDS = {
         "demo": ("studies", "Sample tomogram, model, labels and report"),
         "doctor": ("doctor", "Say which devices work here, compare kernels"),
         "cache": ("cache", "Show or clear what is kept between runs"),
+        "schema": ("schema", "Print what a command takes as JSON schema"),
         "simulate": ("studies", "Make a tomogram whose truth is known"),
         "reproduce": ("studies", "Rerun the study: thresholds against training"),
     },
@@ -100,13 +103,28 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     previous = signal.signal(signal.SIGTERM, _interrupt)
+    others = record.n_under_way()
     try:
-        # Not standalone, click returns the code of context.exit() instead of raising it.
         with protecting():
-            code = cli.main(
-                args=arguments, prog_name="gpu-tomoclass", standalone_mode=False, auto_envvar_prefix="GPU_TOMOCLASS"
-            )
-        sys.stdout.flush()
+            code = _outcome(arguments, lambda: _main(arguments))
+            return _outcome(arguments, lambda: record.end(code, since=others)) or code
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _main(arguments: list[str]) -> object:
+    # Not standalone, click returns the code of context.exit() instead of raising it.
+    code = cli.main(
+        args=arguments, prog_name="gpu-tomoclass", standalone_mode=False, auto_envvar_prefix="GPU_TOMOCLASS"
+    )
+    sys.stdout.flush()
+    return code
+
+
+def _outcome(arguments: list[str], do: Callable[[], object]) -> int:
+    """The exit code of what is done; a failure is said to the person and to programs."""
+    try:
+        code = do()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
         # The reader of stdout left (`| head`): nothing to say, and Python must not complain again at exit.
@@ -116,6 +134,7 @@ def _run(arguments: list[str]) -> int:
         return stop.exit_code
     except click.ClickException as error:
         error.show()
+        record.fail(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = _fail(StoppedError(STOPPED))
@@ -130,14 +149,13 @@ def _run(arguments: list[str]) -> int:
         return _fail(ResourceError(f"out of memory ({error})", do="use fewer --workers or a machine with more memory"))
     except OSError as error:
         return _fail(_from_os(error))
-    except Exception:
+    except Exception as error:
         import traceback
 
         traceback.print_exc()
         click.echo("gpu-tomoclass: this is a bug; please report it with the lines above", err=True)
+        record.fail(error)
         return 1
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -154,6 +172,7 @@ def _fail(error: TomoclassError) -> int:
     click.echo(f"gpu-tomoclass: error: {error}", err=True)
     for note in getattr(error, "__notes__", ()):
         click.echo(f"note: {note}", err=True)
+    record.fail(error)
     return error.exit_code
 
 

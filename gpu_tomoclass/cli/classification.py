@@ -29,6 +29,7 @@ from gpu_tomoclass.cli.options import (
     volume_options,
     zarr_options,
 )
+from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, stop_on_signal, table, write_json
 from gpu_tomoclass.cli.training_options import cache_options, open_cache
 from gpu_tomoclass.errors import UsageError
@@ -106,6 +107,7 @@ def plan(
             measure=not no_time,
             **given_zarr_options(ome_version, sharded),
         )
+    add_result(**found.to_dict())
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
         return
@@ -175,6 +177,7 @@ def _end_of_batch(
     context: click.Context, outcomes: Sequence[Outcome], rows: Sequence[tuple[str, ...]], json_path: str | None
 ) -> None:
     """The table, the counts, the file for machines; the exit code of the first failure."""
+    add_result(volumes=[o.to_dict() for o in outcomes])
     if json_path is not None:
         made = [output for o in outcomes for output in o.item.outputs]
         write_json(json_path, [o.to_dict() for o in outcomes], inputs=made, overwrite=_is_summary(json_path))
@@ -316,6 +319,7 @@ def preview(
         overwrite=overwrite,
     )
     show_notes(result.notes, quiet=quiet)
+    add_result(counts=dict(result.counts))
     click.echo(table([("class", "pixels"), *((name, str(n)) for name, n in result.counts.items())]))
     click.echo(f"picture: {output}")
 
@@ -395,6 +399,14 @@ def classify(
         result = run(source, loaded, output=output, should_stop=should_stop, progress=advance, **options)
     show_notes(result.notes, quiet=quiet)
     total = sum(result.counts.values())
+    add_result(
+        counts=dict(result.counts),
+        fractions={name: n / total for name, n in result.counts.items()},
+        planes=result.n_planes,
+        planes_of_earlier_run=result.n_resumed,
+        device=result.device,
+        profile=dict(result.profile),
+    )
     rows = [("class", "voxels", "share"), *((n, str(v), f"{100 * v / total:.2f} %") for n, v in result.counts.items())]
     click.echo(table(rows))
     rate = (result.n_planes - result.n_resumed) / max(result.seconds, 1e-9)

@@ -24,8 +24,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Output": ("output", "probabilities", "uncertainty", "ome_version", "sharded", "overwrite", "restart", "profile",
                "json_path", "as_json", "quiet", "verbose"),
+    "For programs": ("log_json", "result", "syslog"),
 }  # fmt: skip
 PROGRAM = "gpu-tomoclass"
+RAW, ARGUMENTS = f"{__name__}.raw", f"{__name__}.arguments"  # in a context: the options as they were written
 
 
 class Command(click.Command):
@@ -34,13 +36,41 @@ class Command(click.Command):
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = tuple(examples)
+        from gpu_tomoclass.cli.paths import InputPath
+
+        if any(isinstance(parameter.type, InputPath) for parameter in self.params):
+            self.params += _for_programs()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        raw, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[RAW], ctx.meta[ARGUMENTS] = raw, list(args)
         for number, option in enumerate(given):
             if _takes_one_value(option) and option in given[:number] and not ctx.resilient_parsing:
                 raise click.UsageError(f"{option.opts[-1]} is given twice; give it once", ctx)
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        asked = {name: ctx.params.pop(name, None) for name in ("log_json", "result", "syslog")}
+        if not any(asked.values()):
+            return super().invoke(ctx)
+        from gpu_tomoclass.cli.paths import InputPath
+        from gpu_tomoclass.cli.record import begin
+        from gpu_tomoclass.cli.run_record import Run, settings_of
+
+        name = ctx.command_path.removeprefix(PROGRAM).strip()
+        files = [p.name for p in self.params if isinstance(p.type, InputPath) and ctx.params.get(p.name or "")]
+        named = [ctx.params[name] for name in files if name is not None]
+        run = Run(
+            name,
+            ctx.meta[ARGUMENTS],
+            settings=settings_of(ctx, ctx.meta[RAW]),
+            inputs=[path for value in named for path in ((value,) if isinstance(value, str) else _paths(value))],
+            log=asked["log_json"],
+            result=asked["result"],
+            syslog=bool(asked["syslog"]),
+        )
+        begin(run)  # ends with the exit code, which is known outside
+        return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         group_of = {name: title for title, names in GROUPS.items() for name in names}
@@ -115,6 +145,26 @@ class Group(click.Group):
         for title, rows in self.commands.sections.items():
             for number, (name, (_, summary)) in enumerate(rows.items()):
                 formatter.write(f"  {'' if number else title:<12} {name:<{widest}}  {summary}\n")
+
+
+def _for_programs() -> list[click.Parameter]:
+    from gpu_tomoclass.cli.paths import OutputPath
+
+    return [
+        click.Option(
+            ["--log-json"], type=OutputPath(), metavar="FILE", help="Append what happens, a JSON object per line."
+        ),
+        click.Option(
+            ["--result"], type=OutputPath(), metavar="FILE.json", help="Write what came of it, also of a failure."
+        ),
+        click.Option(["--syslog"], is_flag=True, help="Tell the system's log of start, errors and end."),
+    ]
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """The paths in the value of a repeatable option, whose items may be pairs."""
+    for item in value:
+        yield from (item,) if isinstance(item, str) else _paths(item)
 
 
 def command(name: str | None = None, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:

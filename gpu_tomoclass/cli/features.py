@@ -20,6 +20,7 @@ from gpu_tomoclass.cli.options import (
     quiet_option,
     volume_options,
 )
+from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
 
 
@@ -89,6 +90,7 @@ def features(
             progress=advance,
         )
     show_notes(result.notes, quiet=quiet)
+    add_result(channels=bank.n_channels, planes=result.n_planes, seconds_per_family=dict(result.seconds))
     click.echo(table([("family", "seconds"), *((f, f"{s:.2f}") for f, s in result.seconds.items())]))
     of = f"{result.n_planes} planes" if plane is None else f"plane {plane}"
     click.echo(f"{bank.n_channels} channels of {of}: {output}")

@@ -10,6 +10,7 @@ import click
 
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import InputPath, OutputPath, PlaneRange, ValuePairs, overwrite_option, quiet_option
+from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import plural, progress, show_notes, table
 from gpu_tomoclass.errors import UsageError
 
@@ -103,6 +104,7 @@ def evaluate(
             page.write(output, overwrite=overwrite)
     if hint := result.numbering_hint():
         show_notes([hint], quiet=quiet)
+    add_result(**result.to_dict())
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
         return
@@ -173,6 +175,7 @@ def measure(labels: str, class_name: str, output: str, histograms: str | None, o
         save_histograms(
             found, histograms, title=f"{plural(len(found), 'particle')} of {class_name}", overwrite=overwrite
         )
+    add_result(particles=len(found), touching_border=int(found.touches_border.sum()), unit=found.unit)
     _show_particles(found)
     click.echo(f"particles: {output}")
     if histograms is not None:
@@ -233,6 +236,7 @@ def clean(
             result = run(
                 volume, output, min_size=min_size, fill=fill, classes=classes, overwrite=overwrite, progress=advance
             )
+    add_result(voxels_changed=result.voxels)
     rows = [("class", "objects removed", "kept")]
     for value in sorted({*result.objects, *result.kept}):
         removed, kept = result.objects.get(value, 0), result.kept.get(value, 0)

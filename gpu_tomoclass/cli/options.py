@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import show_notes
-from gpu_tomoclass.outputs import claim, protect, size_bytes
+from gpu_tomoclass.outputs import size_bytes
 
 if TYPE_CHECKING:
     from gpu_tomoclass.device import Device
@@ -17,32 +17,6 @@ if TYPE_CHECKING:
     from gpu_tomoclass.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class InputPath(click.ParamType):
-    """A file or folder that the command reads: nothing that it writes may take its place."""
-
-    name = "path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        protect(value)
-        return value
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(incomplete, type="file")]
-
-
-class OutputPath(click.ParamType):
-    """A file or folder that the command writes; no two may be the same."""
-
-    name = "path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        claim(value)
-        return value
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(incomplete, type="file")]
 
 
 class PlaneRange(click.ParamType):

@@ -22,6 +22,7 @@ from gpu_tomoclass.cli.options import (
     volume_and_model,
     volume_options,
 )
+from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
 from gpu_tomoclass.cli.training_options import BANK, forest_settings, training_data, training_options
 
@@ -91,6 +92,7 @@ def cross_validate(
                 **forest_settings(options),
             )
     show_notes(result.notes, quiet=quiet)
+    add_result(**result.to_dict())
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
     else:
@@ -289,6 +291,7 @@ def check(
             loaded, source, device=device, planes=planes, crop=crop, mask=mask, n_planes=n_planes, nan=nan, force=force,
             progress=advance,
         )  # fmt: skip
+    add_result(**result.to_dict())
     click.echo(json.dumps(result.to_dict(), indent=2) if as_json else _drift_text(result))
     if result.verdict == "does not fit":
         raise ModelError(

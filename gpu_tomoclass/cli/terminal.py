@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import click
 
+from gpu_tomoclass.cli.record import current
 from gpu_tomoclass.errors import visible
 
 PLAIN_INTERVAL = 10.0  # seconds between plain progress lines, where stderr is a log file
@@ -28,9 +29,11 @@ def write_json(path: str, content: Any, *, inputs: Iterable[str] = (), overwrite
 
 
 def show_notes(notes: Iterable[str], *, quiet: bool = False) -> None:
-    """Sentences for the user, on stderr."""
-    if not quiet:
-        for note in notes:
+    """Sentences for the user, on stderr and in the log for programs."""
+    for note in notes:
+        if (run := current()) is not None:
+            run.note(visible(note))
+        if not quiet:
             click.echo(f"note: {visible(note)}", err=True)
 
 
@@ -95,6 +98,22 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
 @contextmanager
 def progress(label: str, *, quiet: bool = False, unit: str = "planes") -> Iterator[Callable[[int, int], None] | None]:
     """A callback (done, total): a bar with rate and time left on a terminal, else a plain ASCII line now and then."""
+    run = current()
+    with _shown(label, quiet=quiet, unit=unit) as show:
+        if run is None:
+            yield show
+            return
+
+        def advance(done: int, total: int) -> None:
+            run.progress(label, done, total, unit)
+            if show is not None:
+                show(done, total)
+
+        yield advance
+
+
+@contextmanager
+def _shown(label: str, *, quiet: bool, unit: str) -> Iterator[Callable[[int, int], None] | None]:
     if quiet:
         yield None
     elif sys.stderr.isatty():

@@ -9,6 +9,7 @@ import click
 
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import InputPath, OutputPath, overwrite_option
+from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
 from gpu_tomoclass.cli.training_options import forest_settings, training_data, training_options
 from gpu_tomoclass.errors import UsageError
@@ -106,6 +107,13 @@ def train(
              " cross-validate tells how good the model is"],
             quiet=quiet,
         )  # fmt: skip
+    add_result(
+        oob_error=result.oob_error,
+        counts=dict(result.counts),
+        importance=dict(result.importance),
+        trees=result.model.forest.n_trees,
+        nodes=result.model.forest.n_nodes,
+    )
     _show_training(result)
     click.echo(f"model: {output}")
     if save_rows is not None:

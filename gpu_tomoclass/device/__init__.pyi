@@ -4,7 +4,7 @@ from .compiler import LibraryCache, find_compiler
 from .cores import usable_cores, worker_count
 from .cuda import cupys_own_allocator, free_cupys_pool, gpu_of, visible_gpus
 from .dry import DryDevice
-from .memory import available_bytes, resident_bytes
+from .memory import available_bytes, peak_bytes, resident_bytes
 from .probe import probe_device
 from .sources import kernels_folder
 from .tolerances import FOREST, NAD, NAD_VOLUME, Tolerance, largest_difference
@@ -36,6 +36,7 @@ __all__ = [
     "is_out_of_memory",
     "kernels_folder",
     "largest_difference",
+    "peak_bytes",
     "probe_device",
     "resident_bytes",
     "stranger",
