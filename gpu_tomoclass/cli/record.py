@@ -1,4 +1,4 @@
-"""The run that programs are told about, if one of ``--log-json``, ``--result``, ``--syslog`` is given; see run_record.py.
+"""The run that programs are told about: one of ``--log-json``, ``--result``, ``--syslog`` is given; see run_record.py.
 
 This module is light: it is imported with every command.
 """
