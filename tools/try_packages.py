@@ -28,6 +28,11 @@ def build(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def runs(python: str) -> bool:
+    """Whether a Python of this name is there; a version manager's name for one that is not chosen fails."""
+    return shutil.which(python) is not None and not subprocess.run([python, "-c", ""], capture_output=True).returncode
+
+
 def try_package(python: str, package: Path) -> str:
     """What happened: "ok", or the command that failed with the end of what it said."""
     with (
@@ -48,7 +53,7 @@ def try_package(python: str, package: Path) -> str:
 
 def main() -> int:
     asked = sys.argv[1:]
-    pythons = asked or [found for name in PYTHONS if (found := shutil.which(name))]
+    pythons = asked or [name for name in PYTHONS if runs(name)]
     failed = 0
     for package in build(ROOT / "dist"):
         for python in pythons:
@@ -56,7 +61,7 @@ def main() -> int:
             failed += outcome != "ok"
             print(f"{package.name}, {python}: {outcome}", flush=True)
     if not asked:
-        print("not on this machine: " + (", ".join(p for p in PYTHONS if not shutil.which(p)) or "none"))
+        print("not on this machine: " + (", ".join(name for name in PYTHONS if name not in pythons) or "none"))
     return 1 if failed or not pythons else 0
 
 
