@@ -44,6 +44,7 @@ COMMANDS = {
     },
     "Use labels": {
         "evaluate": ("labels", "Compare labels with the truth"),
+        "figure": ("figure", "Draw planes with their labels for a paper"),
         "measure": ("labels", "Measure the particles of a class"),
         "clean": ("labels", "Remove small objects"),
     },

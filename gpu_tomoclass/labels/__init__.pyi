@@ -2,6 +2,7 @@ from .boundaries import HaloShare
 from .cleaning import clean
 from .evaluate import Confusion, Evaluation, as_labels, compare_volumes, evaluate_volumes, same_planes
 from .evaluation_page import evaluation_report
+from .figure import PANELS, label_figure
 from .particles import Particles, check_measurement_targets, measure_particles, save_histograms, save_particles
 from .pictures import (
     check_picture_target,
@@ -17,6 +18,7 @@ from .pictures import (
 from .report import Report
 
 __all__ = [
+    "PANELS",
     "Confusion",
     "Evaluation",
     "HaloShare",
@@ -32,6 +34,7 @@ __all__ = [
     "evaluation_report",
     "grey_image",
     "histogram_figure",
+    "label_figure",
     "measure_particles",
     "overlay_image",
     "same_planes",

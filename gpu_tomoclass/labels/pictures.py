@@ -114,15 +114,23 @@ def scale_bar_nm(width_nm: float) -> float:
     return float(max(step * power for step in (1, 2, 5) if step * power <= width_nm / 4))
 
 
-def draw_scale_bar(axis: Axes, *, shape: tuple[int, int], pixel_nm: tuple[float, float]) -> None:
-    """A bar with its length below the picture ``shape`` (ny, nx) on ``axis``; pixels are (y, x) nm."""
-    length = scale_bar_nm(shape[1] * pixel_nm[1])
+def draw_scale_bar(
+    axis: Axes,
+    *,
+    shape: tuple[int, int],
+    pixel_nm: tuple[float, float],
+    length_nm: float | None = None,
+    points: float = 9,
+) -> None:
+    """A bar with its length, by default a round one, in the picture ``shape`` (ny, nx); pixels are (y, x) nm."""
+    length = scale_bar_nm(shape[1] * pixel_nm[1]) if length_nm is None else length_nm
     pixels = length / pixel_nm[1]
     y = shape[0] * 0.95
-    axis.plot([0.04 * shape[1], 0.04 * shape[1] + pixels], [y, y], color="white", linewidth=4, solid_capstyle="butt")
+    axis.plot([0.04 * shape[1], 0.04 * shape[1] + pixels], [y, y], color="white", linewidth=4 * points / 9,
+              solid_capstyle="butt")  # fmt: skip
     text = f"{length / 1000:g} \N{GREEK SMALL LETTER MU}m" if length >= 1000 else f"{length:g} nm"
     axis.text(0.04 * shape[1] + pixels / 2, y - 0.02 * shape[0], text, color="white", ha="center", va="bottom",
-              fontsize=9, path_effects=_dark_edge())  # fmt: skip
+              fontsize=points, path_effects=_dark_edge())  # fmt: skip
 
 
 def _dark_edge() -> list[AbstractPathEffect]:
