@@ -16,7 +16,7 @@ import tifffile
 
 from gpu_tomoclass import outputs
 from gpu_tomoclass.cli import cli, run
-from gpu_tomoclass.cli.options import InputPath, OutputPath
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.errors import UsageError
 
 FAST = ["--features", "gaussian_blur", "--sigma-max", "1", "--no-cache", "--device", "numpy", "--workers", "1"]

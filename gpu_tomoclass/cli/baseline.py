@@ -10,9 +10,7 @@ from gpu_tomoclass.cli.command import group
 from gpu_tomoclass.cli.options import (
     READING,
     ByteSize,
-    InputPath,
     Numbers,
-    OutputPath,
     device_options,
     given_zarr_options,
     open_device,
@@ -21,6 +19,7 @@ from gpu_tomoclass.cli.options import (
     volume_options,
     zarr_options,
 )
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_tomoclass.cli.command import group
-from gpu_tomoclass.cli.options import OutputPath
+from gpu_tomoclass.cli.paths import OutputPath
 from gpu_tomoclass.cli.terminal import show_notes, table
 
 if TYPE_CHECKING:

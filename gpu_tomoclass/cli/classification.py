@@ -14,8 +14,6 @@ from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import (
     READING,
     ByteSize,
-    InputPath,
-    OutputPath,
     PlaneRange,
     device_options,
     given_zarr_options,
@@ -29,6 +27,7 @@ from gpu_tomoclass.cli.options import (
     volume_options,
     zarr_options,
 )
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, stop_on_signal, table, write_json
 from gpu_tomoclass.cli.training_options import cache_options, open_cache

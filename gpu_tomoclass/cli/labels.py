@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_tomoclass.cli.command import command
-from gpu_tomoclass.cli.options import InputPath, OutputPath, PlaneRange, ValuePairs, overwrite_option, quiet_option
+from gpu_tomoclass.cli.options import PlaneRange, ValuePairs, overwrite_option, quiet_option
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import plural, progress, show_notes, table
 from gpu_tomoclass.errors import UsageError

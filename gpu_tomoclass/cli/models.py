@@ -7,14 +7,8 @@ import json
 import click
 
 from gpu_tomoclass.cli.command import group
-from gpu_tomoclass.cli.options import (
-    InputPath,
-    OutputPath,
-    gabor_option,
-    hessian_option,
-    overwrite_option,
-    quiet_option,
-)
+from gpu_tomoclass.cli.options import gabor_option, hessian_option, overwrite_option, quiet_option
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import description_rows, show_notes, table
 
 

@@ -11,8 +11,6 @@ import click
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import (
     READING,
-    InputPath,
-    OutputPath,
     bank_options,
     device_options,
     intensity_option,
@@ -23,6 +21,7 @@ from gpu_tomoclass.cli.options import (
     quiet_option,
     volume_options,
 )
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import show_notes
 from gpu_tomoclass.cli.training_options import BANK, FOREST, cache_options, forest_options, open_cache
 from gpu_tomoclass.errors import UsageError

@@ -10,8 +10,6 @@ import click
 
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import (
-    InputPath,
-    OutputPath,
     PlaneRange,
     device_options,
     nan_option,
@@ -22,6 +20,7 @@ from gpu_tomoclass.cli.options import (
     volume_and_model,
     volume_options,
 )
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
 from gpu_tomoclass.cli.training_options import BANK, forest_settings, training_data, training_options

@@ -7,16 +7,8 @@ from typing import Any
 import click
 
 from gpu_tomoclass.cli.command import command, group
-from gpu_tomoclass.cli.options import (
-    InputPath,
-    Numbers,
-    OutputPath,
-    PlaneRange,
-    device_options,
-    open_device,
-    overwrite_option,
-    quiet_option,
-)
+from gpu_tomoclass.cli.options import Numbers, PlaneRange, device_options, open_device, overwrite_option, quiet_option
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import progress
 
 OUTPUT = click.option("-o", "--output", type=OutputPath(), required=True, metavar="FOLDER|FILE",

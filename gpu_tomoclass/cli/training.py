@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_tomoclass.cli.command import command
-from gpu_tomoclass.cli.options import InputPath, OutputPath, overwrite_option
+from gpu_tomoclass.cli.options import overwrite_option
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
 from gpu_tomoclass.cli.training_options import forest_settings, training_data, training_options

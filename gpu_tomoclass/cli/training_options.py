@@ -12,8 +12,6 @@ from click.core import ParameterSource
 from gpu_tomoclass.cli.options import (
     READING,
     F,
-    InputPath,
-    OutputPath,
     bank_options,
     device_options,
     intensity_option,
@@ -24,6 +22,7 @@ from gpu_tomoclass.cli.options import (
     region_options,
     volume_options,
 )
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import show_notes
 from gpu_tomoclass.errors import UsageError
 

@@ -9,8 +9,6 @@ import click
 
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import (
-    InputPath,
-    OutputPath,
     given_zarr_options,
     overwrite_option,
     quiet_option,
@@ -18,6 +16,7 @@ from gpu_tomoclass.cli.options import (
     volume_output_option,
     zarr_options,
 )
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import description_rows, progress, show_notes, stop_on_signal, table
 
 
