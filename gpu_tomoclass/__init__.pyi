@@ -8,11 +8,12 @@ from .features import Channels, FeatureBank, FeatureCache, compute_features
 from .interactive import Event, Session, Suggestion
 from .labels import Evaluation, Particles, clean, evaluate_volumes, measure_particles
 from .model import Model, TrainingReport, import_fiji_model, load_model, save_model
-from .training import CrossValidation, Drift, check_drift
+from .training import Adaptation, CrossValidation, Drift, adapt, check_drift
 from .volumes import ArrayVolume, Volume, VolumeWriter, VoxelSize, create_volume, open_volume
 
 __version__: str
 __all__ = [
+    "Adaptation",
     "Annotation",
     "ArrayVolume",
     "Channels",
@@ -38,6 +39,7 @@ __all__ = [
     "Volume",
     "VolumeWriter",
     "VoxelSize",
+    "adapt",
     "check_drift",
     "choose_device",
     "classify",

@@ -20,7 +20,7 @@ USES = {  # a room and those it may import, beside the ground floor
     "forest": {"device"},
     "model": {"features", "forest", "volumes"},
     "training": {"annotations", "device", "features", "forest", "labels", "model", "volumes"},
-    "classification": {"device", "features", "forest", "labels", "model", "volumes"},
+    "classification": {"device", "features", "forest", "labels", "model", "training", "volumes"},
     "baseline": {"device", "features", "volumes"},
 }
 USES["api"] = set(USES)

@@ -254,7 +254,9 @@ def _finished_before(item: Item, model: Model) -> Outcome | None:
     with open_volume(item.output) as labels, open_volume(item.source, **_reading(item)) as volume:
         made, n_planes = labels.metadata, labels.shape[0]
         wanted = {"model": model.hash, "input": volume.fingerprint()}
-    found = {"model": made.get("model", {}).get("hash"), "input": made.get("input")}
+    by = made.get("model", {})
+    by_hash = by.get("adapted", {}).get("from") if item.settings.get("adapt") == "auto" else None
+    found = {"model": by_hash or by.get("hash"), "input": made.get("input")}
     differing = [name for name in wanted if found[name] is not None and found[name] != wanted[name]]
     if differing:
         raise DataError(

@@ -28,6 +28,7 @@ from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, StoppedError, UsageError
 from gpu_tomoclass.features import IntensityScale
 from gpu_tomoclass.model import Model, fits_volume
+from gpu_tomoclass.training import adapt as adapted
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Region, Volume, VolumeLike, moved, open_volume, with_place
 
@@ -85,6 +86,7 @@ def classify(
     planes: tuple[int, int] | None = None,
     crop: str | None = None,
     mask: VolumeLike | None = None,
+    adapt: str = "off",
     intensity: str = "model",
     nan: str = "error",
     force: bool = False,
@@ -129,6 +131,9 @@ def classify(
     mask : Volume, path or array, optional
         Of the volume's shape: voxels where it is 0 become 0, and planes without any other are not computed. Features
         are the same as without mask and crop: they see what is around.
+    adapt : {"off", "auto"}
+        ``"auto"``: look first whether the model fits the volume, and where it does not, adapt it to it (see
+        :func:`gpu_tomoclass.training.adapt`); the map of grey values is in the provenance.
     intensity : {"model", "auto", "none"}
         The scale recorded in the model, one measured on this volume, or none.
     nan : {"error", "fill", "mask"}
@@ -176,6 +181,7 @@ def classify(
         planes=planes,
         crop=crop,
         mask=fspath(mask) if isinstance(mask, (str, PathLike)) else None if mask is None else open_volume(mask),
+        adapt=adapt,
         intensity=intensity,
         nan=nan,
         force=force,
@@ -184,7 +190,19 @@ def classify(
         overwrite=overwrite,
         restart=restart,
     )
-    notes = [*volume.notes, *fits_volume(model, volume, force=force)]
+    if cluster is not None and device != "auto":
+        raise UsageError("a device and a cluster contradict each other", do="give the device to the cluster")
+    if adapt != "off" and intensity != "model":
+        raise UsageError("adapt and intensity both change the model's scale", do="give one of them")
+    chosen = choose_device(device) if cluster is None else None
+    notes = list(volume.notes)
+    if adapt == "auto":
+        made = adapted(
+            model, volume, device=chosen or "auto", planes=planes, crop=crop, mask=options.mask, nan=nan, force=force
+        )
+        model = made.model
+        notes.append(made.reason)
+    notes += fits_volume(model, volume, force=force)
     region = Region.of(volume, planes=planes, crop=crop, mask=options.mask)
     start, stop = region.box[0]
     inputs = [*volume.inputs(), *(region.mask.inputs() if region.mask is not None else ())]
@@ -193,15 +211,11 @@ def classify(
     shape = region.box_shape
     check_products(products, shape=shape, inputs=inputs, overwrite=True, **format_options)
     work = Work(volume, model, options, scale=scale, first=start)
-    if cluster is not None and device != "auto":
-        raise UsageError("a device and a cluster contradict each other", do="give the device to the cluster")
-    if cluster is None:
-        chosen = choose_device(device)
-        if memory_limit is not None and not chosen.has_own_memory:
-            needed = ProcessMemory(volume, model, chosen, options.wanted)
-            most = threads_within(memory_limit, needed, device=chosen, blocks=used_blocks(model))
-            chosen = chosen.with_threads(most)
-    device_name = chosen.name if cluster is None else cluster.device
+    if chosen is not None and memory_limit is not None and not chosen.has_own_memory:
+        needed = ProcessMemory(volume, model, chosen, options.wanted)
+        most = threads_within(memory_limit, needed, device=chosen, blocks=used_blocks(model))
+        chosen = chosen.with_threads(most)
+    device_name = cluster.device if cluster is not None else chosen.name
     metadata = provenance(volume, model, region=region, scale=scale, nan=nan)
     if smooth is not None:
         sigma_in_voxels(smooth, volume.voxel_size)
@@ -333,7 +347,11 @@ def provenance(volume: Volume, model: Model, *, region: Region, scale: Intensity
     """Provenance of the labels: enough to make them again."""
     return {
         "made_by": f"gpu_tomoclass {__version__}",
-        "model": {"hash": model.hash, "versions": dict(model.versions)},
+        "model": {
+            "hash": model.hash,
+            "versions": dict(model.versions),
+            **({"adapted": model.training["adapted"]} if "adapted" in model.training else {}),
+        },
         "input": volume.fingerprint(),
         "settings": {
             "planes": list(region.box[0]),

@@ -10,6 +10,7 @@ from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import NAN_POLICIES
 from gpu_tomoclass.volumes import Volume, crop_pairs
 
+ADAPT_CHOICES = ("off", "auto")
 INTENSITY_CHOICES = ("model", "auto", "none")
 
 
@@ -30,6 +31,8 @@ class RunOptions:
         ``"z0:z1,y0:y1,x0:x1"``: classify only this box; the outputs have its shape. Features see what is around it.
     mask : path or Volume, optional
         Of the volume's shape: voxels where it is 0 are not labelled, planes without any other are not computed.
+    adapt : {"off", "auto"}
+        Where the model does not fit the volume, adapt it first; see :func:`gpu_tomoclass.training.adapt`.
     intensity : {"model", "auto", "none"}
         The scale recorded in the model, one measured on this volume, or none.
     nan : {"error", "fill", "mask"}
@@ -55,6 +58,7 @@ class RunOptions:
     planes: tuple[int, int] | None = None
     crop: str | None = None
     mask: str | Volume | None = None
+    adapt: str = "off"
     intensity: str = "model"
     nan: str = "error"
     force: bool = False
@@ -66,6 +70,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         _check_choice("probabilities", self.probabilities, (None, *PROBABILITIES))
         _check_choice("uncertainty", self.uncertainty, (None, *UNCERTAINTIES))
+        _check_choice("adapt", self.adapt, ADAPT_CHOICES)
         _check_choice("intensity", self.intensity, INTENSITY_CHOICES)
         if self.crop is not None:
             crop_pairs(self.crop)

@@ -175,6 +175,8 @@ def _on_gpu(
         raise UsageError(f"nan={nan!r} is not for arrays on a GPU", do="fill them before, or give NumPy arrays")
     if intensity not in ("model", "none"):
         raise UsageError(f"intensity={intensity!r} is not for arrays on a GPU", do='choose "model" or "none"')
+    if model.intensity.points and intensity == "model":
+        raise UsageError("an adapted model does not take arrays on a GPU", do="give NumPy arrays, or a file")
     gpu = choose_device("cuda" if device == "auto" else device, gpu_id)
     if not gpu.has_own_memory:
         raise UsageError(f"the {gpu.name} device cannot take CuPy arrays", do='choose "auto", or give NumPy arrays')

@@ -36,6 +36,7 @@ COMMANDS = {
         "cross-validate": ("quality", "Say how good it will be on unseen pixels"),
         "select-features": ("quality", "Find the cheapest families that do"),
         "check": ("quality", "Say whether a model fits a volume"),
+        "adapt": ("quality", "Make a model fit another volume, without strokes"),
     },
     "Apply": {
         "plan": ("classification", "Say beforehand what memory, disk, time it takes"),

@@ -329,6 +329,7 @@ def preview(
         "classify volume.tif m.tcm -o labels.ome.zarr",
         "classify volume.tif m.tcm -o labels.tif --planes 100:200 --probabilities",
         "classify volume.tif m.tcm -o labels.tif --memory-limit 2G",
+        "classify other.tif m.tcm -o labels.tif --adapt auto",
         "classify volume.tif m.tcm -o labels.tif --crop 100:200,:,50:300",
     ),
 )
@@ -338,6 +339,8 @@ def preview(
 @product_options
 @click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
 @region_options
+@click.option("--adapt", type=click.Choice(["off", "auto"]), default="off", show_default=True,
+              help="auto: where the model does not fit the volume, adapt it first, without strokes.")  # fmt: skip
 @click.option(
     "--intensity",
     type=click.Choice(["model", "auto", "none"]),

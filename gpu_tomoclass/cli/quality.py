@@ -302,6 +302,84 @@ def check(
         show_notes([f"doubtful: {result.explain()}; look at a preview before classifying"])
 
 
+@command(
+    short_help="Make a model fit another volume, without strokes",
+    examples=("adapt other.tif m.tcm -o other.tcm", "adapt other.tif m.tcm -o other.tcm --mask specimen.tif"),
+)
+@click.argument("volume", type=InputPath())
+@click.argument("model", type=InputPath())
+@click.option("-o", "--output", type=OutputPath(), required=True, metavar="ADAPTED.tcm", help="The adapted model.")
+@click.option("--planes", type=PlaneRange(), help="Look only at planes a to b - 1, e.g. where the specimen is.")
+@click.option("--n-planes", type=click.IntRange(1), default=8, show_default=True, help="So many, evenly spaced.")
+@click.option("--always", is_flag=True, help="Try although the model fits.")
+@click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
+@json_option
+@region_options
+@nan_option
+@volume_options
+@device_options
+@overwrite_option
+@quiet_option
+def adapt(
+    volume: str,
+    model: str,
+    output: str,
+    planes: tuple[int, int | None] | None,
+    n_planes: int,
+    always: bool,
+    force: bool,
+    as_json: bool,
+    crop: str | None,
+    mask: str | None,
+    nan: str,
+    device_name: str,
+    gpu_id: int,
+    workers: int | None,
+    overwrite: bool,
+    quiet: bool,
+    **reading: Any,
+) -> None:
+    """Make MODEL fit VOLUME, another reconstruction of the same kind of specimen, without new strokes.
+
+    Grey values are mapped to those of the training volume; the map becomes part of the model. Nothing is written where
+    the model fits as it is (exit code 0), or would not fit better adapted (exit code 4).
+    """
+    from gpu_tomoclass.errors import ModelError
+    from gpu_tomoclass.model import check_model_target, save_model
+    from gpu_tomoclass.training import adapt as run
+    from gpu_tomoclass.volumes import open_volume
+
+    check_model_target(output, overwrite=overwrite)
+    volume, loaded = volume_and_model(volume, model, quiet=quiet)
+    device = open_device(device_name, gpu_id, workers, quiet=quiet)
+    with open_volume(volume, **reading) as source, progress("adapt", quiet=quiet) as advance:
+        show_notes(source.notes, quiet=quiet)
+        result = run(
+            loaded, source, device=device, planes=planes, crop=crop, mask=mask, n_planes=n_planes, nan=nan,
+            force=force, always=always, progress=advance,
+        )  # fmt: skip
+    if result.adapted:
+        save_model(result.model, output, overwrite=overwrite)
+    if as_json:
+        after = None if result.after is None else result.after.to_dict()
+        found = {"adapted": result.adapted, "reason": result.reason, "before": result.before.to_dict(), "after": after}
+        click.echo(json.dumps(found, indent=2))
+    else:
+        click.echo(result.reason)
+        for name, drift in (("as given", result.before), ("adapted", result.after)):
+            if drift is not None:
+                click.echo(f"{name}: {drift.verdict}, drift {drift.drift:.3f}, margin {drift.mean_margin:.3f}"
+                           f" (in training {drift.trained_margin:.3f})")  # fmt: skip
+        if result.adapted:
+            click.echo(f"values: {result.model.intensity.describe()}\nmodel: {output}")
+    if result.after is not None and not result.adapted:
+        raise ModelError(
+            f"the model is left as it is: {result.reason}",
+            where=volume,
+            do="train on planes of this volume, or on several such volumes (train --also)",
+        )
+
+
 def _drift_text(result: Drift) -> str:
     families = [(family, f"{value:.3f}") for family, value in result.per_family.items()]
     return "\n".join(

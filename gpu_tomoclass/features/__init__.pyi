@@ -8,7 +8,7 @@ from .hessian_formula import formula_of_relation, formula_of_table
 from .inspection import write_features
 from .intensity import INTENSITY_MODES, NAN_POLICIES, IntensityScale
 from .place import Place, aspect_of
-from .prepare import PreparedPlane, PreparedSlab, prepare_slab
+from .prepare import PreparedPlane, PreparedSlab, prepare_plane, prepare_slab
 from .reference.volume_source import CUBES, Aspect
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "halo",
     "image_kind",
     "make_bank",
+    "prepare_plane",
     "prepare_slab",
     "write_features",
 ]

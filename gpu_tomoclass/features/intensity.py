@@ -7,8 +7,8 @@ levels; the scale is robust (percentiles), clipped to 0..65535 and recorded, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,26 +25,31 @@ TARGET = (6553.5, 58981.5)  # 10 % and 90 % of 65535
 CLIP = (0.0, 65535.0)
 N_SAMPLED_PLANES = 16
 EXACT_IN_FLOAT32 = 2**24
+MAX_POINTS = 1024
 
 
 @dataclass(frozen=True)
 class IntensityScale:
-    """``value * gain + offset``, clipped to ``clip`` where given; recorded in every model.
+    """``value * gain + offset``, clipped to ``clip`` where given, then mapped where the model was adapted to another
+    volume; recorded in every model.
 
     Attributes
     ----------
     kind : str
-        ``"as-is"``, ``"signed-16-bit"`` (offset 32768) or ``"percentile"``.
+        ``"as-is"``, ``"signed-16-bit"`` (offset 32768), ``"percentile"``, or ``"mapped"``: with ``points``.
     gain, offset : float
         Applied in float64, the result is rounded to float32.
     clip : tuple of float or None
         Limits of the result.
+    points : tuple of (float, float)
+        What values become: straight lines between these (from, to), rising in both; beyond the ends the end's.
     """
 
     kind: str = "as-is"
     gain: float = 1.0
     offset: float = 0.0
     clip: tuple[float, float] | None = None
+    points: tuple[tuple[float, float], ...] = ()
 
     def apply(self, plane: np.ndarray) -> np.ndarray:
         """float32 plane (ny, nx) as the features see it."""
@@ -53,10 +58,18 @@ class IntensityScale:
         values = plane.astype(np.float64) * self.gain + self.offset
         if self.clip is not None:
             np.clip(values, *self.clip, out=values)
+        if self.points:
+            values = np.interp(values, *np.transpose(self.points))
         return values.astype(np.float32)
 
     def describe(self) -> str:
         """One phrase for people."""
+        if self.points:
+            ends = (
+                f"{self.points[0][0]:.6g}..{self.points[-1][0]:.6g}",
+                f"{self.points[0][1]:.6g}..{self.points[-1][1]:.6g}",
+            )
+            return f"adapted: {ends[0]} become {ends[1]}, by {len(self.points)} points"
         if self.kind == "percentile" and self.clip:
             return f"value x {self.gain:.6g} + {self.offset:.6g}, clipped to {self.clip[0]:g}..{self.clip[1]:g}"
         return "value + 32768 (signed 16 bit, as ImageJ)" if self.kind == "signed-16-bit" else "values as stored"
@@ -67,7 +80,12 @@ class IntensityScale:
             "gain": self.gain,
             "offset": self.offset,
             "clip": list(self.clip) if self.clip else None,
+            **({"points": [list(point) for point in self.points]} if self.points else {}),
         }
+
+    def mapped(self, points: Sequence[tuple[float, float]]) -> IntensityScale:
+        """This scale, and then a map of values."""
+        return replace(self, kind="mapped", points=tuple((float(a), float(b)) for a, b in points))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> IntensityScale:
@@ -85,14 +103,19 @@ class IntensityScale:
                 gain=float(data["gain"]),
                 offset=float(data["offset"]),
                 clip=None if clip is None else (float(clip[0]), float(clip[1])),
+                points=tuple((float(a), float(b)) for a, b in data.get("points", ())),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ModelError(f"intensity scale is not readable ({error!r})") from error
-        if scale.kind not in ("as-is", "signed-16-bit", "percentile"):
+        if scale.kind not in ("as-is", "signed-16-bit", "percentile", "mapped"):
             raise ModelError(f"intensity scale has the unknown kind {scale.kind!r}")
-        numbers = (scale.gain, scale.offset, *(scale.clip or ()))
+        if (scale.kind == "mapped") != (2 <= len(scale.points) <= MAX_POINTS):
+            raise ModelError(f"intensity scale of kind {scale.kind!r} has {len(scale.points)} points")
+        numbers = (scale.gain, scale.offset, *(scale.clip or ()), *np.ravel(scale.points).tolist())
         if not np.all(np.isfinite(numbers)):
             raise ModelError(f"intensity scale holds a non-finite number: {numbers}")
+        if scale.points and (np.diff(scale.points, axis=0) < [[1e-300, 0]]).any():
+            raise ModelError("the points of the intensity scale do not rise")
         return scale
 
     @classmethod

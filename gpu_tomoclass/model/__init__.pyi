@@ -1,5 +1,6 @@
 from .fiji.classifier import describe_fiji_model, import_fiji_model, load_fiji_model
 from .model import (
+    GREY_LEVELS,
     MODEL_SUFFIX,
     N_QUANTILES,
     Model,
@@ -15,6 +16,7 @@ from .model import (
 )
 
 __all__ = [
+    "GREY_LEVELS",
     "MODEL_SUFFIX",
     "N_QUANTILES",
     "Model",

@@ -36,6 +36,8 @@ MODEL_SUFFIX = ".tcm"
 FORMAT = "gpu_tomoclass model"
 FORMAT_VERSION = 1
 JSON_NAME = "model.json"
+GREY_NAME = "grey.npy"  # optional, as the quantiles
+GREY_LEVELS = np.concatenate([[0, 0.0005], np.linspace(0.002, 0.998, 125), [0.9995, 1]])
 QUANTILES_NAME = "quantiles.npy"  # optional: models from Fiji and from tables do not know their volume
 N_QUANTILES = 33
 MAX_JSON_BYTES = 4 * 2**20  # parsed, JSON can take 30 times its size; a header has some kilobytes
@@ -107,6 +109,10 @@ class Model:
         (n_volumes, n_channels, N_QUANTILES) float32, rising along the last axis: how the channels were distributed over
         the marked planes of each training volume, at evenly spaced levels from the least to the largest value; see
         :mod:`gpu_tomoclass.training.drift`.
+    grey : numpy.ndarray or None
+        (n_volumes, 1 + n_classes, 129) float32: how grey values, as the features see them, were distributed over the
+        marked planes of each training volume and over what the forest gave to each class there, at GREY_LEVELS; see
+        :mod:`gpu_tomoclass.training.adapt_model`.
     report : TrainingReport or None
         Of the training, in the process that trained it; None for a model from a file.
 
@@ -125,6 +131,7 @@ class Model:
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
     quantiles: np.ndarray | None = None
+    grey: np.ndarray | None = None
     report: TrainingReport | None = None
 
     def __post_init__(self) -> None:
@@ -138,7 +145,9 @@ class Model:
         if values != sorted(set(values)) or not all(1 <= v <= 255 for v in values):
             raise ModelError(f"class values must rise within 1..255, not {values}")
         if self.quantiles is not None:
-            _check_quantiles(self.quantiles, self.bank.n_channels)
+            _check_quantiles(self.quantiles, self.bank.n_channels, N_QUANTILES)
+        if self.grey is not None:
+            _check_quantiles(self.grey, 1 + len(self.classes), len(GREY_LEVELS))
 
     def predict(self, planes: Any, **options: Any) -> Prediction:
         """Labels and probabilities of planes in memory: arrays in, arrays out; nothing is written.
@@ -184,11 +193,13 @@ class Model:
             digest.update(_npy_bytes(getattr(self.forest, name)))
         if self.quantiles is not None:
             digest.update(_npy_bytes(self.quantiles))
+        if self.grey is not None:
+            digest.update(_npy_bytes(self.grey))
         return digest.hexdigest()
 
 
-def _check_quantiles(quantiles: np.ndarray, n_channels: int) -> None:
-    expected = (max(1, len(quantiles)) if quantiles.ndim else 1, n_channels, N_QUANTILES)
+def _check_quantiles(quantiles: np.ndarray, n_rows: int, n_levels: int) -> None:
+    expected = (max(1, len(quantiles)) if quantiles.ndim else 1, n_rows, n_levels)
     if quantiles.shape != expected or quantiles.dtype != np.float32:
         raise ModelError(f"quantiles are {quantiles.dtype} {quantiles.shape}, not float32 {expected}")
     if not np.isfinite(quantiles).all() or (np.diff(quantiles, axis=-1) < 0).any():
@@ -227,6 +238,8 @@ def save_model(model: Model, path: str | PathLike[str], *, overwrite: bool = Fal
             archive.writestr(_member(f"{name}.npy"), _npy_bytes(getattr(model.forest, name)))
         if model.quantiles is not None:
             archive.writestr(_member(QUANTILES_NAME), _npy_bytes(model.quantiles))
+        if model.grey is not None:
+            archive.writestr(_member(GREY_NAME), _npy_bytes(model.grey))
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -317,8 +330,8 @@ def _read(archive: zipfile.ZipFile) -> Model:
     if JSON_NAME not in found:
         raise ModelError(f"is a zip archive without {JSON_NAME}, not a model", do="make one with gpu-tomoclass train")
     header = _read_header(archive)
-    has_quantiles = QUANTILES_NAME in found
-    if sorted(found) != sorted(expected | ({QUANTILES_NAME} if has_quantiles else set())):
+    optional = {name for name in (QUANTILES_NAME, GREY_NAME) if name in found}
+    if sorted(found) != sorted(expected | optional):
         raise ModelError(f"holds {sorted(found)[:20]}, expected {sorted(expected)}")
     arrays = {
         name: read_array(archive, f"{name}.npy", dtypes=dtypes, n_axes=n_axes)
@@ -333,7 +346,10 @@ def _read(archive: zipfile.ZipFile) -> Model:
         training=_checked_training(header["training"]),
         versions=header["versions"],
         created=header["created"],
-        quantiles=read_array(archive, QUANTILES_NAME, dtypes=("float32",), n_axes=3) if has_quantiles else None,
+        **{
+            name.removesuffix(".npy"): read_array(archive, name, dtypes=("float32",), n_axes=3)
+            for name in sorted(optional)
+        },
     )
 
 
@@ -388,6 +404,11 @@ def _checked_training(training: dict[str, Any]) -> dict[str, Any]:
     if shape is not None and not (isinstance(shape, list) and [type(n) for n in shape] == [int] * 3):
         raise ModelError(f"training.volume.shape is {str(shape)[:80]}, not three whole numbers")
     margins = training.get("mean_margins", [])
+    shares = training.get("class_shares", [])
+    if not isinstance(shares, list) or not all(
+        isinstance(row, list) and all(type(s) in (int, float) and 0 <= s <= 1 for s in row) for row in shares
+    ):
+        raise ModelError(f"training.class_shares is {str(shares)[:40]}, not lists of numbers from 0 to 1")
     if not isinstance(margins, list) or not all(type(m) in (int, float) and 0 <= m <= 1 for m in margins):
         raise ModelError(f"training.mean_margins is {str(margins)[:40]}, not a list of numbers from 0 to 1")
     return training

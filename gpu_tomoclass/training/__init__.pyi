@@ -1,3 +1,4 @@
+from .adapt_model import Adaptation, adapt
 from .cross_validation import CrossValidation, cross_validate
 from .drift import Drift, check_drift
 from .rows import TrainingRows, collect_rows
@@ -5,11 +6,13 @@ from .selection import Selection, measure_costs, measure_together, select_famili
 from .train_model import TrainingResult, train, train_from_table
 
 __all__ = [
+    "Adaptation",
     "CrossValidation",
     "Drift",
     "Selection",
     "TrainingResult",
     "TrainingRows",
+    "adapt",
     "check_drift",
     "collect_rows",
     "cross_validate",

@@ -17,11 +17,19 @@ import numpy.typing as npt
 
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
-from gpu_tomoclass.features import FeatureEngine, aspect_of, prepare_slab
+from gpu_tomoclass.features import (
+    FeatureBank,
+    FeatureEngine,
+    IntensityScale,
+    PreparedPlane,
+    aspect_of,
+    prepare_plane,
+    prepare_slab,
+)
 from gpu_tomoclass.forest import Forest, lead, predict_probabilities
 from gpu_tomoclass.model import N_QUANTILES, Model, fits_volume
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Crop, Region, VolumeLike, open_volume
+from gpu_tomoclass.volumes import Crop, Region, Volume, VolumeLike, open_volume
 
 N_PLANES = 8
 SAMPLE_PIXELS = 20_000
@@ -206,44 +214,98 @@ def check_drift(
             do="train it here from a volume; models from Fiji and from ARFF tables cannot be checked",
         )
     volume = open_volume(volume)
-    first, last = (0, None) if planes is None else planes
-    last = volume.shape[0] if last is None else last
-    if not 0 <= first < last <= volume.shape[0] or n_planes < 1:
-        raise UsageError(
-            f"{n_planes} planes of {first}:{last} cannot be looked at",
-            do=f"give 1 or more of 0:{volume.shape[0]}",
-        )
-    region = Region.of(volume, planes=(first, last), crop=crop, mask=mask)
-    useful = np.array([z for z in range(*region.box[0]) if region.mask is None or not _nothing(region.outside(z))])
-    if not useful.size:
-        raise DataError(
-            "the mask holds no voxel of these planes", where=None if region.mask is None else region.mask.path
-        )
-    chosen = useful[
-        ((np.arange(min(n_planes, useful.size)) + 0.5) * useful.size / min(n_planes, useful.size)).astype(int)
-    ]
     fits_volume(model, volume, force=force)
+    looked = Looked.at(volume, planes=planes, crop=crop, mask=mask, n_planes=n_planes)
     engine = FeatureEngine(choose_device(device), model.bank.blocks)
-    halo = model.bank.z_reach(aspect_of(volume.voxel_size))
-    samples = []
-    used = []
-    for done, z in enumerate(chosen.tolist(), start=1):
-        slab = prepare_slab(volume, z, z + 1, halo=halo, scale=model.intensity, nan=nan)
+    sample, used = look_at(model.bank, looked, engine=engine, scale=model.intensity, nan=nan, progress=progress)
+    return compare(model, sample, planes=used)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Planes of a volume that are looked at, and of them the voxels that count.
+
+    Attributes
+    ----------
+    volume : Volume
+    region : Region
+    planes : list of int
+    """
+
+    volume: Volume
+    region: Region
+    planes: list[int]
+
+    @classmethod
+    def at(
+        cls,
+        volume: Volume,
+        *,
+        planes: tuple[int, int | None] | None = None,
+        crop: Crop | None = None,
+        mask: VolumeLike | None = None,
+        n_planes: int = N_PLANES,
+    ) -> Looked:
+        """So many planes, evenly spaced among those that hold voxels that count; raises as :func:`check_drift`."""
+        first, last = (0, None) if planes is None else planes
+        last = volume.shape[0] if last is None else last
+        if not 0 <= first < last <= volume.shape[0] or n_planes < 1:
+            raise UsageError(
+                f"{n_planes} planes of {first}:{last} cannot be looked at",
+                do=f"give 1 or more of 0:{volume.shape[0]}",
+            )
+        region = Region.of(volume, planes=(first, last), crop=crop, mask=mask)
+        useful = np.array([z for z in range(*region.box[0]) if region.mask is None or not _nothing(region.outside(z))])
+        if not useful.size:
+            raise DataError(
+                "the mask holds no voxel of these planes", where=None if region.mask is None else region.mask.path
+            )
+        n = min(n_planes, useful.size)
+        return cls(volume, region, useful[((np.arange(n) + 0.5) * useful.size / n).astype(int)].tolist())
+
+    def pixels(self, z: int, plane: PreparedPlane) -> npt.NDArray[np.int64]:
+        """Numbers of the random pixels of a plane that are looked at."""
+        n = -(-SAMPLE_PIXELS // len(self.planes))
+        found = sampled_pixels(plane.image.size, n, outside=self.region.outside(z), seed=z)
+        return found if plane.filled is None else found[~plane.filled.ravel()[found]]
+
+    def grey(self, scale: IntensityScale, *, nan: str) -> npt.NDArray[np.float32]:
+        """Grey values of the pixels looked at: (n_pixels,)."""
+        planes = [(z, prepare_plane(self.volume, z, scale=scale, nan=nan)) for z in self.planes]
+        return np.concatenate([plane.image.ravel()[self.pixels(z, plane)] for z, plane in planes if not plane.missing])
+
+
+def look_at(
+    bank: FeatureBank,
+    looked: Looked,
+    *,
+    engine: FeatureEngine,
+    scale: IntensityScale,
+    nan: str,
+    progress: Progress | None = None,
+) -> tuple[npt.NDArray[np.float32], list[int]]:
+    """Channels of the pixels looked at, (n_pixels, n_channels), and the planes that could be read.
+
+    Raises
+    ------
+    DataError
+        If there is no such pixel.
+    """
+    volume, samples, used = looked.volume, [], []
+    halo = bank.z_reach(aspect_of(volume.voxel_size))
+    for done, z in enumerate(looked.planes, start=1):
+        slab = prepare_slab(volume, z, z + 1, halo=halo, scale=scale, nan=nan)
         plane = slab.wanted[0]
         if not plane.missing:
-            image = plane.image
             computed = engine.device.numpy(engine.compute(slab.images, place=slab.place))
-            channels = computed.reshape(model.bank.n_channels, -1)
-            pixels = sampled_pixels(image.size, -(-SAMPLE_PIXELS // chosen.size), outside=region.outside(z), seed=z)
-            if plane.filled is not None:
-                pixels = pixels[~plane.filled.ravel()[pixels]]
-            samples.append(channels[:, pixels].T.copy())
+            channels = computed.reshape(bank.n_channels, -1)
+            samples.append(channels[:, looked.pixels(z, plane)].T.copy())
             used.append(z)
         if progress is not None:
-            progress(done, chosen.size)
+            progress(done, len(looked.planes))
     if not sum(len(sample) for sample in samples):
-        raise DataError(f"none of the planes {chosen.tolist()} has a pixel to look at", where=volume.path)
-    return compare(model, np.concatenate(samples), planes=used)
+        raise DataError(f"none of the planes {looked.planes} has a pixel to look at", where=volume.path)
+    return np.concatenate(samples), used
 
 
 def _nothing(outside: npt.NDArray[np.bool_] | None) -> bool:

@@ -32,9 +32,10 @@ from gpu_tomoclass.features import (
     formula_of_table,
     grey_dimensions,
 )
-from gpu_tomoclass.forest import grow_forest
+from gpu_tomoclass.forest import grow_forest, lead, predict_probabilities
 from gpu_tomoclass.model import Model
-from gpu_tomoclass.training.drift import channel_quantiles, mean_margin
+from gpu_tomoclass.training.drift import channel_quantiles
+from gpu_tomoclass.training.grey_memory import grey_memory
 from gpu_tomoclass.training.rows import collect_rows
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Crop, Volume, VolumeLike, VoxelSize
@@ -243,7 +244,14 @@ def _finish(
     importance = _importance_per_family(trained.feature_importance[columns], bank)
     forest = trained.forest.restricted(columns)
     seen = [sample for sample in samples if len(sample)]
-    remembered = {"mean_margins": [mean_margin(forest, sample) for sample in seen]} if seen else {}
+    remembered: dict[str, Any] = {}
+    grey = []
+    for sample in seen:
+        probabilities = predict_probabilities(forest, np.ascontiguousarray(sample.T))
+        values, shares = grey_memory(sample[:, 0], probabilities)
+        grey.append(values)
+        remembered.setdefault("mean_margins", []).append(float(lead(probabilities).mean(dtype=np.float64)))
+        remembered.setdefault("class_shares", []).append(shares)
     model = Model(
         forest=forest,
         bank=bank,
@@ -260,6 +268,7 @@ def _finish(
             **source,
         },
         quantiles=np.stack([channel_quantiles(sample) for sample in seen]) if seen else None,
+        grey=np.stack(grey) if grey else None,
         versions={
             "gpu_tomoclass": __version__,
             "python": platform.python_version(),

@@ -20,6 +20,7 @@ from gpu_tomoclass.cli import cli
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.model.model import save_model
+from gpu_tomoclass.training import Adaptation
 from gpu_tomoclass.volumes.opening import open_volume
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(RunOptions)}
@@ -30,6 +31,7 @@ OTHERS = {  # one value of each field that is not its default
     "planes": (2, 7),
     "crop": "1:8,0:6,2:",
     "mask": "/masks/mask.tif",
+    "adapt": "auto",
     "intensity": "none",
     "nan": "mask",
     "force": True,
@@ -70,7 +72,9 @@ def test_classify_takes_every_field_and_hands_it_on(monkeypatch, sample_model):
     parameters = inspect.signature(classify_volume.classify).parameters
     assert {name: parameters[name].default for name in parameters.keys() - HERE} == FIELDS
 
-    others = {**OTHERS, "mask": ArrayVolume(np.ones((9, 8, 8), np.uint8))}
+    others = {**OTHERS, "mask": ArrayVolume(np.ones((9, 8, 8), np.uint8)), "intensity": "model"}
+    adapted = Adaptation(sample_model, adapted=False, before=None, after=None, reason="a stand-in")
+    monkeypatch.setattr(classify_volume, "adapted", lambda *_, **__: adapted)
 
     def work(volume, model, options, **_):
         assert options == RunOptions(**others)
@@ -133,7 +137,7 @@ def test_workers_of_a_cluster_get_the_options_as_they_are(sample_path, sample_mo
     assert FIELDS.keys().isdisjoint(field.name for field in dataclasses.fields(Job)), "an option has one place"
 
 
-@pytest.mark.parametrize("name", ["probabilities", "uncertainty", "intensity", "nan"])
+@pytest.mark.parametrize("name", ["probabilities", "uncertainty", "adapt", "intensity", "nan"])
 def test_a_value_that_is_unknown_is_refused_with_those_that_are(name):
     with pytest.raises(UsageError, match=f"{name} 'wrong' is unknown; choose one of"):
         RunOptions(**{name: "wrong"})

@@ -1,0 +1,227 @@
+"""Make a model fit another reconstruction of the same kind of specimen, without new strokes: a map of grey values.
+
+Reconstructions differ mostly in how grey values lie: a map of the volume's to those of the training volume undoes that.
+Equal quantiles would be such a map if both volumes held the same shares of each class. They need not, so quantiles of
+the whole volume are only the beginning: the forest classifies the mapped planes, and then a map through the median grey
+value of each class takes its place, which does not depend on how much there is of a class. Twice is enough.
+``docs/adapt.md`` says what was compared and measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gpu_tomoclass.device import Device, choose_device
+from gpu_tomoclass.errors import DataError, ModelError
+from gpu_tomoclass.features import FeatureEngine, IntensityScale
+from gpu_tomoclass.forest import predict_probabilities
+from gpu_tomoclass.model import GREY_LEVELS, Model, check_fits
+from gpu_tomoclass.training.drift import N_PLANES, Drift, Looked, compare, look_at
+from gpu_tomoclass.training.grey_memory import FEW, sure, weighted_quantiles
+from gpu_tomoclass.types import Progress
+from gpu_tomoclass.volumes import Crop, VolumeLike, open_volume
+
+ROUNDS = 2
+LOST_MARGIN, MORE_DRIFT = 0.07, 0.03  # more than that after adapting: not kept; docs/adapt.md
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What became of a model.
+
+    Attributes
+    ----------
+    model : Model
+        Adapted, or the one that was given where that fits better.
+    adapted : bool
+        Whether it was.
+    before, after : Drift
+        What ``check`` says of the model as given, and of the adapted one; ``after`` is None where ``before`` says
+        that the model fits, and nothing was tried.
+    reason : str
+        Why it was adapted or not, in a sentence.
+    """
+
+    model: Model
+    adapted: bool
+    before: Drift
+    after: Drift | None
+    reason: str
+
+
+def adapt(
+    model: Model,
+    volume: VolumeLike,
+    *,
+    device: Device | str = "auto",
+    planes: tuple[int, int | None] | None = None,
+    crop: Crop | None = None,
+    mask: VolumeLike | None = None,
+    n_planes: int = N_PLANES,
+    nan: str = "fill",
+    force: bool = False,
+    always: bool = False,
+    progress: Progress | None = None,
+) -> Adaptation:
+    """Make a model fit another volume, if it does not: voxel values are mapped to those of the training volume.
+
+    Parameters
+    ----------
+    model : Model
+        One that was trained here from a volume.
+    volume : Volume, path or array
+        Of the same kind of specimen, voxels of the same size; voxel values may be of any type and range.
+    device, planes, crop, mask, n_planes, nan, force
+        See :func:`gpu_tomoclass.training.check_drift`: the same planes are looked at.
+    always : bool
+        Try although ``check`` says that the model fits.
+    progress : callable, optional
+        Called with (planes done, planes in all).
+
+    Raises
+    ------
+    ModelError
+        If the model knows nothing of its training volume, or has voxels of another size.
+    UsageError
+        If there are no such planes.
+    DataError
+        If they hold nothing to look at.
+    """
+    shares = model.training.get("class_shares", [])
+    if model.grey is None or [len(row) for row in shares] != [len(model.classes)] * len(model.grey):
+        raise ModelError(
+            "the model does not remember the grey values of its training volume",
+            do="train it again here from the volume; models from Fiji and from ARFF tables cannot be adapted",
+        )
+    volume = open_volume(volume)
+    other = replace(model, training={**model.training, "dtype": volume.dtype.name})
+    check_fits(other, dtype=volume.dtype, voxel_size=volume.voxel_size, force=force)
+    looked = Looked.at(volume, planes=planes, crop=crop, mask=mask, n_planes=n_planes)
+    engine = FeatureEngine(choose_device(device), model.bank.blocks)
+    total, done = len(looked.planes) * (ROUNDS + 2), 0
+
+    def sample(scale: IntensityScale) -> npt.NDArray[np.float32]:
+        nonlocal done
+
+        def advance(n: int, _: int) -> None:
+            if progress is not None:
+                progress(done + n, total)
+
+        found, _ = look_at(model.bank, looked, engine=engine, scale=scale, nan=nan, progress=advance)
+        done += len(looked.planes)
+        return found
+
+    as_given = sample(model.intensity)
+    before = compare(model, as_given, planes=looked.planes)
+    if before.verdict == "fits" and not always:
+        return Adaptation(model, False, before, None, "the model fits as it is")
+    base = _base_scale(model, looked)
+    grey = as_given[:, 0] if base == model.intensity else looked.grey(base, nan=nan)
+    source = _nearest(model, as_given)
+    points = quantile_points(model, source, grey)
+    scale, mapped = base, as_given
+    for turn in range(ROUNDS + 1):
+        if len(points) < 2:
+            raise DataError("grey values are the same everywhere on the planes looked at", where=volume.path)
+        scale = base.mapped(points)
+        mapped = sample(scale)
+        if turn < ROUNDS:
+            probabilities = predict_probabilities(model.forest, np.ascontiguousarray(mapped.T))
+            points = class_points(model, source, grey, probabilities) or points
+    after = compare(model, mapped, planes=looked.planes)
+    better, reason = fits_better(before, after)
+    if not better:
+        return Adaptation(model, False, before, after, reason)
+    made = {
+        "from": model.hash,
+        "volume": volume.fingerprint(),
+        "planes": list(looked.planes),
+        **{
+            name: {"drift": d.drift, "mean_margin": d.mean_margin} for name, d in (("before", before), ("after", after))
+        },
+    }
+    adapted = replace(other, intensity=scale, training={**other.training, "adapted": made}, report=None)
+    return Adaptation(adapted, True, before, after, reason)
+
+
+def fits_better(before: Drift, after: Drift) -> tuple[bool, str]:
+    """Whether to keep the adapted model, and why in a sentence.
+
+    Where noise differs, a good map leaves the forest a little less sure and its features a little farther away; only
+    where they are much worse was the map wrong.
+    """
+    figures = (
+        f"drift {after.drift:.3f} instead of {before.drift:.3f}, margin {after.mean_margin:.3f} instead of"
+        f" {before.mean_margin:.3f}"
+    )
+    worse = before.mean_margin - after.mean_margin > LOST_MARGIN or after.drift - before.drift > MORE_DRIFT
+    return (False, f"not adapted, it would fit worse: {figures}") if worse else (True, f"adapted: {figures}")
+
+
+def _base_scale(model: Model, looked: Looked) -> IntensityScale:
+    """What values go through before they are mapped: floats, or another type, need a scale of their own."""
+    if looked.volume.dtype.name == model.training.get("dtype") and model.intensity.kind != "percentile":
+        return replace(
+            model.intensity, kind="as-is" if model.intensity.kind == "mapped" else model.intensity.kind, points=()
+        )
+    return IntensityScale.for_volume(looked.volume)
+
+
+def _nearest(model: Model, sample: npt.NDArray[np.float32]) -> int:
+    """The training volume whose grey values are nearest, in the middle of the distribution."""
+    assert model.grey is not None
+    levels = np.linspace(0.05, 0.95, 19)
+    here = np.quantile(sample[:, 0], levels)
+    there = [np.interp(levels, GREY_LEVELS, rows[0]) for rows in model.grey]
+    return int(np.argmin([np.abs(here - values).mean() for values in there]))
+
+
+def quantile_points(model: Model, source: int, grey: npt.NDArray[np.float32]) -> Points:
+    """The map under which both volumes have the same quantiles."""
+    assert model.grey is not None
+    here = weighted_quantiles(grey, np.ones(grey.size), GREY_LEVELS)
+    return _rising(here, model.grey[source, 0].astype(np.float64))
+
+
+def class_points(
+    model: Model, source: int, grey: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]
+) -> Points | None:
+    """The map under which the pixels of each class have the same median; None where one class only is there."""
+    assert model.grey is not None
+    middle = np.array([0.5])
+    pairs: Points = []
+    for k, weight in enumerate(sure(probabilities)):
+        if weight.sum() < FEW * grey.size or not model.training["class_shares"][source][k]:
+            continue
+        there = float(np.interp(0.5, GREY_LEVELS, model.grey[source, 1 + k]))
+        pairs.append((float(weighted_quantiles(grey, weight, middle)[0]), there))
+    points = _rising(*np.transpose(sorted(pairs))) if len(pairs) > 1 else []
+    if len(points) < 2:
+        return None
+    # Beyond the classes' medians as steep as on average, to the ends of what is there, here and in training.
+    slope = float(np.polyfit(*np.transpose(points), 1)[0])
+    low, high = float(model.grey[source, 0, 0]), float(model.grey[source, 0, -1])
+    (first, first_to), (last, last_to) = points[0], points[-1]
+    least, most = float(grey.min()), float(grey.max())
+    ends: Points = []
+    if least < first:
+        ends.append((least, max(min(low, first_to), first_to + (least - first) * slope)))
+    if most > last:
+        ends.append((most, min(max(high, last_to), last_to + (most - last) * slope)))
+    return _rising(*np.transpose(sorted([*points, *ends])))
+
+
+def _rising(here: Sequence[float] | np.ndarray, there: Sequence[float] | np.ndarray) -> Points:
+    """Points without those that do not rise."""
+    here, there = np.asarray(here, np.float64), np.maximum.accumulate(np.asarray(there, np.float64))
+    least = 1e-6 * (here[-1] - here[0])
+    points: Points = []
+    for a, b in zip(here.tolist(), there.tolist(), strict=True):
+        if not points or a > points[-1][0] + least:
+            points.append((a, b))
+    return points

@@ -1,0 +1,140 @@
+"""A model made to fit another reconstruction: grey values that were changed are changed back, whatever the shares."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from gpu_tomoclass.annotations.annotation import Annotation
+from gpu_tomoclass.classes import default_classes
+from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.cli import cli
+from gpu_tomoclass.device import NumpyDevice
+from gpu_tomoclass.errors import ModelError, UsageError
+from gpu_tomoclass.features import FeatureBank, IntensityScale
+from gpu_tomoclass.model import load_model, save_model
+from gpu_tomoclass.training.adapt_model import adapt
+from gpu_tomoclass.training.grey_memory import weighted_quantiles
+from gpu_tomoclass.training.train_model import train
+from gpu_tomoclass.volumes import ArrayVolume, create_volume, open_volume
+
+DEVICE = NumpyDevice(threads=1)
+CLASSES = default_classes(["low", "middle", "high"])
+
+
+def scene(seed, *, share=0.25):
+    """Three grey levels in noise, (4, 40, 40); ``share`` of the width is of the highest."""
+    random = np.random.default_rng(seed)
+    truth = np.ones((4, 40, 40), np.uint8)
+    truth[:, :, 16:] = 2
+    truth[:, :, 40 - int(40 * share) :] = 3
+    grey = np.array([0, 8000, 14000, 26000])[truth] + random.normal(0, 1500, truth.shape)
+    return np.clip(grey, 0, 65535).astype(np.uint16), truth
+
+
+@pytest.fixture(scope="module")
+def model():
+    volume, truth = scene(1)
+    z, y, x = (a.ravel() for a in np.meshgrid([0, 2], np.arange(0, 40, 3), np.arange(0, 40, 2), indexing="ij"))
+    strokes = Annotation.from_voxels(z, y, x, truth[z, y, x], shape=truth.shape, classes=CLASSES)
+    bank = FeatureBank.create(["gaussian_blur", "sobel_filter"], sigma_max=4)
+    return train(ArrayVolume(volume, voxel_size=(1.0, 1.0, 1.0)), strokes, bank=bank, n_trees=20, device=DEVICE).model
+
+
+def accuracy(model, volume, truth):
+    labels, _ = model.predict(volume, device=DEVICE)
+    return (labels == truth).mean()
+
+
+@pytest.mark.parametrize("change", [lambda v: 0.5 * v + 20000, lambda v: 65535 * (v / 65535) ** 0.6])
+@pytest.mark.parametrize("share", [0.25, 0.1, 0.35])
+def test_changed_values_are_changed_back_whatever_the_composition(model, change, share):
+    volume, truth = scene(2, share=share)
+    other = change(volume.astype(np.float64)).astype(np.uint16)
+    found = adapt(model, other, device=DEVICE)
+    assert found.adapted, found.reason
+    own = accuracy(model, volume, truth)  # as if the values had not been changed
+    assert accuracy(model, other, truth) < own - 0.1
+    assert accuracy(found.model, other, truth) > own - 0.01
+    assert found.after.drift < found.before.drift
+
+
+def test_a_float_volume_in_other_units_is_adapted(model):
+    volume, truth = scene(3)
+    other = (volume / 1e6 - 0.3).astype(np.float32)
+    found = adapt(model, other, device=DEVICE)
+    assert accuracy(found.model, other, truth) > 0.95
+    with pytest.raises(ModelError, match="grey values do not compare"):
+        model.predict(other, device=DEVICE)
+
+
+def test_what_fits_is_left_alone(model):
+    found = adapt(model, scene(4)[0], device=DEVICE)
+    assert not found.adapted
+    assert found.model is model
+    assert found.after is None
+    always = adapt(model, scene(4)[0], device=DEVICE, always=True)
+    assert always.after is not None
+
+
+def test_the_map_is_in_the_model_its_file_and_what_it_makes(model, tmp_path):
+    other = (scene(2)[0] // 2 + 20000).astype(np.uint16)
+    found = adapt(model, other, device=DEVICE)
+    save_model(found.model, tmp_path / "a.tcm")
+    again = load_model(tmp_path / "a.tcm")
+    assert again.intensity == found.model.intensity
+    assert again.hash == found.model.hash != model.hash
+    assert again.training["adapted"]["from"] == model.hash
+    np.testing.assert_array_equal(again.grey, model.grey)
+    by_option = classify(other, model, output=tmp_path / "l.tif", adapt="auto", device=DEVICE)
+    with open_volume(by_option.path) as labels:
+        np.testing.assert_array_equal(np.asarray(labels), found.model.predict(other, device=DEVICE).labels)
+        assert labels.metadata["model"]["adapted"]["from"] == model.hash
+        assert labels.metadata["settings"]["intensity"]["points"]
+    assert any(note.startswith("adapted:") for note in by_option.notes)
+    with pytest.raises(UsageError, match="adapt and intensity"):
+        classify(other, model, output=tmp_path / "m.tif", adapt="auto", intensity="none", device=DEVICE)
+
+
+def test_the_command_writes_a_model_or_says_why_not(model, tmp_path):
+    save_model(model, tmp_path / "m.tcm")
+    for name, volume in (("same", scene(5)[0]), ("other", scene(5)[0] // 2 + 20000)):
+        with create_volume(tmp_path / f"{name}.tif", shape=volume.shape, dtype=np.uint16, voxel_size=(1.0,) * 3) as w:
+            for z, plane in enumerate(volume.astype(np.uint16)):
+                w.write_plane(z, plane)
+        said = CliRunner().invoke(
+            cli, ["adapt", str(tmp_path / f"{name}.tif"), str(tmp_path / "m.tcm"), "-o", str(tmp_path / f"{name}.tcm"),
+                  "--device", "numpy", "-q"])  # fmt: skip
+        assert said.exit_code == 0, said.output
+        assert (tmp_path / f"{name}.tcm").exists() == (name == "other")
+        assert ("the model fits as it is" in said.output) == (name == "same")
+
+
+def test_a_model_without_memory_of_grey_values_is_refused(model):
+    with pytest.raises(ModelError, match="does not remember the grey values"):
+        adapt(dataclasses.replace(model, grey=None), scene(1)[0], device=DEVICE)
+
+
+def test_weighted_quantiles_are_those_of_repeated_values():
+    random = np.random.default_rng(0)
+    values, times = random.normal(size=200), random.integers(0, 9, 200)
+    levels = np.array([0.1, 0.5, 0.9])
+    expected = np.quantile(np.repeat(values, times), levels, method="hazen")
+    spread = np.diff(np.sort(values)).max()  # between two values the lines differ
+    np.testing.assert_allclose(weighted_quantiles(values, times.astype(float), levels), expected, atol=spread)
+
+
+@pytest.mark.parametrize("points", [[[0, 0]], [[0, 0], [0, 1]], [[0, 1], [1, 0]], [[0, 0], [1, float("nan")]], "ab"])
+def test_a_map_that_is_none_is_refused(points):
+    scale = {"kind": "mapped", "gain": 1.0, "offset": 0.0, "clip": None, "points": points}
+    with pytest.raises(ModelError, match=r"intensity scale|do not rise"):
+        IntensityScale.from_dict(scale)
+    with pytest.raises(ModelError, match="points"):
+        IntensityScale.from_dict({**scale, "kind": "as-is", "points": [[0, 0], [1, 1]]})
+
+
+def test_a_map_is_straight_between_its_points_and_level_beyond():
+    scale = IntensityScale(gain=2.0, offset=1.0).mapped([(1, 10), (5, 30), (9, 31)])
+    np.testing.assert_array_equal(scale.apply(np.array([-4, 0, 1, 2, 4, 50])), np.float32([10, 10, 20, 30, 31, 31]))
+    assert IntensityScale.from_dict(scale.to_dict()) == scale
