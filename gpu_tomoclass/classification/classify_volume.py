@@ -194,11 +194,18 @@ def classify(
         raise UsageError("a device and a cluster contradict each other", do="give the device to the cluster")
     if adapt != "off" and intensity != "model":
         raise UsageError("adapt and intensity both change the model's scale", do="give one of them")
-    chosen = choose_device(device) if cluster is None else None
+    chosen = choose_device(device if cluster is None else "numpy")  # a cluster has its own, this one is not asked
     notes = list(volume.notes)
     if adapt == "auto":
         made = adapted(
-            model, volume, device=chosen or "auto", planes=planes, crop=crop, mask=options.mask, nan=nan, force=force
+            model,
+            volume,
+            device=chosen if cluster is None else "auto",
+            planes=planes,
+            crop=crop,
+            mask=options.mask,
+            nan=nan,
+            force=force,
         )
         model = made.model
         notes.append(made.reason)
@@ -211,11 +218,11 @@ def classify(
     shape = region.box_shape
     check_products(products, shape=shape, inputs=inputs, overwrite=True, **format_options)
     work = Work(volume, model, options, scale=scale, first=start)
-    if chosen is not None and memory_limit is not None and not chosen.has_own_memory:
+    if cluster is None and memory_limit is not None and not chosen.has_own_memory:
         needed = ProcessMemory(volume, model, chosen, options.wanted)
         most = threads_within(memory_limit, needed, device=chosen, blocks=used_blocks(model))
         chosen = chosen.with_threads(most)
-    device_name = cluster.device if cluster is not None else chosen.name
+    device_name = chosen.name if cluster is None else cluster.device
     metadata = provenance(volume, model, region=region, scale=scale, nan=nan)
     if smooth is not None:
         sigma_in_voxels(smooth, volume.voxel_size)

@@ -346,11 +346,13 @@ def _read(archive: zipfile.ZipFile) -> Model:
         training=_checked_training(header["training"]),
         versions=header["versions"],
         created=header["created"],
-        **{
-            name.removesuffix(".npy"): read_array(archive, name, dtypes=("float32",), n_axes=3)
-            for name in sorted(optional)
-        },
+        quantiles=_optional(archive, QUANTILES_NAME, optional),
+        grey=_optional(archive, GREY_NAME, optional),
     )
+
+
+def _optional(archive: zipfile.ZipFile, name: str, there: set[str]) -> np.ndarray | None:
+    return read_array(archive, name, dtypes=("float32",), n_axes=3) if name in there else None
 
 
 _HEADER_TYPES: dict[str, tuple[type, ...]] = {

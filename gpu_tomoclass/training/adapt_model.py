@@ -204,7 +204,8 @@ def class_points(
     if len(points) < 2:
         return None
     # Beyond the classes' medians as steep as on average, to the ends of what is there, here and in training.
-    slope = float(np.polyfit(*np.transpose(points), 1)[0])
+    xs, ys = np.transpose(points)
+    slope = float(np.polyfit(xs, ys, 1)[0])
     low, high = float(model.grey[source, 0, 0]), float(model.grey[source, 0, -1])
     (first, first_to), (last, last_to) = points[0], points[-1]
     least, most = float(grey.min()), float(grey.max())
