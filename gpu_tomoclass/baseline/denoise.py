@@ -28,9 +28,9 @@ from gpu_tomoclass.baseline.nad_volume_kernels import VolumeSteps, bytes_per_pla
 from gpu_tomoclass.device import Device, available_bytes, choose_device, resident_bytes
 from gpu_tomoclass.errors import ResourceError, UsageError
 from gpu_tomoclass.features import IntensityScale, prepare_slab
-from gpu_tomoclass.outputs import check_output, check_space, discard, size_text, temporary_name, writing
+from gpu_tomoclass.outputs import check_space, discard, size_text, temporary_name, writing
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VolumeWriter, create_volume, is_folder
+from gpu_tomoclass.volumes import Volume, VolumeWriter, check_volume_target, create_volume
 
 DTYPES = ("float32", "input")
 NAN_POLICIES = ("error", "fill")
@@ -119,23 +119,22 @@ def write_nad(
             raise UsageError(f"{name} {value!r} is unknown", do=f"choose one of {', '.join(known)}")
     if slab_planes is not None and slab_planes < 1:
         raise UsageError(f"slabs of {slab_planes} planes", do="use 1 or more")
-    check_output(output, inputs=volume.inputs(), overwrite=overwrite, folder=is_folder(output))
+    kind = volume.dtype if dtype == "input" else np.dtype(np.float32)
+    target: dict[str, Any] = {"inputs": volume.inputs(), "overwrite": overwrite, **format_options}
+    check_volume_target(output, dtype=kind, shape=volume.shape, **target)
     parameters.noise_box(*volume.shape[-parameters.dimensions :])
     began = time.perf_counter()
     device = choose_device(device)
     budget = _budget(device, memory_limit)
-    target = volume.dtype if dtype == "input" else np.dtype(np.float32)
     writer = create_volume(
         output,
         shape=volume.shape,
-        dtype=target,
+        dtype=kind,
         voxel_size=volume.voxel_size,
         metadata={**volume.metadata, "nad": {"made_by": f"gpu_tomoclass {__version__}", **asdict(parameters)}},
-        overwrite=overwrite,
-        inputs=volume.inputs(),
-        **format_options,
+        **target,
     )
-    flow = _Flow(volume, writer, nan=nan, dtype=target)
+    flow = _Flow(volume, writer, nan=nan, dtype=kind)
     with writer:
         if parameters.dimensions == 2:
             slab, in_files = slab_planes or _single_planes(volume, device, budget), False

@@ -13,9 +13,8 @@ import numpy.typing as npt
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.outputs import check_output
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VolumeWriter, create_volume, is_folder
+from gpu_tomoclass.volumes import Volume, VolumeWriter, check_volume_target, create_volume
 
 BINS = 256
 LEVELS = (2, 6)
@@ -251,7 +250,8 @@ def write_otsu(
     ResourceError
         If the disk is full.
     """
-    check_output(output, inputs=volume.inputs(), overwrite=overwrite, folder=is_folder(output))
+    target: dict[str, Any] = {"inputs": volume.inputs(), "overwrite": overwrite, **format_options}
+    check_volume_target(output, dtype=np.uint8, shape=volume.shape, **target)
     n_classes = levels if thresholds is None else len(checked_thresholds(thresholds)) + 1
     if thresholds is None:
         check_levels(levels)
@@ -272,9 +272,7 @@ def write_otsu(
             voxel_size=volume.voxel_size,
             classes=default_classes(names or [f"grey {i + 1}" for i in range(n_classes)]),
             metadata={**volume.metadata, "thresholds": {"made_by": f"gpu_tomoclass {__version__}", **made}},
-            overwrite=overwrite,
-            inputs=volume.inputs(),
-            **format_options,
+            **target,
         )
 
     if thresholds is None:

@@ -11,8 +11,8 @@ import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.classification.slab import Wanted
-from gpu_tomoclass.outputs import StrPath
-from gpu_tomoclass.volumes import check_volume_target, is_folder, product_name, volume_names
+from gpu_tomoclass.outputs import StrPath, check_space
+from gpu_tomoclass.volumes import check_volume_target, is_folder, least_bytes, product_name, volume_names
 
 KNOWN_PRODUCTS = ("labels", "probabilities", "uncertainty")
 
@@ -91,3 +91,8 @@ def check_products(
             overwrite=overwrite,
             **format_options,
         )
+    if products:  # which lie side by side: together they have to fit
+        needed = sum(
+            least_bytes(p.path, shape=shape, dtype=p.dtype, classes=p.classes, channels=p.channels) for p in products
+        )
+        check_space(products[0].path, needed)

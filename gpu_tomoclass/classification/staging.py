@@ -30,7 +30,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from gpu_tomoclass.classification.products import KNOWN_PRODUCTS, Product
+from gpu_tomoclass.classification.products import KNOWN_PRODUCTS, Product, check_products
 from gpu_tomoclass.classification.slab import Slab
 from gpu_tomoclass.errors import DataError, ModelError, ResourceError, TomoclassError
 from gpu_tomoclass.outputs import (
@@ -48,7 +48,6 @@ from gpu_tomoclass.volumes import (
     VoxelSize,
     ZarrArray,
     ZarrStore,
-    check_volume_target,
     create_volume,
     open_volume,
     read_node,
@@ -376,17 +375,8 @@ class Staging:
                 )
 
     def _check_targets(self) -> None:
-        for product in self.products:
-            check_volume_target(
-                product.path,
-                dtype=product.dtype,
-                shape=self.shape,
-                classes=product.classes,
-                channels=product.channels,
-                inputs=self._inputs,
-                overwrite=self._overwrite,
-                **self._format_options,
-            )
+        how: dict[str, Any] = {"inputs": self._inputs, "overwrite": self._overwrite, **self._format_options}
+        check_products(self.products, shape=self.shape, **how)
 
     def _begin(self) -> None:
         """Empty stores, and last the file that says that they are whole."""

@@ -17,7 +17,7 @@ from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.features.place import aspect_of
 from gpu_tomoclass.features.prepare import PreparedPlane, prepare_slab
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, create_volume
+from gpu_tomoclass.volumes import Volume, create_volume, moved, with_place
 
 SLAB_BYTES = 2**29  # of channels across planes at once
 
@@ -74,19 +74,20 @@ def write_features(
     halo = bank.z_reach(aspect_of(volume.voxel_size))
     scale = IntensityScale.for_volume(volume, mode=intensity)
     seconds: dict[str, float] = {}
+    metadata = {
+        "made_by": f"gpu_tomoclass {__version__}",
+        "bank": bank.to_dict(),
+        **({} if plane is None else {"plane": plane}),
+        "intensity": scale.to_dict(),
+        "input": volume.fingerprint(),
+    }
     writer = create_volume(
         output,
         shape=(stop - start, *volume.shape[1:]),
         dtype=np.dtype(np.float32),
         channels=bank.channels,
         voxel_size=volume.voxel_size,
-        metadata={
-            "made_by": f"gpu_tomoclass {__version__}",
-            "bank": bank.to_dict(),
-            **({} if plane is None else {"plane": plane}),
-            "intensity": scale.to_dict(),
-            "input": volume.fingerprint(),
-        },
+        metadata=with_place(metadata, moved(volume.metadata, first=start, voxel_size=volume.voxel_size)),
         overwrite=overwrite,
         inputs=volume.inputs(),
     )

@@ -12,9 +12,8 @@ import numpy as np
 from gpu_tomoclass import __version__
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.labels.objects import ObjectFinder, ObjectSlab
-from gpu_tomoclass.outputs import check_output
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import VolumeLike, create_volume, is_folder, open_volume
+from gpu_tomoclass.volumes import VolumeLike, check_volume_target, create_volume, open_volume
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,8 @@ def clean(
     if min_size < 1:
         raise UsageError(f"a smallest object of {min_size} voxels", do="use 1 or more")
     labels = open_volume(labels)
-    check_output(path, inputs=labels.inputs(), overwrite=overwrite, folder=is_folder(path))
+    target: dict[str, Any] = {"inputs": labels.inputs(), "overwrite": overwrite, **format_options}
+    check_volume_target(path, dtype=np.uint8, shape=labels.shape, classes=labels.classes, **target)
     finder = ObjectFinder(labels, classes=range(1, 256) if classes is None else classes, slab_planes=slab_planes)
     nz = labels.shape[0]
     settings = {"min_size": min_size, "fill": fill, "classes": None if classes is None else sorted(classes)}
@@ -98,9 +98,7 @@ def clean(
         voxel_size=labels.voxel_size,
         classes=labels.classes,
         metadata={**labels.metadata, "cleaned": {"made_by": f"gpu_tomoclass {__version__}", **settings}},
-        overwrite=overwrite,
-        inputs=labels.inputs(),
-        **format_options,
+        **target,
     )
     with writer:
         sizes, values, contacts = [np.zeros(1, np.int64)], [np.zeros(1, np.uint8)], []

@@ -8,7 +8,7 @@ from .opening import VolumeLike, create_volume, open_volume
 from .part import PartVolume
 from .place import moved, with_place
 from .region import Crop, Region, crop_pairs
-from .targets import check_folder, check_volume_target, volume_names
+from .targets import check_folder, check_volume_target, least_bytes, volume_names
 from .volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, ranges_text, voxel_text
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "is_array",
     "is_folder",
     "is_written",
+    "least_bytes",
     "moved",
     "on_host",
     "open_any_channel",

@@ -103,7 +103,7 @@ FORMATS = (
         magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
         opener="tiff.reader:open_tiff",
         options=("axes", "series", "channel", "allow_missing_planes"),
-        states=(VOXEL_SIZE, UNIT, AXES, CLASSES, CHANNELS),
+        states=(VOXEL_SIZE, UNIT, ORIGIN, AXES, CLASSES, CHANNELS),
         writer="tiff.writer:TiffWriter",
         written=(".tif", ".tiff", ".btf", ".tf8", ".tf2"),
     ),
@@ -188,7 +188,7 @@ FORMATS = (
         suffixes=(".nrrd",),
         opener="library_files:open_itk_file",
         options=("axes", "channel"),
-        states=(VOXEL_SIZE,),
+        states=(VOXEL_SIZE, ORIGIN),
         extra="formats",
     ),
     Format(
@@ -197,7 +197,7 @@ FORMATS = (
         suffixes=(".mha",),
         opener="library_files:open_itk_file",
         options=("axes", "channel"),
-        states=(VOXEL_SIZE,),
+        states=(VOXEL_SIZE, ORIGIN),
         extra="formats",
     ),
     Format(
@@ -206,7 +206,7 @@ FORMATS = (
         suffixes=(".nii", ".nii.gz"),
         opener="library_files:open_itk_file",
         options=("axes", "channel"),
-        states=(VOXEL_SIZE, UNIT),
+        states=(VOXEL_SIZE, UNIT, ORIGIN),
         extra="formats",
     ),
 )

@@ -146,6 +146,8 @@ class ItkVolume(IndexedVolume):
             self._reader.ReadImageInformation()
             shape = tuple(int(n) for n in self._reader.GetSize()[::-1])
             spacing = [float(n) for n in self._reader.GetSpacing()[::-1]]
+            origin = [float(n) for n in self._reader.GetOrigin()[::-1]]
+            direction = self._reader.GetDirection()
             kind = itk.GetPixelIDValueAsString(self._reader.GetPixelID())
         except _REFUSALS as error:
             raise DataError(f"is no readable {format} file: {_last_line(error)}", where=path) from error
@@ -162,6 +164,8 @@ class ItkVolume(IndexedVolume):
                     f"voxel size ignored: {format} counts in mm, and the spacing is {spacing} (give --voxel-size)"
                 )
             sizes = None
+        if not np.allclose(direction, np.eye(len(shape)).ravel()):
+            notes.append(f"its axes are turned in space (direction {', '.join(f'{n:g}' for n in direction)}), ignored")
         super().__init__(
             path,
             stored_shape=shape,
@@ -170,6 +174,7 @@ class ItkVolume(IndexedVolume):
             thickness=max(1, min(shape[stored.axis_of.get("z", 0)], SLAB_BYTES // max(1, ny * nx * dtype.itemsize))),
             format=format,
             voxel_size=sizes,
+            metadata={} if sizes is None else with_origin({}, stored.place([n * MILLIMETRE for n in origin])),
             notes=notes,
         )
 

@@ -1,5 +1,8 @@
 """Where a volume lies in a larger one, as MRC headers say it: kept in the metadata as ``place`` through every output.
 
+Every format that is written has a place for it: the header of MRC, ``xorigin``, ``yorigin`` and ``zorigin`` (pixels) of
+ImageJ TIFF, ``PositionX``, .. of the first plane in OME-TIFF, the translation of OME-Zarr; and our own metadata.
+
 ``{"origin_nm": [z, y, x], "start": [z, y, x]}``: the position of the first voxel, and its index on the grid of the
 whole map (``origin`` and ``nxstart, nystart, nzstart`` of MRC2014; programs use one or the other, so both are kept).
 """
@@ -10,6 +13,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 KEY = "place"
 
 
@@ -19,21 +24,35 @@ def with_place(metadata: Mapping[str, Any], place: Mapping[str, Any] | None) -> 
     return rest if place is None else {**rest, KEY: dict(place)}
 
 
-def with_origin(metadata: Mapping[str, Any], origin_nm: Sequence[float | None] | None) -> dict[str, Any]:
+def with_origin(
+    metadata: Mapping[str, Any],
+    origin_nm: Sequence[float | None] | None,
+    *,
+    voxel_size: Sequence[float] | None = None,
+) -> dict[str, Any]:
     """The metadata with the place that a file states as the position (z, y, x) of its first voxel in nm.
 
-    None, an axis without a position, or 0 along all axes leaves the metadata as they are: what we wrote there ourselves
-    counts, and so it does where it says the same, because it also knows the start.
+    Nothing changes where the file does not say it for all axes, or says what the metadata, which we wrote, say too:
+    these know the start as well.
     """
-    if origin_nm is None or any(n is None or not math.isfinite(n) for n in origin_nm) or not any(origin_nm):
+    if origin_nm is None or any(n is None or not math.isfinite(n) for n in origin_nm):
         return dict(metadata)
     origin = [float(f"{n:.9g}") for n in origin_nm if n is not None]
-    known = read_place(metadata)
-    if known is not None and all(
-        math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6) for a, b in zip(known["origin_nm"], origin, strict=True)
-    ):
+    known = position(metadata, voxel_size) or [0.0, 0.0, 0.0]
+    if np.allclose(origin, known, rtol=1e-6, atol=1e-6):
         return dict(metadata)
     return with_place(metadata, {"origin_nm": origin, "start": [0, 0, 0]})
+
+
+def position(metadata: Mapping[str, Any], voxel_size: Sequence[float] | None) -> list[float] | None:
+    """Where the first voxel lies (z, y, x) in nm: the origin, or where it is 0 the start; None without a place."""
+    place = read_place(metadata)
+    if place is None:
+        return None
+    origin, start = place["origin_nm"], place["start"]
+    if any(origin) or voxel_size is None:
+        return list(origin)
+    return [n * float(size) for n, size in zip(start, voxel_size, strict=True)]
 
 
 def read_place(metadata: Mapping[str, Any]) -> dict[str, list[Any]] | None:

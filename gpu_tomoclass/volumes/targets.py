@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from os import fspath
@@ -35,7 +34,7 @@ def check_volume_target(
 ) -> None:
     """Raise what :func:`gpu_tomoclass.volumes.opening.create_volume` would raise; nothing is created.
 
-    Parameters as there; with ``shape`` also the room on the disk, for formats whose size is known beforehand.
+    Parameters as there; with ``shape`` also the room on the disk.
 
     Raises
     ------
@@ -54,8 +53,22 @@ def check_volume_target(
     for name in writer.names(path, channels):
         check_output(name, inputs=inputs, overwrite=overwrite, folder=row.is_folder)
     check_folder(path)
-    if shape is not None and not row.is_folder:
-        check_space(path, math.prod(shape) * max(1, len(channels)) * dtype.itemsize)
+    if shape is not None:
+        check_space(path, least_bytes(path, shape=shape, dtype=dtype, classes=classes, channels=channels))
+
+
+def least_bytes(
+    path: StrPath,
+    *,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any] | type[Any] | str,
+    classes: Sequence[LabelClass] = (),
+    channels: Sequence[str] = (),
+) -> int:
+    """Bytes that such an output needs on the disk, or, where it is compressed, at least needs."""
+    writer = written_format(path).writer_class()
+    n_channels = max(1, len(channels))
+    return writer.least_bytes(shape=shape, dtype=np.dtype(dtype), n_channels=n_channels, is_labels=bool(classes))
 
 
 def check_folder(path: StrPath) -> None:

@@ -309,6 +309,13 @@ class VolumeWriter(abc.ABC):
         """The names that :meth:`finish` gives to an output ``path`` with these channels."""
         return [fspath(path)]
 
+    @classmethod
+    def least_bytes(
+        cls, *, shape: tuple[int, int, int], dtype: np.dtype[Any], n_channels: int = 1, is_labels: bool = False
+    ) -> int:
+        """Bytes that an output needs on the disk at least; without compression all of its voxels'."""
+        return math.prod(shape) * n_channels * dtype.itemsize
+
     def outputs(self) -> tuple[str, ...]:
         """The names that :meth:`finish` gives; more than one where a format holds one image per file."""
         return (fspath(self.path),)

@@ -12,7 +12,7 @@ from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.device import NumpyDevice
-from gpu_tomoclass.errors import DataError, ModelError, UsageError
+from gpu_tomoclass.errors import DataError, ModelError, ResourceError, UsageError
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.prepare import prepare_plane
 from gpu_tomoclass.forest.predict import predict_probabilities
@@ -174,3 +174,24 @@ def test_swapped_axes_and_too_large_scales_are_noted(volume, model, annotation, 
     notes = train(volume, annotation, bank=bank, n_trees=3).notes
     # planes of 32 x 28: the Laplacian at 8 and 16 reaches 33 and 65, the blur at 16 (std 6.4) only 27
     assert any("laplacian 8, laplacian 16" in note and "gaussian" not in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.ome.tif", "x.mrc", "x.ome.zarr"])
+def test_the_place_goes_along_with_the_planes(volume, model, tmp_path, name):
+    """Labels and probabilities of planes 2 to 4 lie two planes further in z than the volume."""
+    there = CountedVolume(volume.array)
+    there.voxel_size, there.metadata = (2.0, 1.0, 0.5), {"place": {"origin_nm": [30.0, 20.0, 10.0], "start": [0, 0, 0]}}
+    made = classify(there, model, output=tmp_path / name, planes=(2, 5), probabilities="float32", force=True)
+    for path in (made.path, *made.other_paths):
+        with open_volume(path, channel=0 if "prob" in path and not path.endswith(".mrc") else None) as found:
+            assert found.metadata["place"]["origin_nm"] == pytest.approx([34, 20, 10])
+
+
+def test_products_must_fit_together(volume, model, tmp_path, monkeypatch):
+    """Each by itself would: 9 x 32 x 28 labels (8064 bytes), shares of two classes, and an uncertainty."""
+    large = CountedVolume(volume.array)
+    monkeypatch.setattr("gpu_tomoclass.outputs.free_bytes", lambda target: 100_000)
+    with pytest.raises(ResourceError, match=r"needs 104\.8 KB, and 100\.0 KB are free"):
+        classify(large, model, output=tmp_path / "x.tif", probabilities="float32", uncertainty="margin")
+    assert large.planes_read == []
+    assert not list(tmp_path.iterdir())

@@ -34,7 +34,7 @@ def place(path):
 def test_convert_keeps_it(path, tmp_path):
     with open_volume(path) as volume:
         convert(volume, tmp_path / "b.mrc")
-        convert(volume, tmp_path / "b.tif")  # which has no place for it but its own metadata
+        convert(volume, tmp_path / "b.tif")
     assert place(tmp_path / "b.mrc") == ((300, 200, 100), (7, 8, 9))
     with open_volume(tmp_path / "b.tif") as volume:
         convert(volume, tmp_path / "c.mrc")

@@ -36,8 +36,13 @@ def ome_metadata(
     channels: Sequence[str],
     *,
     factors: Sequence[tuple[int, int, int]] = ((1, 1, 1),),
+    origin: Sequence[float] | None = None,
+    windows: Sequence[tuple[float, float]] | None = None,
 ) -> dict[str, Any]:
     """``multiscales``, ``image-label`` and ``omero`` without versions.
+
+    ``origin`` is the position (z, y, x) of the first voxel in nm, which counts with a voxel size; ``windows`` are the
+    values of each channel that viewers show as black and white, by default 0 to 1, or the range of the integers.
 
     A coarse voxel of labels is the first of those it stands for; of anything else it is their mean, so its centre lies
     elsewhere, which a translation says.
@@ -50,8 +55,11 @@ def ome_metadata(
         lead, voxel = [1.0] * len(channels[:1]), [float(s) for s in voxel_size or (1, 1, 1)]
         scale = lead + [s * f for s, f in zip(voxel, factor, strict=True)]
         transformations: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-        if not classes and max(factor) > 1:
-            shift = [0.0 for _ in lead] + [s * (f - 1) / 2 for s, f in zip(voxel, factor, strict=True)]
+        middle = 0 if classes else 0.5  # of a coarse voxel, in those it stands for
+        at = origin if origin is not None and voxel_size is not None else (0.0, 0.0, 0.0)
+        place = [o + s * (f - 1) * middle for o, s, f in zip(at, voxel, factor, strict=True)]
+        if any(place):
+            shift = [0.0 for _ in lead] + place
             transformations.append({"type": "translation", "translation": shift})
         levels.append({"path": str(i), "coordinateTransformations": transformations})
     image: dict[str, Any] = {"name": name.split(".")[0] or name, "axes": axes, "datasets": levels}
@@ -67,13 +75,14 @@ def ome_metadata(
         ome["image-label"] = {"colors": colours, "properties": properties}
     if channels:
         top = 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
-        window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
+        shown = windows or [(0.0, top)] * len(channels)
         ome["omero"] = {
             "channels": [
-                {"label": label, "active": True, "color": "{:02X}{:02X}{:02X}".format(*colour), "window": window}
-                for label, colour in zip(channels, _cycle(PALETTE, len(channels)), strict=True)
+                {"label": label, "active": True, "color": "{:02X}{:02X}{:02X}".format(*colour),
+                 "window": {"min": low, "max": high, "start": low, "end": high}}
+                for label, colour, (low, high) in zip(channels, _cycle(PALETTE, len(channels)), shown, strict=True)
             ]
-        }
+        }  # fmt: skip
     return ome
 
 

@@ -206,15 +206,16 @@ def _open_image(
     if len(names) != len(array.shape) or len(set(names)) != len(names) or not {"y", "x"} <= set(names):
         raise DataError(f"field 'axes' names {names} for an array of shape {array.shape}", where=_metadata_file(node))
     stored = choose_axes(array.shape, names, axes=axes, channel=channel, where=path, what="image")
+    voxel_size, origin = _size_and_origin(image, level, stored, units, notes)
     return ZarrVolume(
         path,
         array,
         stored=stored,
         format=f"OME-Zarr {version}",
-        voxel_size=_voxel_size(image, level, stored, units, notes),
+        voxel_size=voxel_size,
         notes=notes,
         classes=_classes(node),
-        metadata=_own_metadata(node),
+        metadata=with_origin(_own_metadata(node), origin, voxel_size=voxel_size),
         files=[node.file, level_node.file],
         **how,
     )
@@ -268,34 +269,44 @@ def _axis_names(image: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
     return names, [None if isinstance(axis, str) else axis.get("unit") for axis in axes]
 
 
-def _voxel_size(
+def _size_and_origin(
     image: Mapping[str, Any],
     level: Mapping[str, Any],
     stored: StoredAxes,
     units: Sequence[Any],
     notes: list[str],
-) -> VoxelSize | None:
-    """nm along z, y, x, from the scales of the level and of the image; None if they do not say."""
+) -> tuple[VoxelSize | None, list[float] | None]:
+    """nm along z, y, x of a voxel and of the first one's position; None if the file does not say.
+
+    The transformations of the level count first, then those of the image; each scales or moves what is there so far.
+    """
     scale: list[float] | None = None
+    origin = [0.0] * len(stored.kept)
     try:
         for transform in [*level.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())]:
             if transform["type"] == "scale" and "scale" in transform:
                 factors = [float(transform["scale"][axis]) for axis in stored.kept]
                 scale = factors if scale is None else [a * b for a, b in zip(scale, factors, strict=True)]
+                origin = [a * b for a, b in zip(origin, factors, strict=True)]
+            elif transform["type"] == "translation" and "translation" in transform:
+                shift = [float(transform["translation"][axis]) for axis in stored.kept]
+                origin = [a + b for a, b in zip(origin, shift, strict=True)]
     except (TypeError, KeyError, IndexError, ValueError, AttributeError) as error:
         notes.append(f"the voxel size is ignored, because 'coordinateTransformations' is damaged: {error!r}")
-        return None
+        return None, None
     if scale is None or len(stored.kept) != 3:
-        return None
+        return None, None
     found = [units[axis] for axis in stored.kept]
     # Bare symbols (nm, um) are no names of the specification, but are written.
     in_nm = [nanometres(unit) for unit in found]
     if any(factor is None for factor in in_nm) or not all(math.isfinite(s) and s > 0 for s in scale):
         if scale != [1.0, 1.0, 1.0]:
             notes.append(f"the voxel size is ignored: scale {scale} in units {found}")
-        return None
-    size = dict(zip(stored.order, (s * f for s, f in zip(scale, in_nm, strict=True) if f is not None), strict=True))
-    return size["z"], size["y"], size["x"]
+        return None, None
+    factors = [factor for factor in in_nm if factor is not None]
+    size = {letter: s * f for letter, s, f in zip(stored.order, scale, factors, strict=True)}
+    place = {letter: o * f for letter, o, f in zip(stored.order, origin, factors, strict=True)}
+    return (size["z"], size["y"], size["x"]), [place[letter] for letter in "zyx"]
 
 
 def _own_metadata(node: Node) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.volumes.ome_zarr.metadata import level_factors, ome_metadata, with_versions
+from gpu_tomoclass.volumes.place import position
 from gpu_tomoclass.volumes.volume import VoxelSize
 
 TILE = 1024  # pixels; planes up to this size are one chunk
@@ -51,7 +52,8 @@ class ZarrStore:
     ) -> ZarrStore:
         """An image without voxels, in an empty folder; see
         :class:`gpu_tomoclass.volumes.ome_zarr.writer.ZarrWriter`."""
-        ome = ome_metadata(name, dtype, voxel_size, classes, channels)
+        origin = position(metadata or {}, voxel_size)
+        ome = ome_metadata(name, dtype, voxel_size, classes, channels, origin=origin)
         zarr_format: Literal[2, 3] = 2 if ome_version == "0.4" else 3
         attributes = _attributes(ome, metadata, zarr_format=zarr_format)
         group = zarr.create_group(folder, zarr_format=zarr_format, attributes=attributes)
@@ -91,9 +93,10 @@ class ZarrStore:
 
     def describe(self, name: str, voxel_size: VoxelSize | None, classes: Sequence[LabelClass]) -> None:
         """Other classes of an image without coarser levels."""
-        ome = ome_metadata(name, self._array.dtype, voxel_size, classes, ())
         own = self._group.attrs.asdict().get("gpu_tomoclass")
         metadata = own if isinstance(own, dict) else None
+        origin = position(metadata or {}, voxel_size)
+        ome = ome_metadata(name, self._array.dtype, voxel_size, classes, (), origin=origin)
         self._group.attrs.put(_attributes(ome, metadata, zarr_format=self._group.metadata.zarr_format))
 
     def add_levels(
@@ -104,6 +107,7 @@ class ZarrStore:
         *,
         channels: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
+        windows: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         """Write the coarser levels and all metadata; a second call writes them anew."""
         shape = tuple(int(n) for n in self._array.shape[-3:])
@@ -118,7 +122,9 @@ class ZarrStore:
             coarse = _create_array(self._group, str(i), coarse_shape, finer.dtype, sharded=sharded)
             _fill(coarse, finer, step, nearest=bool(classes))
             finer = coarse
-        ome = ome_metadata(name, self._array.dtype, voxel_size, classes, channels, factors=factors)
+        origin, dtype = position(metadata or {}, voxel_size), self._array.dtype
+        how: dict[str, Any] = {"factors": factors, "origin": origin, "windows": windows}
+        ome = ome_metadata(name, dtype, voxel_size, classes, channels, **how)
         self._group.attrs.put(_attributes(ome, metadata, zarr_format=self._group.metadata.zarr_format))
 
 

@@ -11,9 +11,14 @@ import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.outputs import atomic, writing
+from gpu_tomoclass.outputs import atomic, check_space, writing
 from gpu_tomoclass.volumes.ome_zarr.store import OME_VERSIONS, SHARD_PLANES, ZarrStore
+from gpu_tomoclass.volumes.ranges import ChannelRanges
 from gpu_tomoclass.volumes.volume import VolumeWriter, VoxelSize
+
+# By how much Blosc may shrink planes: labels of large even areas 200-fold, grey values (where a channel hardly changes)
+# 20-fold.
+LABELS_SHRINK, GREYS_SHRINK = 200, 20
 
 
 class ZarrWriter(VolumeWriter):
@@ -73,7 +78,12 @@ class ZarrWriter(VolumeWriter):
         self._voxel_size, self._classes, self._metadata = voxel_size, tuple(classes), dict(metadata or {})
         self.check(path, dtype=self._dtype, ome_version=ome_version, sharded=sharded)
         self._written = np.zeros(shape[0], bool)
+        self._ranges = ChannelRanges(len(channels))
         self._run: list[np.ndarray] | None = [] if sharded else None  # planes of the shard that is being collected
+        least = self.least_bytes(
+            shape=shape, dtype=self._dtype, n_channels=max(1, len(channels)), is_labels=bool(classes)
+        )
+        check_space(path, least)
         self._output = atomic(path, inputs=inputs, overwrite=overwrite, folder=True)
         try:
             with writing(path):
@@ -105,6 +115,14 @@ class ZarrWriter(VolumeWriter):
         if dtype.kind not in "iuf" or dtype.itemsize > 8:
             raise UsageError(f"Zarr volumes hold integers and floats, not {dtype}", where=path)
 
+    @classmethod
+    def least_bytes(
+        cls, *, shape: tuple[int, int, int], dtype: np.dtype[Any], n_channels: int = 1, is_labels: bool = False
+    ) -> int:
+        """Compressed as far as can be hoped for: a disk that has less is surely too small."""
+        n_bytes = super().least_bytes(shape=shape, dtype=dtype, n_channels=n_channels)
+        return n_bytes // (LABELS_SHRINK if is_labels else GREYS_SHRINK)
+
     def write_plane(self, z: int, plane: np.ndarray) -> None:
         """Write plane z: (ny, nx), or (n_channels, ny, nx) with channels."""
         lead = (len(self._channels),) if self._channels else ()
@@ -113,6 +131,7 @@ class ZarrWriter(VolumeWriter):
             raise UsageError(f"plane {z} is {plane.dtype} {plane.shape}, not {self._dtype} {expected}", where=self.path)
         if not 0 <= z < self.shape[0]:
             raise UsageError(f"there is no plane {z}, only 0 to {self.shape[0] - 1}", where=self.path)
+        self._ranges.add(plane)
         if self._run is None:
             self._write(z, [plane])
         else:
@@ -148,6 +167,7 @@ class ZarrWriter(VolumeWriter):
                     self._classes,
                     channels=self._channels,
                     metadata=self._metadata,
+                    windows=self._ranges.shown(),
                 )
         except BaseException:
             self.discard()

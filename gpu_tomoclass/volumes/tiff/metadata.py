@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import tifffile
 
 from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass.volumes.place import with_origin
 from gpu_tomoclass.volumes.units import CENTIMETRE, INCH, LARGEST_PIXEL, nanometres
 from gpu_tomoclass.volumes.volume import VoxelSize
 
@@ -45,6 +46,7 @@ def describe(tif: tifffile.TiffFile, page: tifffile.TiffPage, *, series: int = 0
         _imagej_voxel_size(found, imagej, page)
         _imagej_calibration(found, imagej)
         _own_part(found, str(imagej.get("Info", "")))
+        _imagej_origin(found, imagej)
     else:
         _printing_resolution(found, page)
     return found
@@ -108,6 +110,16 @@ def _imagej_voxel_size(found: Description, imagej: Mapping[str, Any], page: tiff
             f"planes are {imagej['spacing']:g} {units[0]} apart and pixels 1 {unit} wide, which is also what files "
             "without a pixel size say: check it"
         )
+
+
+def _imagej_origin(found: Description, imagej: Mapping[str, Any]) -> None:
+    """``xorigin``, ``yorigin``, ``zorigin``: the pixel that lies at position 0 (ij/measure/Calibration.java)."""
+    pixels = [imagej.get(key, 0) for key in ("zorigin", "yorigin", "xorigin")]
+    if found.voxel_size is None or not any(key in imagej for key in ("zorigin", "yorigin", "xorigin")):
+        return
+    if all(isinstance(n, (int, float)) and math.isfinite(n) for n in pixels):
+        origin = [-n * size for n, size in zip(pixels, found.voxel_size, strict=True)]
+        found.metadata = with_origin(found.metadata, origin, voxel_size=found.voxel_size)
 
 
 def _imagej_calibration(found: Description, imagej: Mapping[str, Any]) -> None:

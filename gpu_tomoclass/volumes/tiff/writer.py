@@ -23,6 +23,8 @@ from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.outputs import atomic, check_space, writing
+from gpu_tomoclass.volumes.place import position
+from gpu_tomoclass.volumes.ranges import ChannelRanges
 from gpu_tomoclass.volumes.tiff.metadata import KEY, own_text
 from gpu_tomoclass.volumes.units import CENTIMETRE, MICROMETRE
 from gpu_tomoclass.volumes.volume import VolumeWriter, VoxelSize, ranges_text
@@ -82,6 +84,8 @@ class TiffWriter(VolumeWriter):
         self._plane_bytes = math.prod(self._plane_shape) * self._dtype.itemsize
         self._n_bytes = shape[0] * self._plane_bytes
         self._written = np.zeros(shape[0], np.bool_)
+        self._ranges, self._ranges_at = ChannelRanges(len(channels)), 0
+        self._place = position(metadata or {}, voxel_size)
         self._lock = threading.Lock()
         check_space(path, self._n_bytes)
         self._output = atomic(path, inputs=inputs, overwrite=overwrite)
@@ -133,15 +137,21 @@ class TiffWriter(VolumeWriter):
         with tifffile.TiffWriter(self._output.temporary, bigtiff=not fits, imagej=not ome, byteorder="<") as tif:
             place = tif.write(None, **layout)
         assert place is not None  # because of returnoffset
+        if channels and not ome:
+            self._ranges_at = ranges_offset(self._output.temporary)
         return int(place[0])
 
     def _imagej_metadata(self, voxel_size: VoxelSize | None, channels: Sequence[str], own: str) -> dict[str, Any]:
         data: dict[str, Any] = {"axes": "TZCYXS"}
         if channels:
             data["Labels"] = list(channels) * self.shape[0]
+            data["Ranges"] = [0.0, 1.0] * len(channels)  # room for those of finish
         if voxel_size is not None:
             # Bio-Formats and HyperSpy understand micrometres; of "unit=nm" they take z for micrometres, or nothing.
             data.update(spacing=voxel_size[0] / MICROMETRE, unit="micron")
+            if self._place is not None:  # in pixels: which one lies at position 0
+                origin = [-at / size for at, size in zip(self._place, voxel_size, strict=True)]
+                data.update(zip(("zorigin", "yorigin", "xorigin"), origin, strict=True))
         if own:
             data["Info"] = own
         return data
@@ -169,6 +179,11 @@ class TiffWriter(VolumeWriter):
             if channels:
                 channel.set("Name", name)
         ElementTree.SubElement(pixels, "TiffData", IFD="0", PlaneCount=str(nz * len(names)))
+        if self._place is not None:
+            first = ElementTree.SubElement(pixels, "Plane", TheC="0", TheZ="0", TheT="0")
+            for letter, at in zip("ZYX", self._place, strict=True):
+                first.set(f"Position{letter}", repr(float(at)))
+                first.set(f"Position{letter}Unit", "nm")
         if own:
             ElementTree.SubElement(image, "AnnotationRef", ID="Annotation:0")
             annotations = ElementTree.SubElement(ome, "StructuredAnnotations")
@@ -183,6 +198,7 @@ class TiffWriter(VolumeWriter):
         if plane.shape != self._plane_shape or plane.dtype.newbyteorder("<") != self._dtype:
             expected = f"{self._dtype.name} {self._plane_shape}"
             raise UsageError(f"plane {z} is {plane.dtype} {plane.shape}, expected {expected}", where=self.path)
+        self._ranges.add(plane)
         data = np.ascontiguousarray(plane, self._dtype).reshape(-1).view(np.uint8).data
         with self._lock, writing(self.path, needed_bytes=self._n_bytes):
             self._file.seek(self._offset + z * self._plane_bytes)
@@ -197,12 +213,36 @@ class TiffWriter(VolumeWriter):
             self.discard()
             raise UsageError(f"cannot be finished, because planes were not written: {missing}", where=self.path)
         with writing(self.path, needed_bytes=self._n_bytes):
+            if self._ranges_at:
+                self._file.seek(self._ranges_at)
+                self._file.write(np.array(self._ranges.shown(), "<f8").tobytes())
             self._file.close()
         self._output.commit()
 
     def discard(self) -> None:
         self._file.close()
         self._output.discard()
+
+
+def ranges_offset(path: str | PathLike[str]) -> int:
+    """Byte position of the display ranges of the channels in an ImageJ TIFF: two float64 for each.
+
+    ImageJ keeps blocks of several kinds in tag 50839; tag 50838 has the length of their directory, and of each block
+    (ij/io/TiffDecoder.java, getMetaData).
+    """
+    with tifffile.TiffFile(path) as tif:
+        tags = tif.pages.first.tags
+        counts, at = tags[50838].value, tags[50839].valueoffset
+        tif.filehandle.seek(at)
+        directory = tif.filehandle.read(counts[0])
+    at, block = at + counts[0], 1
+    kinds = [(directory[i : i + 4], int.from_bytes(directory[i + 4 : i + 8], "little")) for i in range(4, counts[0], 8)]
+    for kind, n in kinds:
+        if kind in (b"rang", b"gnar"):  # the order of bytes is the file's
+            return int(at)
+        at += sum(counts[block : block + n])
+        block += n
+    raise AssertionError("tifffile wrote no ranges")
 
 
 def colour_map(classes: Sequence[LabelClass]) -> np.ndarray:
