@@ -7,6 +7,11 @@ launches, for a slab that is on the GPU; of the copies from and to pinned memory
 whole volume of ``--planes`` planes is classified from file to file. Everything runs once before it is timed. Results
 are printed, and beside them, where the GPU is one of those, what ``benchmarks/roofline`` predicted.
 ``--device native`` runs the same on this CPU, by its clock.
+
+    python benchmarks/bench_gpu.py --report DIR [--ncu] [--sanitize]
+
+is for a GPU that is lent for ten minutes: everything in order of value, see ``gpu_report.py``; DIR gets one HTML page
+and JSON. ``--quick --device native`` tries the script itself.
 """
 
 from __future__ import annotations
@@ -174,7 +179,24 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--families", default="paper", help="or some, separated by commas")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--report", type=Path, metavar="DIR", help="run everything, in at most eight minutes")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script")
+    parser.add_argument("--ncu", action="store_true", help="with --report: Nsight Compute on the largest kernels")
+    parser.add_argument("--sanitize", action="store_true", help="with --report: compute-sanitizer on some tests")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
+    if given.report is not None:
+        from gpu_report import make_report
+
+        options = {"quick": given.quick, "ncu": given.ncu, "sanitize": given.sanitize}
+        return make_report(given.report, device=given.device, gpu_id=given.gpu_id, **options)
+    if given.step is not None:
+        from gpu_steps import run_step
+
+        run_step(given.step, device=given.device, gpu_id=given.gpu_id, target=given.json, quick=given.quick)
+        return {}
+    if given.quick:
+        globals().update(TRAINING_ROWS=100, N_TREES=5)
     device = choose_device(given.device, given.gpu_id)
     ny, nx = (int(n) for n in given.shape.split(","))
     bank = FeatureBank.create(given.families if given.families == "paper" else given.families.split(","))
@@ -195,6 +217,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         stored["parts"] = measure_parts(device, bank, forest, slab, repeats=given.repeats)
         stored["files"] = measure_files(slab, folder, repeats=given.repeats)
         predicted = predicted_per_plane(device) if (ny, nx) == (400, 400) else {}
+        stored["predicted"] = predicted
         print(f"{'ms per plane':24} {'min':>9} {'median':>9}{'predicted':>11}" if predicted else "ms per plane")
         for part, found in {**stored["parts"], **stored["files"]}.items():
             guess = f"{predicted[part]:11.3f}" if part in predicted else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,39 @@ def test_on_a_simulated_gpu(bench_gpu: Any, tmp_path: Path, capsys: pytest.Captu
 def test_on_this_cpu(bench_gpu: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stored = bench_gpu.main(arguments("native", "neighbors,gaussian_blur", tmp_path / "cpu.json"))
     check(stored, ("neighbors", "gaussian_blur"), tmp_path / "cpu.json", capsys)
+
+
+def test_a_report_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps on this CPU with tiny sizes; one that fails, one that hangs and one that is missing stop no other."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    gpu_report, gpu_steps = (importlib.import_module(name) for name in ("gpu_report", "gpu_steps"))
+    every = gpu_report.steps(tmp_path, device="native", gpu_id=0, quick=True, ncu=True, sanitize=True)
+    usual = [step for step in every if not step.name.startswith(("ncu", "sanitizer"))]
+    assert [step.name for step in usual] == ["doctor", "tests", "parts", "forests", "whole", "rivals"]
+    assert sum(step.limit for step in usual) <= gpu_report.TOTAL_SECONDS + 60  # no step is to take all of its limit
+    for name in ("forests", "whole", "rivals"):  # here rather than in processes, which would cost their imports
+        gpu_steps.run_step(name, device="native", gpu_id=0, target=tmp_path / f"{name}.json", quick=True)
+    python = sys.executable
+    planted = [
+        gpu_report.Step("fails", [python, "-c", "raise SystemExit(7)"], 20),
+        gpu_report.Step("hangs", [python, "-c", "import time; time.sleep(600)"], 0.2),
+        gpu_report.Step("is missing", ["no-such-profiler"], 5),
+    ]
+    monkeypatch.setattr(gpu_report, "steps", lambda *_, **__: [*planted, usual[0]])
+    found = gpu_report.make_report(tmp_path, device="native", gpu_id=0, quick=True, ncu=False, sanitize=False)
+    assert [(step["name"], step["result"]) for step in found["steps"]] == [
+        ("fails", "failed (7)"),
+        ("hangs", "stopped at its limit"),
+        ("is missing", "no-such-profiler is not installed"),
+        ("doctor", "ok"),
+    ]
+    assert json.loads((tmp_path / "report.json").read_text()) == found
+    assert [run["output"] for run in found["whole"]] == [name for name, _ in gpu_steps.RUNS]
+    assert [forest["rows"] for forest in found["forests"]] == [100, 200]
+    assert {r["rival"]: "min_ms" in r for r in found["rivals"]}["ours: gaussian_blur"]
+    assert all(check["agrees"] for check in found["doctor"]["devices"][0]["checks"])
+    text = (tmp_path / "report.html").read_text()
+    for word in ("stopped at its limit", "neighbors", "float32.ome.zarr", "grown from", "CuPy: median_filter"):
+        assert word in text
+    assert "http" not in text  # nothing is loaded from elsewhere
+    assert gpu_report.run_steps(usual[:1], tmp_path, total=1)[0].result == "no time left"
