@@ -36,6 +36,7 @@ from gpu_tomoclass.errors import UsageError
 if TYPE_CHECKING:
     from gpu_tomoclass.classification import ClassifyResult, Outcome
     from gpu_tomoclass.device import Device
+    from gpu_tomoclass.volumes import Volume
 
 
 @command(
@@ -355,6 +356,8 @@ def preview(
 @click.option("--dask", metavar="local:N|ADDRESS", help="Compute in N processes here (N GPUs), or on a Dask cluster.")
 @click.option("--restart", is_flag=True, help="Begin anew instead of resuming an interrupted run.")
 @click.option("--profile", type=OutputPath(), metavar="FILE.json", help="Write where the time went; also as a table.")
+@click.option("--thumbnail", is_flag=True, help="Also draw LABELS_thumbnail.png: three sections.")
+@click.option("--sweep", is_flag=True, help="Also draw LABELS_sweep.gif: through the planes.")
 @nan_option
 @volume_options
 @device_options
@@ -369,6 +372,8 @@ def classify(
     sharded: bool,
     dask: str | None,
     profile: str | None,
+    thumbnail: bool,
+    sweep: bool,
     device_name: str,
     gpu_id: int,
     workers: int | None,
@@ -386,6 +391,9 @@ def classify(
 
     if profile is not None:
         check_output(profile, overwrite=options["overwrite"])
+    pictures = _pictures(output, thumbnail=thumbnail, sweep=sweep)
+    for picture in pictures:
+        check_output(picture, overwrite=options["overwrite"])
     volume, loaded = volume_and_model(volume, model, quiet=quiet)
     options |= given_zarr_options(ome_version, sharded)
     reading = {name: options.pop(name) for name in READING}
@@ -399,6 +407,7 @@ def classify(
             options["planes"] = (planes[0], source.shape[0] if planes[1] is None else planes[1])
         options |= where
         result = run(source, loaded, output=output, should_stop=should_stop, progress=advance, **options)
+        _draw_pictures(source, result.path, pictures, overwrite=options["overwrite"])
     show_notes(result.notes, quiet=quiet)
     total = sum(result.counts.values())
     add_result(
@@ -418,6 +427,28 @@ def classify(
     click.echo(f"labels: {result.path}")
     for path in result.other_paths:
         click.echo(f"also: {path}")
+    for picture in pictures:
+        click.echo(f"picture: {picture}")
+
+
+def _pictures(output: str, *, thumbnail: bool, sweep: bool) -> list[str]:
+    """Names of the pictures beside the labels."""
+    from gpu_tomoclass.volumes import split_suffix
+
+    stem = split_suffix(output)[0]
+    return [f"{stem}_thumbnail.png"] * thumbnail + [f"{stem}_sweep.gif"] * sweep
+
+
+def _draw_pictures(source: Volume, labels: str, pictures: Sequence[str], *, overwrite: bool) -> None:
+    from gpu_tomoclass.labels import save_sweep, save_thumbnail
+    from gpu_tomoclass.volumes import open_volume
+
+    if not pictures:
+        return
+    with open_volume(labels) as found:
+        for picture in pictures:
+            save = save_thumbnail if picture.endswith(".png") else save_sweep
+            save(source, found, picture, overwrite=overwrite)
 
 
 @contextmanager

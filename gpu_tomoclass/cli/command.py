@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "device_name", "gpu_id", "workers", "slab_planes", "memory_limit", "dask", "cache", "no_cache",
     ),
     "Output": ("output", "probabilities", "uncertainty", "ome_version", "sharded", "overwrite", "restart", "profile",
-               "json_path", "as_json", "quiet", "verbose"),
+               "thumbnail", "sweep", "json_path", "as_json", "quiet", "verbose"),
     "For programs": ("log_json", "result", "syslog"),
 }  # fmt: skip
 PROGRAM = "gpu-tomoclass"

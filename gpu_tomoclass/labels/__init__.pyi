@@ -16,6 +16,7 @@ from .pictures import (
     volume_contrast,
 )
 from .report import Report
+from .thumbnails import save_sweep, save_thumbnail
 
 __all__ = [
     "PANELS",
@@ -43,5 +44,7 @@ __all__ = [
     "save_particles",
     "save_preview",
     "save_sections",
+    "save_sweep",
+    "save_thumbnail",
     "volume_contrast",
 ]

@@ -49,7 +49,7 @@ def test_a_run_is_told_from_start_to_end(folder, tmp_path):
     labels = tmp_path / "labels.tif"
     arguments = ["classify", f"{folder}/v.tif", f"{folder}/m.tcm", "-o", str(labels), "--planes", "0:2",
                  "--device", "numpy", "--memory-limit", "2G", "--quiet", "--log-json", str(log),
-                 "--result", str(result)]  # fmt: skip
+                 "--result", str(result), "--thumbnail", "--sweep"]  # fmt: skip
     assert run(arguments) == 0
     told = checked(log)
     assert [line["event"] for line in told][:1] == ["start"]
@@ -62,7 +62,8 @@ def test_a_run_is_told_from_start_to_end(folder, tmp_path):
     assert content["status"] == "ok"
     counted = np.bincount(tifffile.imread(labels).ravel(), minlength=3)[1:]
     assert list(content["values"]["counts"].values()) == counted.tolist()
-    assert content["outputs"] == [{"path": str(labels), "bytes": labels.stat().st_size}]
+    made = [labels, tmp_path / "labels_thumbnail.png", tmp_path / "labels_sweep.gif"]
+    assert content["outputs"] == [{"path": str(path), "bytes": path.stat().st_size} for path in made]
     # Settings are what the schema of the parameters allows, in the notation of the command line.
     jsonschema.validate(content["settings"], parameter_schema("classify", cli.commands["classify"]))
     assert (content["settings"]["planes"], content["settings"]["memory_limit"]) == ("0:2", "2G")
