@@ -31,6 +31,7 @@ COMMANDS = {
     },
     "Teach": {
         "paint": ("paint", "Mark, look and correct in a browser"),
+        "watch": ("watch", "Train whenever strokes are saved, and show it"),
         "train": ("training", "Train a model from strokes on some planes"),
         "preview": ("classification", "Classify one plane into a picture"),
         "cross-validate": ("quality", "Say how good it will be on unseen pixels"),

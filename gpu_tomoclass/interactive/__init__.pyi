@@ -6,6 +6,7 @@ from .server import listening_socket, origins_of, serve
 from .session import Session
 from .strokes import Stroke, Strokes, brush_pixels
 from .suggestions import Suggestion, suggest_places
+from .watching import watch
 
 __all__ = [
     "Event",
@@ -22,4 +23,5 @@ __all__ = [
     "origins_of",
     "serve",
     "suggest_places",
+    "watch",
 ]

@@ -52,10 +52,12 @@ class Report:
     Parameters
     ----------
     title : str
+    reload_seconds : int, optional
+        The page loads itself again after so many seconds, for one that is written again and again.
     """
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self, title: str, *, reload_seconds: int | None = None) -> None:
+        self.title, self.reload_seconds = title, reload_seconds
         self._parts: list[str] = []
 
     def heading(self, text: str) -> None:
@@ -128,9 +130,10 @@ class Report:
 
     def html(self) -> str:
         """The whole page."""
-        title = escape(self.title)
+        title, seconds = escape(self.title), self.reload_seconds
+        reload = "" if seconds is None else f'<meta http-equiv="refresh" content="{seconds}">'
         return (
-            f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{reload}<title>{title}</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<style>{_STYLE}</style></head><body><h1>{title}</h1><main>{''.join(self._parts)}</main>"
             f"<footer>Written by gpu_tomoclass {__version__} on {datetime.now(UTC):%Y-%m-%d}.</footer></body></html>\n"
