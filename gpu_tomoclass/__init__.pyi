@@ -8,7 +8,7 @@ from .features import Channels, FeatureBank, FeatureCache, compute_features
 from .interactive import Event, Session, Suggestion
 from .labels import Evaluation, Particles, clean, evaluate_volumes, measure_particles
 from .model import Model, TrainingReport, import_fiji_model, load_model, save_model
-from .training import Adaptation, CrossValidation, Drift, adapt, check_drift
+from .training import Adaptation, CrossValidation, Drift, SuggestedPlace, adapt, check_drift, save_suggestions, suggest
 from .volumes import ArrayVolume, Volume, VolumeWriter, VoxelSize, create_volume, open_volume
 
 __version__: str
@@ -33,6 +33,7 @@ __all__ = [
     "Prediction",
     "Preview",
     "Session",
+    "SuggestedPlace",
     "Suggestion",
     "TrainingReport",
     "TrainingTable",
@@ -61,6 +62,8 @@ __all__ = [
     "preview",
     "save_arff",
     "save_model",
+    "save_suggestions",
+    "suggest",
     "train",
     "train_from_table",
 ]

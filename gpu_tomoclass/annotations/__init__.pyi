@@ -10,6 +10,7 @@ from .arff import (
     pooled_tables,
     save_arff,
 )
+from .roi_write import Rectangle, save_rectangles
 from .substack import SubStack
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "TWS_3D_RELATION",
     "TWS_RELATION",
     "Annotation",
+    "Rectangle",
     "SubStack",
     "TrainingTable",
     "check_arff_target",
@@ -28,4 +30,5 @@ __all__ = [
     "merge_classes",
     "pooled_tables",
     "save_arff",
+    "save_rectangles",
 ]

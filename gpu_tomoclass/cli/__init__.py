@@ -37,6 +37,7 @@ COMMANDS = {
         "cross-validate": ("quality", "Say how good it will be on unseen pixels"),
         "select-features": ("quality", "Find the cheapest families that do"),
         "check": ("quality", "Say whether a model fits a volume"),
+        "suggest": ("suggest", "Say where to mark next"),
         "adapt": ("quality", "Make a model fit another volume, without strokes"),
     },
     "Apply": {

@@ -3,6 +3,8 @@ from .cross_validation import CrossValidation, cross_validate
 from .drift import Drift, check_drift
 from .rows import TrainingRows, collect_rows
 from .selection import Selection, measure_costs, measure_together, select_families, slab_to_time, trade_off_figure
+from .suggest_places import SuggestedPlace, suggest
+from .suggestion_files import save_suggestions, suggestion_targets
 from .train_model import TrainingResult, train, train_from_table
 
 __all__ = [
@@ -10,6 +12,7 @@ __all__ = [
     "CrossValidation",
     "Drift",
     "Selection",
+    "SuggestedPlace",
     "TrainingResult",
     "TrainingRows",
     "adapt",
@@ -18,8 +21,11 @@ __all__ = [
     "cross_validate",
     "measure_costs",
     "measure_together",
+    "save_suggestions",
     "select_families",
     "slab_to_time",
+    "suggest",
+    "suggestion_targets",
     "trade_off_figure",
     "train",
     "train_from_table",
