@@ -11,7 +11,7 @@ help:
 	@echo "make kill-test  100 killed runs, resumed and compared (2 minutes)"
 	@echo "make fuzz   20,000 damaged inputs, read under limits of time and memory"
 	@echo "make check  ruff and mypy (under a minute)"
-	@echo "make mutate plants faults, one at a time, and sees whether the tests of their room notice (about 10 minutes)"
+	@echo "make mutate plants faults, one at a time, and sees whether the tests of their room notice (about 15 minutes)"
 	@echo "make docs   build the documentation site, docs/_build/html/index.html (1 minute)"
 	@echo "make dist   build sdist and wheel and run the demo from each, in a fresh environment per Python found (minutes)"
 	@echo "make clean  remove the virtual environment and caches"

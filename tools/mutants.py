@@ -30,25 +30,50 @@ class Mutant:
 
 
 MUTANTS = (
+    # ground floor
+    Mutant("classes.py", "int(text) <= 255", "int(text) <= 256", "test_ground.py"),
+    Mutant("outputs.py", '"M": 10**6', '"M": 2**20', "test_ground.py"),
+    Mutant(
+        "outputs.py",
+        "            refuse_inputs(self.target, self._inputs)\n",
+        "",
+        "test_outputs.py test_inputs_stay.py",
+    ),
     # device
     Mutant("device/cores.py", "return len(os.sched_getaffinity(0))", "return os.cpu_count() or 1", "device"),
     Mutant("device/memory.py", "max(0, min(known))", "max(0, max(known))", "device"),
+    Mutant(
+        "device/tolerances.py",
+        "if difference > 0:",
+        "if difference > 1:",
+        "device kernels/test_planted_native.py cli/test_doctor.py",
+    ),
     # volumes
     Mutant(
         "volumes/turned.py", "(size[z], size[y], size[x])", "(size[x], size[y], size[z])", "volumes/test_open_volume.py"
     ),
     Mutant("volumes/turned.py", "start = z - z % self._thickness", "start = z", "volumes/test_open_volume.py"),
     Mutant("volumes/mrc/mrc.py", 'int(header["nsymbt"])', '0 * int(header["nsymbt"])', "volumes/test_mrc.py"),
+    Mutant(
+        "volumes/region.py",
+        "self.mask.plane(z)[self.in_plane] == 0",
+        "self.mask.plane(z)[self.in_plane] != 1",
+        "classification/test_region.py",
+    ),
+    Mutant("volumes/units.py", '"micron": 1e3', '"micron": 1e6', "volumes/test_units.py"),
     # annotations
     Mutant("annotations/substack.py", "(every or 1) // 2", "0", "annotations"),
     Mutant(
         "annotations/roi_pixels.py",
         "np.lexsort((pixels.y, pixels.x))",
         "np.lexsort((pixels.x, pixels.y))",
-        "annotations",
+        "annotations/test_annotations.py annotations/test_rois.py",
     ),
     Mutant(
-        "annotations/roi_pixels.py", "roi.float_stroke_width if roi.float_stroke_width > 0 else ", "", "annotations"
+        "annotations/roi_pixels.py",
+        "roi.float_stroke_width if roi.float_stroke_width > 0 else ",
+        "",
+        "annotations/test_rois.py",
     ),
     # features
     Mutant(
@@ -61,6 +86,13 @@ MUTANTS = (
         "            sigma += 1\n",
         "features/test_channel_names.py features/test_features.py",
     ),
+    Mutant(
+        "features/prepare.py",
+        "for other in (z - d, z + d)",
+        "for other in (z + d, z - d)",
+        "classification/test_across_planes.py",
+    ),
+    Mutant("features/cache.py", "/{device}/{image.shape}", "/{image.shape}", "features/test_cache.py"),
     # forest
     Mutant("forest/arrays.py", "np.where(s > t, s, np.nextafter(s, np.float32(np.inf)))", "s", "forest"),
     Mutant(
@@ -81,6 +113,12 @@ MUTANTS = (
     ),
     Mutant(
         "model/model.py", 'return "float" if dtype.kind == "f" else dtype.name', "return dtype.kind", "model training"
+    ),
+    Mutant(
+        "model/archive.py",
+        "or member.read(1):",
+        "and member.read(1):",
+        "model/test_model_faults.py model/test_model_header_faults.py",
     ),
     # training
     Mutant(
@@ -112,6 +150,31 @@ MUTANTS = (
     Mutant("labels/boundaries.py", "<= self.distance)", "< self.distance)", "labels/test_boundaries.py"),
     Mutant("labels/cleaning.py", "small = size < min_size", "small = size <= min_size", "labels/test_cleaning.py"),
     # classification
+    Mutant(
+        "classification/slabs.py",
+        "todo[i + n] == todo[i] + n",
+        "todo[i + n] > todo[i]",
+        "classification/test_slabs.py",
+    ),
+    Mutant("classification/slabs.py", "half = (n_planes + 1) // 2", "half = n_planes", "classification/test_slabs.py"),
+    Mutant(
+        "classification/slabs.py",
+        "min(free, limit) - memory.shared",
+        "min(free, limit)",
+        "classification/test_slabs.py",
+    ),
+    Mutant(
+        "classification/predict_arrays.py",
+        "found.probabilities[:, 0]",
+        "found.probabilities[0]",
+        "classification/test_predict.py",
+    ),
+    Mutant(
+        "classification/staging.py",
+        "if plane is None or checksum(plane) != self._crc[product][z]:",
+        "if plane is None:",
+        "classification/test_damaged_run.py",
+    ),
     Mutant("classification/backoff.py", "np.log(len(p))", "1.0", "classification/test_uncertainty.py"),
     Mutant(
         "classification/backoff.py",
@@ -119,6 +182,31 @@ MUTANTS = (
         "2 * max(along) - 1 for along",
         "classification/test_uncertainty.py",
     ),
+    # api, interactive, studies, doctor, cli
+    Mutant("api/pixel_classifier.py", "chosen = mark != 0", "chosen = mark >= 0", "api/test_pixel_classifier.py"),
+    Mutant(
+        "interactive/strokes.py",
+        "if plane.counts[1:].any()",
+        "if plane.counts.any()",
+        "interactive/test_strokes.py",
+    ),
+    Mutant(
+        "studies/strokes.py",
+        "(predicted != truth) & (truth > 0)",
+        "(predicted != truth)",
+        "studies/test_strokes.py",
+    ),
+    Mutant(
+        "studies/simulation/pillar.py", "tilt_angles(-76, 70, 2)", "tilt_angles(-70, 76, 2)", "studies/test_simulate.py"
+    ),
+    Mutant(
+        "doctor.py",
+        "if any(not check.agrees for check in report.checks)",
+        "if all(not check.agrees for check in report.checks)",
+        "cli/test_doctor.py",
+    ),
+    Mutant("cli/command.py", "option in given[:number]", "option in given[:0]", "cli/test_first_use.py"),
+    Mutant("cli/__init__.py", "errno.ENOSPC, errno.EDQUOT", "errno.ENOSPC", "cli/test_cli.py cli/test_terminal.py"),
     # baseline
     Mutant(
         "baseline/thresholds.py",
@@ -126,6 +214,5 @@ MUTANTS = (
         "starts = (edges[:-1] + 1.5)",
         "baseline/test_thresholds.py",
     ),
-    # outputs
     Mutant("baseline/thresholds.py", "minlength=len(exact)", "minlength=0", "baseline/test_thresholds.py"),
 )
