@@ -95,20 +95,30 @@ def try_mutant(copy: Path, mutant: Mutant) -> tuple[str, str]:
     tests = [f"tests/{name}" for name in mutant.tests.split()]
     file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
-            cwd=copy,
-            env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
-            capture_output=True, text=True, check=False, timeout=TIMEOUT,
-        )  # fmt: skip
+        done = run_tests(copy, tests)
     except subprocess.TimeoutExpired:
         return NOTICED, f"the tests did not end within {TIMEOUT} s"
     finally:
         file.write_text(text, encoding="utf-8")
-    last = next((line for line in reversed(done.stdout.splitlines()) if line.startswith(("FAILED", "ERROR"))), "")
-    if done.returncode == 1:
-        return NOTICED, last[:110]
-    return (MISSED, "") if done.returncode == 0 else (BROKEN, (done.stdout + done.stderr)[-300:])
+    if done.returncode == 0:
+        return MISSED, ""
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/[^\s\[]+)", done.stdout, re.MULTILINE)
+    if done.returncode != 1 or failed is None:
+        return BROKEN, (done.stdout + done.stderr)[-300:]
+    name = failed[1]  # with all its parameters, whose names may hold spaces
+    if run_tests(copy, [name]).returncode != 0:
+        return BROKEN, f"{name} fails without the fault, too"
+    return NOTICED, name
+
+
+def run_tests(copy: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run pytest on a copy until the first failure."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, timeout=TIMEOUT,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

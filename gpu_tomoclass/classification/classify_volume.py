@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpu_tomoclass import __version__
+from gpu_tomoclass.classification.array_output import ArrayOutput
 from gpu_tomoclass.classification.needs import ProcessMemory
 from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.options import RunOptions
-from gpu_tomoclass.classification.products import check_products, products_of
+from gpu_tomoclass.classification.products import Product, check_products, products_of
 from gpu_tomoclass.classification.slab import UNLABELLED
 from gpu_tomoclass.classification.slabs import threads_within
 from gpu_tomoclass.classification.smoothing import sigma_in_voxels
@@ -43,7 +44,7 @@ class ClassifyResult:
     Attributes
     ----------
     path : str
-        The label volume.
+        The label volume; ``"numpy array"`` where the output is one.
     other_paths : tuple of str
         Probabilities (one file per class where the format holds one image per file: MRC) and uncertainty.
     n_planes, n_resumed : int
@@ -79,7 +80,7 @@ def classify(
     volume: VolumeLike,
     model: Model,
     *,
-    output: str | PathLike[str],
+    output: str | PathLike[str] | Any,
     probabilities: str | None = None,
     uncertainty: str | None = None,
     smooth: float | None = None,
@@ -100,7 +101,7 @@ def classify(
     progress: Progress | None = None,
     **format_options: Any,
 ) -> ClassifyResult:
-    """Classify a volume plane by plane into a label volume.
+    """Classify a volume plane by plane into a label volume, or into an array.
 
     Labels are the class values of the model (1..255); 0 is "not classified": masked voxels
     (``nan="mask"``) and planes that could not be read (``allow_missing_planes``).
@@ -114,8 +115,10 @@ def classify(
     volume : Volume, path or array
         What :func:`gpu_tomoclass.volumes.opening.open_volume` takes.
     model : Model
-    output : path
-        ``.ome.zarr``, ``.zarr``, ``.tif``, ``.mrc``; class names, colours and provenance travel in its metadata.
+    output : path or array
+        ``.ome.zarr``, ``.zarr``, ``.tif``, ``.mrc``; class names, colours and provenance travel in its metadata. Or an
+        array of NumPy or Zarr (nz, ny, nx) that takes the labels: an interrupted run leaves planes in it and is not
+        resumed, and probabilities and uncertainty have no place.
     probabilities : {None, "float32", "uint8"}
         Also write probabilities per class to ``<output>_probabilities``, same format.
     uncertainty : {None, "margin", "entropy"}
@@ -214,9 +217,16 @@ def classify(
     start, stop = region.box[0]
     inputs = [*volume.inputs(), *(region.mask.inputs() if region.mask is not None else ())]
     scale = model.intensity if intensity == "model" else IntensityScale.for_volume(volume, mode=intensity)
-    products = products_of(output, model.classes, options.wanted)
     shape = region.box_shape
-    check_products(products, shape=shape, inputs=inputs, overwrite=True, **format_options)
+    keeper: Staging | ArrayOutput | None = None
+    products: list[Product] = []
+    if isinstance(output, (str, PathLike)):
+        products = products_of(output, model.classes, options.wanted)
+        check_products(products, shape=shape, inputs=inputs, overwrite=True, **format_options)
+    elif cluster is not None:
+        raise UsageError("processes of a cluster cannot write into an array", do="give a path")
+    else:
+        keeper = ArrayOutput(output, shape=shape, volume=volume, options=options, format_options=format_options)
     work = Work(volume, model, options, scale=scale, first=start)
     if cluster is None and memory_limit is not None and not chosen.has_own_memory:
         needed = ProcessMemory(volume, model, chosen, options.wanted)
@@ -229,41 +239,43 @@ def classify(
         metadata["settings"]["smooth_nm"] = smooth
     metadata = with_place(metadata, moved(volume.metadata, first=region.first, voxel_size=volume.voxel_size))
     began = time.perf_counter()
-    with Staging(
-        output,
-        products,
-        shape=shape,
-        run={
-            **metadata,
-            "device": device_name,
-            "outputs": {p.name: [fspath(p.path), p.dtype.name] for p in products},
-            "format": format_options,
-        },
-        voxel_size=volume.voxel_size,
-        metadata=metadata,
-        format_options=format_options,
-        inputs=inputs,
-        overwrite=overwrite,
-        restart=restart,
-    ) as staging:
+    if keeper is None:
+        keeper = Staging(
+            output,
+            products,
+            shape=shape,
+            run={
+                **metadata,
+                "device": device_name,
+                "outputs": {p.name: [fspath(p.path), p.dtype.name] for p in products},
+                "format": format_options,
+            },
+            voxel_size=volume.voxel_size,
+            metadata=metadata,
+            format_options=format_options,
+            inputs=inputs,
+            overwrite=overwrite,
+            restart=restart,
+        )
+    with keeper:
         workers: PlaneWorkers
-        if cluster is None:
-            workers = ThreadWorkers(work, chosen, n_planes=int((~staging.done).sum()), keep=staging.write)
+        if cluster is not None and isinstance(keeper, Staging):
+            workers = cluster.workers(work, keeper)
         else:
-            workers = cluster.workers(work, staging)
-        run = _Run(volume, staging, workers)
+            workers = ThreadWorkers(work, chosen, n_planes=int((~keeper.done).sum()), keep=keeper.write)
+        run = _Run(volume, keeper, workers)
         run.go(should_stop=should_stop, progress=progress)
-        notes += [*run.notes, *staging.notes]
+        notes += [*run.notes, *keeper.notes]
         notes += [note for note in volume.notes if note not in notes]  # planes found missing on the way
         finish_began = time.perf_counter()
-        outputs = staging.finish()
+        outputs = keeper.finish()
     finished = time.perf_counter()
     counts = {c.name: int(run.n_voxels[c.value]) for c in model.classes}
     if run.n_voxels[UNLABELLED]:
         counts["unlabelled"] = int(run.n_voxels[UNLABELLED])
     n_computed = max(1, stop - start - run.n_resumed)
     return ClassifyResult(
-        path=fspath(output),
+        path=outputs[0],
         other_paths=tuple(outputs[1:]),
         n_planes=stop - start,
         n_resumed=run.n_resumed,
@@ -279,10 +291,10 @@ def classify(
 class _Run:
     """The planes of one run: what is left of them goes through the workers."""
 
-    def __init__(self, volume: Volume, staging: Staging, workers: PlaneWorkers) -> None:
-        self.volume, self.staging, self.workers = volume, staging, workers
-        self.n_resumed = staging.n_done
-        self._todo = np.flatnonzero(~staging.done)
+    def __init__(self, volume: Volume, keeper: Staging | ArrayOutput, workers: PlaneWorkers) -> None:
+        self.volume, self.keeper, self.workers = volume, keeper, workers
+        self.n_resumed = keeper.n_done
+        self._todo = np.flatnonzero(~keeper.done)
         self._planes_seconds = 0.0
         self.n_voxels = np.zeros(256, dtype=np.int64)
 
@@ -298,7 +310,7 @@ class _Run:
         def finished(n_voxels: np.ndarray) -> None:
             self.n_voxels += n_voxels
             if progress is not None:
-                progress(self.staging.n_done, self.staging.shape[0])
+                progress(self.keeper.n_done, self.keeper.shape[0])
 
         finished(self._count_resumed())
         if self._todo.size:
@@ -306,29 +318,26 @@ class _Run:
             try:
                 self.workers.run(self._todo, finished=finished, should_stop=should_stop)
             except Exception as error:
-                if self.staging.n_done:
-                    error.add_note(
-                        f"{self._kept()}; once the cause is mended, the same command goes on with the others"
-                    )
+                if self.keeper.n_done:
+                    error.add_note(f"{self._kept()}; once the cause is mended, {self.keeper.go_on}")
                 raise
             self._planes_seconds = time.perf_counter() - began
         try:
             self.volume.check_unchanged()
         except DataError:
-            self.staging.done[:] = False  # some planes may be of the old file: nothing of it is kept
+            self.keeper.done[:] = False  # some planes may be of the old file: nothing of it is kept
             raise
-        if not self.staging.done.all():
-            kept = self._kept() if self.staging.n_done else "no plane was finished"
-            raise StoppedError(f"stopped: {kept}", do="repeat the same command to go on")
+        if not self.keeper.done.all():
+            kept = self._kept() if self.keeper.n_done else "no plane was finished"
+            raise StoppedError(f"stopped: {kept}", do=self.keeper.go_on)
 
     def _kept(self) -> str:
-        done, n = self.staging.n_done, self.staging.shape[0]
-        return f"{done} of {n} planes are done and kept in {self.staging.folder}"
+        done, n = self.keeper.n_done, self.keeper.shape[0]
+        return f"{done} of {n} planes are done and {self.keeper.kept}"
 
     def _count_resumed(self) -> np.ndarray:
         n_voxels = np.zeros(256, dtype=np.int64)
-        for z in np.flatnonzero(self.staging.done):
-            plane = self.staging.plane("labels", int(z))
+        for plane in self.keeper.finished_planes():
             n_voxels += np.bincount(plane.ravel(), minlength=256)
         return n_voxels
 

@@ -181,6 +181,13 @@ class Staging:
         """Whether the folder is still the one whose lock is held."""
         return _holds(self.folder / LOCK, self.owner)
 
+    go_on = "repeat the same command, which goes on with the others"
+
+    @property
+    def kept(self) -> str:
+        """Where finished planes are, for messages."""
+        return f"kept in {self.folder}"
+
     @property
     def n_done(self) -> int:
         return int(self.done.sum())
@@ -241,6 +248,11 @@ class Staging:
                 do="repeat the same command, which computes it again",
             )
         return plane
+
+    def finished_planes(self) -> Iterator[np.ndarray]:
+        """Labels of the planes that are done."""
+        for z in np.flatnonzero(self.done):
+            yield self.plane("labels", int(z))
 
     def finish(self) -> list[str]:
         """Give every product its final name and remove the folder; the names of all files made.
