@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpu_tomoclass.classification.backoff import influenced
 from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.options import RunOptions
-from gpu_tomoclass.classification.slab import Slab
+from gpu_tomoclass.classification.slab import UNLABELLED, Slab
 from gpu_tomoclass.classification.slabs import SlabSize
 from gpu_tomoclass.classification.workers import ThreadWorkers, Work
 from gpu_tomoclass.device import Array, Device, choose_device, gpu_of, is_out_of_memory
 from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.features import IntensityScale, Place, aspect_of
+from gpu_tomoclass.features import IntensityScale, Place, aspect_of, prepare_on_device, scale_on_device
 from gpu_tomoclass.model import Model, check_fits, fits_volume
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Planes, Volume, VoxelSize, checked_voxel_size, open_volume
@@ -170,13 +171,8 @@ def _on_gpu(
     memory_limit: int | None,
     progress: Progress | None,
 ) -> Prediction:
-    """CuPy's planes (nz, ny, nx) on the GPU that they lie on; the host learns only whether all values are finite."""
-    if nan != "error":
-        raise UsageError(f"nan={nan!r} is not for arrays on a GPU", do="fill them before, or give NumPy arrays")
-    if intensity not in ("model", "none"):
-        raise UsageError(f"intensity={intensity!r} is not for arrays on a GPU", do='choose "model" or "none"')
-    if model.intensity.points and intensity == "model":
-        raise UsageError("an adapted model does not take arrays on a GPU", do="give NumPy arrays, or a file")
+    """CuPy's planes (nz, ny, nx) on the GPU that they lie on; the host learns only where values are not finite."""
+    options = RunOptions(intensity=intensity, nan=nan, memory_limit=memory_limit)
     gpu = choose_device("cuda" if device == "auto" else device, gpu_id)
     if not gpu.has_own_memory:
         raise UsageError(f"the {gpu.name} device cannot take CuPy arrays", do='choose "auto", or give NumPy arrays')
@@ -184,7 +180,7 @@ def _on_gpu(
         raise DataError(f"planes have {len(planes.shape)} axes, not two or three (z, y, x)", where="cupy array")
     nz, ny, nx = (int(n) for n in planes.shape)
     check_fits(model, dtype=np.dtype(planes.dtype), shape=(nz, ny, nx), voxel_size=voxel_size, force=force)
-    scale = model.intensity if intensity == "model" else IntensityScale()
+    scale = model.intensity if intensity == "model" else scale_on_device(gpu, planes, mode=intensity)
     classifier, aspect = Classifier(model, gpu), aspect_of(voxel_size)
     size = SlabSize(gpu, classifier.blocks, memory_limit=memory_limit)
     labels = gpu.empty((nz, ny, nx), np.uint8)
@@ -193,18 +189,13 @@ def _on_gpu(
     while done < nz:
         n = min(nz - done, size.planes(classifier.memory))
         place = Place.with_halo(done, done + n, depth=nz, halo=classifier.halo(aspect), aspect=aspect)
-        slab, core = slice(place.first, place.first + place.n_planes), slice(done, done + n)
+        core = slice(done, done + n)
         try:
-            prepared = gpu.scaled(planes[slab], gain=scale.gain, offset=scale.offset, clip=scale.clip)
-            if not gpu.all_finite(prepared):
-                raise DataError(
-                    f"planes {slab.start} to {slab.stop - 1} hold values that are NaN, infinite or beyond float32",
-                    where="cupy array",
-                    do="fill them before, or give NumPy arrays and nan='fill'",
-                )
-            gpu.synchronize()  # the classifier has a stream of its own
+            images, slab = prepare_on_device(gpu, planes, place, scale=scale, nan=nan)
             part = None if found is None else found[:, core]
-            classifier.classify_on_device(prepared, place=place, labels=labels[core], probabilities=part)
+            classifier.classify_on_device(images, place=place, labels=labels[core], probabilities=part)
+            if options.wanted.mask_filled and any(plane.filled is not None for plane in slab.planes):
+                gpu.put(labels[core], influenced(slab, classifier.blocks), UNLABELLED)
         except Exception as error:
             if not is_out_of_memory(error) or size.take_less(n) is None:
                 raise

@@ -168,8 +168,16 @@ class Device(ABC):
         """Whether this is an array in the device's own memory."""
         return False
 
-    def scaled(self, values: Array, *, gain: float, offset: float, clip: tuple[float, float] | None) -> Array:
-        """``values * gain + offset`` in float64, clipped, as a new C-contiguous float32 array on the device.
+    def scaled(
+        self,
+        values: Array,
+        *,
+        gain: float,
+        offset: float,
+        clip: tuple[float, float] | None,
+        points: Sequence[tuple[float, float]] = (),
+    ) -> Array:
+        """``values * gain + offset`` in float64, clipped, mapped, as a new C-contiguous float32 array on the device.
 
         Parameters
         ----------
@@ -177,12 +185,34 @@ class Device(ABC):
             Of any real type and layout, made by whoever uses the device's library, on its current stream.
         gain, offset, clip
             With 1, 0 and None the values are converted as they are.
+        points : sequence of (from, to)
+            Rising; straight lines between them, as ``numpy.interp`` computes in every bit.
         """
         raise ResourceError(f"the {self.name} device has no arrays of its own", do="give NumPy arrays")
 
     def all_finite(self, values: Array) -> bool:
         """Whether no value of an array on the device is NaN or infinite."""
         return bool(np.isfinite(self.numpy(values)).all())
+
+    def not_finite(self, values: Array) -> npt.NDArray[np.bool_] | None:
+        """Where values of an array on the device are NaN or infinite, in host memory; None if none is.
+
+        The array may have been made by whoever uses the device's library, on its current stream.
+        """
+        bad = ~np.isfinite(self.numpy(values))
+        return bad if bad.any() else None
+
+    def moved(self, values: Array, sources: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]) -> Array:
+        """A copy on the device in which values at some flat positions, ``targets``, are those at ``sources``."""
+        raise ResourceError(f"the {self.name} device has no arrays of its own", do="give NumPy arrays")
+
+    def put(self, values: Array, where: npt.NDArray[np.bool_], value: int) -> None:
+        """Write one value to places of an array on the device; ``where`` is in host memory."""
+        raise ResourceError(f"the {self.name} device has no arrays of its own", do="give NumPy arrays")
+
+    def percentiles(self, arrays: Sequence[Array], percents: Sequence[float]) -> list[float] | None:
+        """``numpy.percentile`` of all finite values, in float64 and in every bit; None if there is no such value."""
+        raise ResourceError(f"the {self.name} device has no arrays of its own", do="give NumPy arrays")
 
     def side_by_side(self) -> tuple[Device, int]:
         """The device for a thread that computes one of several planes or slabs, and how many threads keep it busy."""

@@ -157,18 +157,77 @@ class CudaDevice(Device):
     def holds(self, values: object) -> bool:
         return isinstance(values, self._cupy.ndarray)
 
-    def scaled(self, values: Array, *, gain: float, offset: float, clip: tuple[float, float] | None) -> Array:
-        with self._gpu:
-            self._cupy.cuda.get_current_stream().synchronize()  # whoever made the values asked that one
+    def scaled(
+        self,
+        values: Array,
+        *,
+        gain: float,
+        offset: float,
+        clip: tuple[float, float] | None,
+        points: Sequence[tuple[float, float]] = (),
+    ) -> Array:
+        self._wait_for_maker()
         with self._gpu, self._stream:
-            if (gain, offset, clip) != (1.0, 0.0, None):
+            if points or (gain, offset, clip) != (1.0, 0.0, None):
                 values = values.astype(np.float64) * gain + offset
                 values = values if clip is None else values.clip(*clip)
+            if points:
+                before, after = np.transpose(np.asarray(points, np.float64))
+                slopes = np.append(np.diff(after) / np.diff(before), 0.0)
+                x, y, slope = (self._cupy.array(table) for table in (before, after, slopes))
+                self._stream.synchronize()
+                values = values.clip(before[0], before[-1])
+                part = self._cupy.searchsorted(x, values, side="right") - 1
+                values = slope[part] * (values - x[part]) + y[part]
             return values.astype(np.float32, order="C")
+
+    def _wait_for_maker(self) -> None:
+        with self._gpu:
+            self._cupy.cuda.get_current_stream().synchronize()  # whoever made the values asked that one
 
     def all_finite(self, values: Array) -> bool:
         with self._gpu, self._stream:
             return bool(self._cupy.isfinite(values).all())
+
+    def not_finite(self, values: Array) -> npt.NDArray[np.bool_] | None:
+        self._wait_for_maker()
+        with self._gpu, self._stream:
+            finite = self._cupy.isfinite(values)
+            return None if bool(finite.all()) else ~self._cupy.asnumpy(finite)
+
+    def moved(self, values: Array, sources: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]) -> Array:
+        self._wait_for_maker()
+        with self._gpu, self._stream:
+            copy = values.astype(values.dtype, order="C")
+            flat, at, to = copy.reshape(-1), self._cupy.array(sources), self._cupy.array(targets)
+            self._stream.synchronize()
+            flat[to] = flat[at]
+            return copy
+
+    def put(self, values: Array, where: npt.NDArray[np.bool_], value: int) -> None:
+        with self._gpu, self._stream:
+            places = self._cupy.array(where)
+            self._stream.synchronize()
+            values[places] = value
+
+    def percentiles(self, arrays: Sequence[Array], percents: Sequence[float]) -> list[float] | None:
+        self._wait_for_maker()
+        with self._gpu, self._stream:
+            values = self._cupy.empty((len(arrays), *arrays[0].shape), np.float64)
+            for i, array in enumerate(arrays):
+                values[i] = array
+            values = values[self._cupy.isfinite(values)]
+            if values.size == 0:
+                return None
+            values.sort()
+            found = []
+            for percent in percents:
+                # NumPy interpolates between the two values around this place; it does so here, with two values only.
+                place = (values.size - 1) * (percent / 100)
+                low = int(place)
+                pair = self._cupy.asnumpy(values[low : low + 2])
+                found.append(float(np.quantile(pair, place - low if len(pair) == 2 else 0)))
+            return found
 
     def numpy(self, array: Array) -> npt.NDArray[Any]:
         with self._gpu, self._stream:

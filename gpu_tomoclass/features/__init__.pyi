@@ -9,6 +9,7 @@ from .inspection import write_features
 from .intensity import INTENSITY_MODES, NAN_POLICIES, IntensityScale
 from .place import Place, aspect_of
 from .prepare import PreparedPlane, PreparedSlab, prepare_plane, prepare_slab
+from .prepare_on_device import prepare_on_device, scale_on_device
 from .reference.volume_source import CUBES, Aspect
 
 __all__ = [
@@ -43,7 +44,9 @@ __all__ = [
     "halo",
     "image_kind",
     "make_bank",
+    "prepare_on_device",
     "prepare_plane",
     "prepare_slab",
+    "scale_on_device",
     "write_features",
 ]

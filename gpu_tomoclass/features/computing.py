@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu_tomoclass.device import Device, choose_device
-from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.device import Array, Device, choose_device, gpu_of
+from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.engine import FeatureEngine
 from gpu_tomoclass.features.intensity import IntensityScale
-from gpu_tomoclass.features.place import aspect_of
+from gpu_tomoclass.features.place import Place, aspect_of
 from gpu_tomoclass.features.prepare import PreparedPlane, prepare_slab
-from gpu_tomoclass.volumes import Planes, Volume, open_volume
+from gpu_tomoclass.features.prepare_on_device import prepare_on_device, scale_on_device
+from gpu_tomoclass.features.reference.volume_source import Aspect
+from gpu_tomoclass.volumes import Planes, Volume, checked_voxel_size, open_volume
 
 SLAB = 8  # planes at once where filters look across planes, so that not each pays for a halo
 
@@ -53,7 +55,8 @@ def compute_features(
     Parameters
     ----------
     planes : array or Volume
-        (ny, nx), or (nz, ny, nx); NumPy, Zarr, Dask.
+        (ny, nx), or (nz, ny, nx); NumPy, Zarr, Dask; or CuPy, then the channels are CuPy's, and no value goes through
+        the host's memory (but for families that have no kernel, such as exact Gabor).
     features : str, sequence of str or FeatureBank
         A name of :data:`~gpu_tomoclass.features.bank.FEATURE_SETS`, family names, or a bank with its sigmas.
     intensity : {"auto", "none"} or IntensityScale
@@ -86,6 +89,13 @@ def compute_features(
     else:
         array: Any = planes
         is_plane = len(getattr(array, "shape", ())) == 2
+        gpu = gpu_of(array)
+        if gpu is not None:
+            chosen = choose_device("cuda" if device == "auto" else device, gpu)
+            stack = array[None] if is_plane else array
+            aspect = aspect_of(None if voxel_size is None else checked_voxel_size(voxel_size))
+            channels = _on_gpu(stack, bank, chosen, aspect, intensity=intensity, nan=nan)
+            return Channels(channels[:, 0] if is_plane else channels, bank.channels)
         volume = open_volume(array[None] if is_plane else array, voxel_size=voxel_size)
     scale = intensity if isinstance(intensity, IntensityScale) else IntensityScale.for_volume(volume, mode=intensity)
     engine = FeatureEngine(choose_device(device), bank.blocks)
@@ -97,3 +107,25 @@ def compute_features(
         slab = prepare_slab(volume, z, min(z + step, len(volume)), halo=halo, scale=scale, nan=nan, held=held)
         channels[:, z : z + step] = engine.device.numpy(engine.compute(slab.images, place=slab.place))
     return Channels(channels[:, 0] if is_plane else channels, bank.channels)
+
+
+def _on_gpu(
+    planes: Array, bank: FeatureBank, gpu: Device, aspect: Aspect, *, intensity: str | IntensityScale, nan: str
+) -> Array:
+    """Channels (n_channels, nz, ny, nx) of CuPy's planes (nz, ny, nx)."""
+    if not gpu.has_own_memory:
+        raise UsageError(f"the {gpu.name} device cannot take CuPy arrays", do='choose "auto", or give NumPy arrays')
+    if len(planes.shape) != 3:
+        raise DataError(f"planes have {len(planes.shape)} axes, not two or three (z, y, x)", where="cupy array")
+    depth = len(planes)
+    scale = intensity if isinstance(intensity, IntensityScale) else scale_on_device(gpu, planes, mode=intensity)
+    engine, halo = FeatureEngine(gpu, bank.blocks), bank.z_reach(aspect)
+    channels = gpu.empty((bank.n_channels, *planes.shape), np.float32)
+    step = SLAB if halo else 1
+    for z in range(0, depth, step):
+        stop = min(z + step, depth)
+        place = Place.with_halo(z, stop, depth=depth, halo=halo, aspect=aspect)
+        images, _ = prepare_on_device(gpu, planes, place, scale=scale, nan=nan)
+        gpu.copy(engine.compute(images, place=place), channels[:, z:stop])
+    gpu.synchronize()
+    return channels

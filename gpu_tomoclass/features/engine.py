@@ -89,7 +89,7 @@ class FeatureEngine:
         on_device = self._on_device(planes, place, display_range) if self.device.runs_kernels else None
         if watch is not None and on_device is not None and self.device.has_own_memory:
             watch.lap(TO_DEVICE)
-        by_reference = _Reference(planes, place, display_range)
+        by_reference = _Reference(self.device, planes, place, display_range)
         for wanted in requests.values():
             if should_stop is not None and should_stop():
                 raise StoppedError("the features are not wanted any more")
@@ -128,8 +128,13 @@ class FeatureEngine:
 class _Reference:
     """Blocks by the reference."""
 
-    def __init__(self, planes: Planes, place: Place, display_range: tuple[float, float] | None) -> None:
-        self._planes, self._place, self._display_range = planes, place, display_range
+    def __init__(self, device: Device, planes: Planes, place: Place, display_range: tuple[float, float] | None) -> None:
+        self._device, self._given, self._place, self._display_range = device, planes, place, display_range
+
+    @cached_property
+    def _planes(self) -> Planes:
+        """On the host, where the reference runs."""
+        return self._device.numpy(self._given) if self._device.holds(self._given) else self._given
 
     @cached_property
     def _by_plane(self) -> list[FeatureSource]:

@@ -136,23 +136,38 @@ class IntensityScale:
         DataError
             If the voxels are neither integers nor floats, or no sampled voxel is finite.
         """
+        known = cls.of_type(volume.dtype, mode=mode, where=volume.path)
+        if known is not None:
+            return known
+        sampled = sampled_planes(volume.shape[0])
+        values = np.concatenate([_finite(volume.plane(z)) for z in sampled])
+        if values.size == 0:
+            raise DataError(f"no finite voxel in {len(sampled)} sampled planes", where=volume.path)
+        return cls.of_range(*np.percentile(values, PERCENTILES))
+
+    @classmethod
+    def of_type(cls, dtype: np.dtype[Any], *, mode: str, where: str) -> IntensityScale | None:
+        """The scale where the type of the voxels settles it; None where percentiles must be measured."""
         if mode not in INTENSITY_MODES:
             raise UsageError(f"intensity mode {mode!r} is unknown", do=f"choose one of {', '.join(INTENSITY_MODES)}")
-        if volume.dtype.kind not in "iuf":
-            raise DataError(f"voxels are {volume.dtype}, not integers or floats", where=volume.path)
-        if mode == "none" or (volume.dtype.kind in "iu" and volume.dtype != np.int16):
+        if dtype.kind not in "iuf":
+            raise DataError(f"voxels are {dtype}, not integers or floats", where=where)
+        if mode == "none" or (dtype.kind in "iu" and dtype != np.int16):
             return cls()
-        if volume.dtype == np.int16:
-            return cls(kind="signed-16-bit", offset=32768.0)
-        sampled = np.unique(np.linspace(0, volume.shape[0] - 1, N_SAMPLED_PLANES).astype(int))
-        values = np.concatenate([_finite(volume.plane(int(z))) for z in sampled])
-        if values.size == 0:
-            raise DataError(f"no finite voxel in {sampled.size} sampled planes", where=volume.path)
-        low, high = np.percentile(values, PERCENTILES)
+        return cls(kind="signed-16-bit", offset=32768.0) if dtype == np.int16 else None
+
+    @classmethod
+    def of_range(cls, low: float, high: float) -> IntensityScale:
+        """The scale that takes the two percentiles to 10 % and 90 % of 65535."""
         if not high > low:  # constant: any gain will do
             return cls(kind="percentile", gain=1.0, offset=TARGET[0] - float(low), clip=CLIP)
         gain = float((TARGET[1] - TARGET[0]) / (high - low))
         return cls(kind="percentile", gain=gain, offset=float(TARGET[0] - gain * low), clip=CLIP)
+
+
+def sampled_planes(depth: int) -> list[int]:
+    """Numbers of the planes whose values are looked at: up to 16, evenly spaced."""
+    return [int(z) for z in np.unique(np.linspace(0, depth - 1, N_SAMPLED_PLANES).astype(int))]
 
 
 def _finite(plane: np.ndarray) -> np.ndarray:

@@ -165,7 +165,7 @@ def prepare_plane(volume: Volume, z: int, *, scale: IntensityScale, nan: str = "
                 raise _non_finite_error(volume, z, bad)
             if bad.all():
                 raise DataError(f"plane {z} has no finite voxel", where=volume.path, do="leave it out with --planes")
-            plane, filled = _fill(plane, bad), bad
+            plane, filled = plane[nearest_finite(bad)], bad
             notes.append(f"plane {z}: {int(bad.sum())} non-finite voxels took the value of their nearest neighbour")
     low, high = float(plane.min()), float(plane.max())
     if plane.dtype.kind in "iu" and plane.dtype.itemsize > 2 and max(-low, high) > EXACT_IN_FLOAT32:
@@ -181,11 +181,12 @@ def prepare_plane(volume: Volume, z: int, *, scale: IntensityScale, nan: str = "
     return PreparedPlane(image, filled, notes=tuple(notes))
 
 
-def _fill(plane: np.ndarray, bad: np.ndarray) -> np.ndarray:
+def nearest_finite(bad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, each (ny, nx), of the voxel nearest to each that is not ``bad`` (ny, nx)."""
     from scipy import ndimage
 
-    nearest = ndimage.distance_transform_edt(bad, return_distances=False, return_indices=True)
-    return plane[tuple(nearest)]
+    y, x = ndimage.distance_transform_edt(bad, return_distances=False, return_indices=True)
+    return y, x
 
 
 def _non_finite_error(volume: Volume, z: int, bad: np.ndarray) -> DataError:

@@ -108,8 +108,10 @@ def test_cupy_in_cupy_out_without_the_host(planes, sample_model, written, order,
 def test_what_a_gpu_array_cannot_be(planes, sample_model):
     with late_gpu("now") as (_, cupy):
         given = cupy.array(planes)
-        with pytest.raises(UsageError, match="nan='fill' is not for arrays on a GPU"):
-            sample_model.predict(given, nan="fill")
+        with pytest.raises(UsageError, match="nan 'zero' is unknown"):
+            sample_model.predict(given, nan="zero")
+        with pytest.raises(UsageError, match="intensity 'best' is unknown"):
+            sample_model.predict(given, intensity="best")
         with pytest.raises(UsageError, match="the numpy device cannot take CuPy arrays"):
             sample_model.predict(given, device=NumpyDevice())
         with pytest.raises(ModelError, match="trained on uint16 voxels, the volume has float32"):

@@ -186,11 +186,19 @@ class SimulatedCupy:
         self.schedule.finish(self.schedule.current())
         return np.array(array)
 
-    def isfinite(self, array: SimulatedArray) -> np.ndarray:
+    def isfinite(self, array: SimulatedArray) -> SimulatedArray:
         """Computed at once, on memory that must be there by now, as all arithmetic of arrays here."""
         self.record("isfinite", array)
         self.schedule.finish(self.schedule.current())
-        return np.isfinite(array.values)
+        found = self._allocate(array.shape, np.bool_)
+        found.values[...] = np.isfinite(array.values)
+        return found
+
+    def searchsorted(self, a: SimulatedArray, v: SimulatedArray, side: str = "left") -> SimulatedArray:
+        self.record("searchsorted", a, v, side=side)
+        found = self._allocate(v.shape, np.int64)
+        found.values[...] = np.searchsorted(a.values, v.values, side=side)  # type: ignore[call-overload]
+        return found
 
     def copyto(self, target: SimulatedArray, values: SimulatedArray) -> None:
         self.record("copyto", target, values)

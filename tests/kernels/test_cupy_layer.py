@@ -60,6 +60,11 @@ def calls() -> list[Call]:
     device.copy(features, device.zeros(features.shape, np.float32))
     device.numpy(features)
     assert device.all_finite(device.scaled(device.array(planes), gain=2.0, offset=1.0, clip=(0.0, 9.0)))
+    moved = device.moved(device.array(planes), np.array([0]), np.array([5]))
+    device.put(moved, np.zeros(planes.shape, np.bool_), 0)
+    assert device.not_finite(moved) is None
+    assert device.percentiles([moved], (50.0,)) == [float(np.percentile(moved, 50.0))]
+    device.scaled(moved, gain=1.0, offset=0.0, clip=None, points=((0.0, 1.0), (3.0, 9.0)))
     assert device.seconds(lambda: time.sleep(0.01)) >= 0.01
     device.free_memory()
     device.release_memory()
@@ -171,6 +176,8 @@ def test_every_call_fits_the_installed_cupy(cupy: Any, calls: list[Call]) -> Non
         "ndarray.size",
         "ndarray.strides",
         "ndarray.__getitem__",
+        "ndarray.__setitem__",
+        "ndarray.sort",
         "cuda.Device.__enter__",
         "cuda.Device.__exit__",
         "cuda.Device.id",
