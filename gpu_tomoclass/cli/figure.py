@@ -9,14 +9,13 @@ import click
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import (
     READING,
-    InputPath,
     Numbers,
-    OutputPath,
     PlaneRange,
     overwrite_option,
     quiet_option,
     volume_options,
 )
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import show_notes
 from gpu_tomoclass.errors import UsageError
 

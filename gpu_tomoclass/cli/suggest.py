@@ -8,8 +8,6 @@ import click
 
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import (
-    InputPath,
-    OutputPath,
     PlaneRange,
     device_options,
     nan_option,
@@ -20,6 +18,7 @@ from gpu_tomoclass.cli.options import (
     volume_and_model,
     volume_options,
 )
+from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
 
 

@@ -60,7 +60,8 @@ def save_thumbnail(volume: Volume, labels: Volume, path: str | PathLike[str], *,
         axis.set_axis_off()
         if volume.voxel_size is not None:
             draw_scale_bar(axis, shape=plane.shape, pixel_nm=pixel)
-    legend = [Patch(color=np.array(c.colour) / 255, label=c.name) for c in labels.classes]
+    colours = [(c.colour[0] / 255, c.colour[1] / 255, c.colour[2] / 255) for c in labels.classes]
+    legend = [Patch(color=colour, label=c.name) for colour, c in zip(colours, labels.classes, strict=True)]
     figure.legend(handles=legend, loc="outside lower center", ncols=max(1, len(legend)), frameon=False, fontsize=9)
     save_figure(figure, path, dpi=100, overwrite=overwrite)
 
