@@ -8,8 +8,8 @@ from .hessian_formula import formula_of_relation, formula_of_table
 from .inspection import write_features
 from .intensity import INTENSITY_MODES, NAN_POLICIES, IntensityScale
 from .place import Place, aspect_of
+from .planes_on_gpu import prepare_on_device, scale_on_device
 from .prepare import PreparedPlane, PreparedSlab, prepare_plane, prepare_slab
-from .prepare_on_device import prepare_on_device, scale_on_device
 from .reference.volume_source import CUBES, Aspect
 
 __all__ = [

@@ -13,8 +13,8 @@ from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.engine import FeatureEngine
 from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.features.place import Place, aspect_of
+from gpu_tomoclass.features.planes_on_gpu import prepare_on_device, scale_on_device
 from gpu_tomoclass.features.prepare import PreparedPlane, prepare_slab
-from gpu_tomoclass.features.prepare_on_device import prepare_on_device, scale_on_device
 from gpu_tomoclass.features.reference.volume_source import Aspect
 from gpu_tomoclass.volumes import Planes, Volume, checked_voxel_size, open_volume
 
