@@ -1,4 +1,4 @@
-"""Classify a volume as a task of an Ewoks workflow (https://ewoks.esrf.fr): what the run found becomes the task's outputs.
+"""Classify a volume as a task of an Ewoks workflow (https://ewoks.esrf.fr); what the run found becomes its outputs.
 
 python examples/ewoks_tasks.py volume.tif materials.tcm labels.tif
 """
