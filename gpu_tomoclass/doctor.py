@@ -1,4 +1,4 @@
-"""Which devices work on this machine and whether they compute what they should: ``gpu-tomoclass doctor``.
+"""Checks of the devices of this machine, whether they work and compute what they should: ``gpu-tomoclass doctor``.
 
 Every kernel is compiled and run on random planes, and compared with the reference within the tolerances that the tests
 use. A device that does not work, a package that cannot be imported or a kernel that fails is a line in the report.

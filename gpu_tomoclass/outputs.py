@@ -347,7 +347,7 @@ def _sync_entry(path: Path) -> None:
 
 
 class _Command:
-    """What the user named for one command."""
+    """Paths that the user named for one command."""
 
     def __init__(self) -> None:
         self.inputs: list[StrPath] = []
@@ -368,7 +368,7 @@ def protecting(*inputs: StrPath) -> Iterator[None]:
 
 
 def outputs_made() -> tuple[Path, ...]:
-    """What the command under way has published, in this order; each once."""
+    """Outputs that the command under way has published, in this order; each once."""
     return tuple(dict.fromkeys(_commands[-1].made)) if _commands else ()
 
 

@@ -141,3 +141,11 @@ def test_a_door_opens(name: str) -> None:
     for exported in door.__all__:
         value = getattr(door, exported)
         assert not hasattr(value, "__path__"), f"{exported} is a module that hides a name"
+
+
+def test_docstrings_open_with_a_verb_or_a_noun() -> None:
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                first = (ast.get_docstring(node) or ".").split()[0]
+                assert first not in {"What", "Whether", "Which", "How", "Who"}, f"{name}: {getattr(node, 'name', '')}"

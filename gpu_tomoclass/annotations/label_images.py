@@ -87,7 +87,7 @@ def _planes(labels: Volume, volume_shape: Shape, substack: SubStack | None) -> n
 
 
 def _with_own(substack: SubStack | None, own: Mapping[str, Any], *, nz: int, where: str) -> SubStack:
-    """What the file says about its sub-stack, unless the user says the opposite."""
+    """Sub-stack that the file states, unless the user says the opposite."""
     every, start, depth = (int(own[key]) for key in ("every", "start", "nz"))
     if depth != nz:
         raise ModelError(f"was cut from a volume of {depth} planes, and this one has {nz}", where=where)
@@ -127,5 +127,5 @@ def _misfit(shape: Shape, volume_shape: Shape, expected: Shape | None = None) ->
 
 
 def _count_range(nz: int, every: int, n: int) -> bool:
-    """Whether every ``every``-th of nz planes can be n planes, for some first plane below ``every``."""
+    """Tell whether every ``every``-th of nz planes can be n planes, for some first plane below ``every``."""
     return nz // every <= n <= -(-nz // every)

@@ -111,7 +111,7 @@ def _zip_entries(path: str, notes: list[str]) -> Iterator[tuple[str, bytes | str
 
 
 def _is_roi(name: str) -> bool:
-    """Whether an entry is a ROI, and not what macOS puts beside each file (``._name.roi``)."""
+    """Tell whether an entry is a ROI, and not what macOS puts beside each file (``._name.roi``)."""
     return name.lower().endswith(".roi") and "__MACOSX/" not in name and not PurePosixPath(name).name.startswith("._")
 
 

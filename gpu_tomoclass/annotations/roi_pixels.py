@@ -1,4 +1,4 @@
-"""Which pixels an ImageJ ROI covers; reading the file and finding class and plane is in
+"""Pixels that an ImageJ ROI covers; reading the file and finding class and plane is in
 :mod:`gpu_tomoclass.annotations.rois`.
 
 ImageJ counts coordinates of areas from the upper left corner of pixel (0, 0) and those of lines and points from its

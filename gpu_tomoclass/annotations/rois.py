@@ -122,7 +122,7 @@ def _note_widths(
     labels: _Labels,
     notes: list[str],
 ) -> None:
-    """How many lines have no width of their own, and what each class got: one pixel wide is rarely what was meant."""
+    """Note on lines without a width of their own, by class: one pixel wide is rarely what was meant."""
     lines = [entries[index].roi for _, _, _, index in parts if entries[index].roi.roitype in STROKES]
     thin = sum(stroke_width(roi) == 0 for roi in lines)
     if not thin:
@@ -304,7 +304,7 @@ def _has_position(entry: RoiEntry) -> bool:
 
 
 def _hyperstack_axis(entries: Sequence[RoiEntry], notes: list[str]) -> int | None:
-    """Which of channel, slice and frame (0, 1, 2) is the plane for all ROIs of a file; None if it cannot be told.
+    """Axis (0 channel, 1 slice, 2 frame) that is the plane for all ROIs of a file; None if it cannot be told.
 
     Stacks of planes are often hyperstacks whose planes count as channels or frames. Where the ROIs lie on several
     slices, the slice is the plane; where they lie on several channels only, the channel is.

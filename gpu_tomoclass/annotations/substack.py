@@ -12,7 +12,7 @@ from gpu_tomoclass.errors import UsageError
 
 @dataclass(frozen=True)
 class SubStack:
-    """Which planes of a volume the planes of a smaller stack are.
+    """Planes of a volume that a smaller stack holds.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What users call that spans several rooms: paths, arrays and names go in, the rooms do the work."""
+"""Functions for users that span several rooms: paths, arrays and names go in, the rooms do the work."""
 
 from lazy_loader import attach_stub
 

@@ -226,7 +226,7 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _is_several(X: Any) -> bool:
-    """Whether these are images, in a list; a list of numbers is one image."""
+    """Tell whether these are images, in a list; a list of numbers is one image."""
     if not isinstance(X, (list, tuple)):
         return False
     return all(isinstance(item, (str, PathLike, Volume, Annotation)) or is_array(item) for item in X)

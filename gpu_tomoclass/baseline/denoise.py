@@ -41,7 +41,7 @@ MOST_SINGLE_PLANES = 32  # at once; beyond, launches cost nothing any more besid
 
 @dataclass(frozen=True)
 class Denoised:
-    """How it was done.
+    """Report of a denoising.
 
     Attributes
     ----------

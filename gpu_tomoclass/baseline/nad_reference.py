@@ -47,7 +47,7 @@ Plane = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class NadParameters:
-    """What tomoand asks for, in its order.
+    """Parameters that tomoand asks for, in its order.
 
     Attributes
     ----------

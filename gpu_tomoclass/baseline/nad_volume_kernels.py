@@ -227,7 +227,7 @@ class VolumeSteps:
 
 
 class _Fields(ABC):
-    """What a step computes of the planes of a slab."""
+    """Fields that a step computes of the planes of a slab."""
 
     def __init__(self, device: Device, parameters: NadParameters, shape: tuple[int, ...]) -> None:
         self.device, self.parameters = device, parameters

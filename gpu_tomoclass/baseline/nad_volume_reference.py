@@ -44,7 +44,7 @@ PAIRS = ((2, 2), (2, 1), (2, 0), (1, 1), (1, 0), (0, 0))  # axes of xx, xy, xz, 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the tensor needs to know of the whole volume in one step.
+    """Figures of the whole volume that the tensor needs in one step.
 
     Attributes
     ----------

@@ -27,7 +27,7 @@ Planes = Callable[[], Iterable[npt.NDArray[Any]]]
 
 @dataclass(frozen=True)
 class GreyHistogram:
-    """How often grey values occur: ``counts[i]`` are from ``edges[i]`` on and below ``edges[i + 1]``.
+    """Counts of grey values: ``counts[i]`` are from ``edges[i]`` on and below ``edges[i + 1]``.
 
     The last bin has its upper edge, too. Where values are whole numbers, edges lie half way between them and all bins
     hold the same number of grey levels.
@@ -122,7 +122,7 @@ def _edges(low: float, high: float, dtype: np.dtype[Any], *, bins: int) -> npt.N
 
 
 def _digitize(image: npt.NDArray[Any], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-    """How many of the ascending thresholds a value has reached."""
+    """Number of the ascending thresholds that a value has reached."""
     return np.searchsorted(thresholds, image, side="right")
 
 

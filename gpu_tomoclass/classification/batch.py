@@ -205,7 +205,7 @@ def _checked_item(item: Item, models: dict[str, Model]) -> Outcome:
 
 
 def _failed(item: Item, error: TomoclassError) -> Outcome:
-    """What failed, in the words of a job file: ``--memory-limit`` is its ``memory_limit``."""
+    """Outcome of a failure, in the words of a job file: ``--memory-limit`` is its ``memory_limit``."""
 
     def key(option: re.Match[str]) -> str:
         name = option[1].replace("-", "_")

@@ -95,7 +95,7 @@ class ProcessMemory:
 
     @cached_property
     def threads(self) -> SlabMemory:
-        """What threads allocate; the dry run is made when this is first asked for."""
+        """Memory that threads allocate; the dry run is made when this is first asked for."""
         volume = self._volume
         return thread_memory(
             self._model,

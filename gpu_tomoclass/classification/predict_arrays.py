@@ -21,7 +21,7 @@ from gpu_tomoclass.volumes import Planes, Volume, VoxelSize, checked_voxel_size,
 
 
 class Prediction(NamedTuple):
-    """What a forest makes of planes; arrays of the library that the planes came in, NumPy's or CuPy's.
+    """Labels and probabilities of planes; arrays of the library that the planes came in, NumPy's or CuPy's.
 
     Attributes
     ----------

@@ -37,7 +37,7 @@ class Wanted:
 
     @property
     def needs_probabilities(self) -> bool:
-        """Whether labels alone are not enough."""
+        """Tell whether labels alone are not enough."""
         return bool(self.probabilities or self.uncertainty or self.smooth)
 
 

@@ -110,7 +110,7 @@ def planes_within(limit: int, needed: Needed, *, most: int) -> int:
 
 
 class SlabSize:
-    """How many planes each thread computes at once in a run: chosen once, then only made smaller.
+    """Number of planes that each thread computes at once in a run: chosen once, then only made smaller.
 
     Parameters
     ----------

@@ -178,7 +178,7 @@ class Staging:
         return (self.folder / RUN).is_file() and not self._restart
 
     def _is_ours(self) -> bool:
-        """Whether the folder is still the one whose lock is held."""
+        """Tell whether the folder is still the one whose lock is held."""
         return _holds(self.folder / LOCK, self.owner)
 
     go_on = "repeat the same command, which goes on with the others"
@@ -351,7 +351,7 @@ class Staging:
         return paths
 
     def _has_made(self, product: Product) -> bool:
-        """Whether what has the final names was put there by a run that was killed just then."""
+        """Tell whether what has the final names was put there by a run that was killed just then."""
         there = [path for path in product.paths if os.path.lexists(path)]
         if not there:
             return False
@@ -537,7 +537,7 @@ def checksum(plane: np.ndarray) -> int:
 
 
 class _Finished:
-    """What has the final names of a product, read as its planes were written."""
+    """Files that have the final names of a product, read as its planes were written."""
 
     def __init__(self, product: Product, *, only: Sequence[str] | None = None) -> None:
         self._product = product
@@ -598,7 +598,7 @@ def _held(folder: Path, *, what: str) -> Iterator[str]:
 
 
 def _holds(lock: Path, owner: str) -> bool:
-    """Whether a lock says that this is the holder; what it says tells every run from any other."""
+    """Tell whether a lock says that this is the holder; what it says tells every run from any other."""
     try:
         return lock.read_text(encoding="utf-8") == owner
     except (OSError, UnicodeDecodeError):

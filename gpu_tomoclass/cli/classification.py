@@ -190,7 +190,7 @@ def _end_of_batch(
 
 
 def _is_summary(path: str) -> bool:
-    """Whether a file is the summary of an earlier run, which the next one replaces."""
+    """Tell whether a file is the summary of an earlier run, which the next one replaces."""
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)

@@ -1,4 +1,4 @@
-"""What several commands share: parameter types, options, progress and notes on stderr."""
+"""Parts that several commands share: parameter types, options, progress and notes on stderr."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class ByteSize(click.ParamType):
 
 
 def region_options(command: F) -> F:
-    """Which voxels count: what :meth:`gpu_tomoclass.volumes.Region.of` takes."""
+    """Options for the voxels that count, as :meth:`gpu_tomoclass.volumes.Region.of` takes."""
     for option in (
         click.option("--mask", type=InputPath(), metavar="VOLUME",
                      help="Only voxels where this volume is not 0; planes without any are not computed."),
@@ -155,7 +155,7 @@ READING = ("axes", "series", "channel", "allow_missing_planes", "voxel_size", "s
 
 
 def volume_options(command: F) -> F:
-    """How to read an ambiguous or damaged volume, or raw voxels: :data:`READING`."""
+    """Options for reading an ambiguous or damaged volume, or raw voxels: :data:`READING`."""
     for option in (
         click.option("--offset", type=click.IntRange(0), help="Raw voxels: bytes before the first one; default 0."),
         click.option("--byte-order", type=click.Choice(["little", "big"]), is_eager=True, expose_value=False,
@@ -202,7 +202,7 @@ def _complete_features(ctx: click.Context, param: click.Parameter, incomplete: s
 
 
 def bank_options(command: F) -> F:
-    """Which features."""
+    """Options of the feature bank."""
     for option in (
         gabor_option,
         hessian_option,
@@ -307,7 +307,7 @@ def device_options(command: F) -> F:
 
 
 def product_options(command: F) -> F:
-    """What is made beside the labels."""
+    """Options for outputs beside the labels."""
     for option in (
         click.option(
             "--smooth",
@@ -345,7 +345,7 @@ def volume_and_model(volume: str, model: str, *, quiet: bool) -> tuple[str, Mode
 
 
 def zarr_options(command: F) -> F:
-    """How OME-Zarr is written; see :func:`given_zarr_options`."""
+    """Options for writing OME-Zarr; see :func:`given_zarr_options`."""
     for option in (
         click.option("--sharded", is_flag=True, help="OME-Zarr 0.5 with 32 planes to a file."),
         click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), help="Of OME-Zarr output; default 0.4."),

@@ -94,7 +94,7 @@ class Run:
             self._emit("progress", task=label, done=done, total=total, unit=unit)
 
     def note(self, text: str) -> None:
-        """What a person is told, too."""
+        """Record a note that a person is told, too."""
         self._notes.append(text)
         self._emit("note", message=text)
 
@@ -103,7 +103,7 @@ class Run:
         self._values.update(values)
 
     def fail(self, error: BaseException) -> None:
-        """What stopped the run; :meth:`end` follows with the exit code."""
+        """Record the error that stopped the run; :meth:`end` follows with the exit code."""
         self._error = {"kind": type(error).__name__, "message": visible(str(error))}
         self._emit("error", **self._error)
         self._tell_syslog("error", self._error["message"])

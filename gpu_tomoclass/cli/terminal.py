@@ -1,4 +1,4 @@
-"""What is said to a person: notes and progress on stderr, tables on stdout; and Ctrl-C, which a person says."""
+"""Messages to a person: notes and progress on stderr, tables on stdout; and Ctrl-C, which a person says."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _bar(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class _Pace:
-    """How fast the work goes now: what an interrupted run had done before was not done in this time."""
+    """Speed of the work now: what an interrupted run had done before was not done in this time."""
 
     def __init__(self) -> None:
         self._began, self._before, self._last = time.perf_counter(), 0, 0

@@ -1,4 +1,4 @@
-"""What the commands share that need marked volumes: options, and what is opened for them."""
+"""Parts shared by commands that need marked volumes: options, and what is opened for them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def open_cache(cache: str | None, no_cache: bool) -> FeatureCache | None:
 
 
 def annotation_options(command: F) -> F:
-    """How to read annotations, and more volumes that are marked."""
+    """Options for reading annotations, and for more volumes that are marked."""
     for option in (
         click.option("--skip-bad-rois", is_flag=True,
                      help="Leave out ROIs that cannot be used instead of refusing the file."),
@@ -77,7 +77,7 @@ def annotation_options(command: F) -> F:
 
 
 def forest_options(command: F) -> F:
-    """How the forest is grown: the options of :func:`gpu_tomoclass.forest.grow.grow_forest`."""
+    """Options for growing the forest, those of :func:`gpu_tomoclass.forest.grow.grow_forest`."""
     for option in (
         click.option("--seed", type=int, default=42, show_default=True, help="Of the forest."),
         click.option("--balance", is_flag=True, help="Give every class the same weight."),
@@ -140,7 +140,7 @@ def strokes_notes(annotation: Annotation, volume: str) -> list[str]:
 
 
 class Like:
-    """What ``--like`` takes over from a model, where the user gave nothing else."""
+    """Settings that ``--like`` takes over from a model, where the user gave nothing else."""
 
     def __init__(self, path: str | None) -> None:
         self.model: Model | None = None

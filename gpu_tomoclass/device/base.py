@@ -1,4 +1,4 @@
-"""What every device offers: arrays, and launches of kernels that are checked before they run."""
+"""Interface of every device: arrays, and launches of kernels that are checked before they run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class BoundKernel:
 
 
 class Stopwatch:
-    """How long the parts of what one thread asks of a device take, one after the other.
+    """Seconds that parts of one thread's work on a device take, one after the other.
 
     On a CPU by the clock of the host. A device that computes later than it is asked marks the times itself.
     """
@@ -63,7 +63,7 @@ class Stopwatch:
         self._mark(0)
 
     def lap(self, name: str) -> None:
-        """What was asked for since the last lap, or the start, is this part."""
+        """End a part: the work asked for since the last lap, or the start."""
         self._names.append(name)
         self._mark(len(self._names))
 
@@ -165,7 +165,7 @@ class Device(ABC):
         """The array in host memory; on the CPU the array itself. Waits for what computes it."""
 
     def holds(self, values: object) -> bool:
-        """Whether this is an array in the device's own memory."""
+        """Tell whether this is an array in the device's own memory."""
         return False
 
     def scaled(
@@ -191,7 +191,7 @@ class Device(ABC):
         raise ResourceError(f"the {self.name} device has no arrays of its own", do="give NumPy arrays")
 
     def all_finite(self, values: Array) -> bool:
-        """Whether no value of an array on the device is NaN or infinite."""
+        """Tell whether no value of an array on the device is NaN or infinite."""
         return bool(np.isfinite(self.numpy(values)).all())
 
     def not_finite(self, values: Array) -> npt.NDArray[np.bool_] | None:
@@ -230,7 +230,7 @@ class Device(ABC):
         return self
 
     def figures(self, name: str, measure: Callable[[], dict[str, float]], *, keys: Sequence[str]) -> dict[str, float]:
-        """What was measured here under a name, a positive number for each key, now or by an earlier process."""
+        """Figures measured here under a name, a positive number for each key, now or by an earlier process."""
         return measure()
 
     @abstractmethod
@@ -242,7 +242,7 @@ class Device(ABC):
         return Stopwatch()
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """How long the device needs for what ``work`` asks of it, by its own clock where it has one."""
+        """Seconds that the device needs for what ``work`` asks of it, by its own clock where it has one."""
         self.synchronize()
         began = time.perf_counter()
         work()
@@ -300,7 +300,7 @@ class Device(ABC):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was not enough, on the host or on a GPU: a smaller slab may fit.
+    """Tell whether an error says that memory was not enough, on the host or on a GPU: a smaller slab may fit.
 
     CuPy's own is a ``MemoryError``; libraries below it raise a ``RuntimeError`` that quotes CUDA's name of the error.
     """

@@ -214,7 +214,7 @@ class LibraryCache:
     def figures(
         self, name: str, compiler: Compiler, measure: Callable[[], dict[str, float]], *, keys: Sequence[str]
     ) -> dict[str, float]:
-        """What ``measure`` gave when it was called for this name, compiler and processor, now or by another process.
+        """Figures that ``measure`` gave for this name, compiler and processor, now or by another process.
 
         A file that cannot be read, or does not hold a positive number for each of the keys, is as good as none; one
         that cannot be written is missed by the next process only.
@@ -261,7 +261,7 @@ def _stored_figures(path: Path, keys: Sequence[str]) -> dict[str, float] | None:
 
 
 def is_what_it_says(path: Path) -> bool:
-    """Whether a library is a file that only we can have written, with the content that its name promises."""
+    """Tell whether a library is a file that only we can have written, with the content that its name promises."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -290,7 +290,7 @@ def default_cache_folder() -> Path | None:
 
 
 def cpu_model() -> str:
-    """What ``-march=native`` depends on: a library must not be used on another processor."""
+    """Model of the processor, on which ``-march=native`` depends: a library must not be used on another processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

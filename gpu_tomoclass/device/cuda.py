@@ -332,7 +332,7 @@ def free_cupys_pool() -> None:
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU that this process sees.
+    """Names that CUDA_VISIBLE_DEVICES gives to the GPUs that this process sees.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How much host memory this process may still take, and has taken at most."""
+"""Host memory that this process may still take, and has taken at most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the GPUs of this machine are, asked of a process of its own that ends before others begin.
+"""Properties of this machine's GPUs, asked in a process of its own that ends before others begin.
 
 Whoever tries a GPU holds a context on it until the process ends. Where a GPU is set to take one process at a time
 (``EXCLUSIVE_PROCESS``, usual on clusters), the process that starts workers would so shut the first of them out.
@@ -19,7 +19,7 @@ SECONDS = 120  # CuPy's import and NVRTC from a cold network disk
 
 
 def probe_device(name: str, *, threads: int | None = None) -> tuple[str, list[str]]:
-    """Which device a name means here, and the GPUs if it is ``cuda``; no GPU is touched by this process.
+    """Find the device that a name means here, and the GPUs if it is ``cuda``; no GPU is touched by this process.
 
     Parameters
     ----------

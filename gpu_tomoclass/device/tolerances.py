@@ -37,7 +37,7 @@ NAD_VOLUME = Tolerance(
 
 
 def largest_difference(result: npt.NDArray[Any], expected: npt.NDArray[Any], *, relative: bool = True) -> float:
-    """How far two stacks of channels are apart at most.
+    """Largest difference of two stacks of channels.
 
     Parameters
     ----------

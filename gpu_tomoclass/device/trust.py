@@ -1,4 +1,4 @@
-"""Who else could change a file: what we load as a program must come from a place that only we can write."""
+"""Checks that only we can change a file: what we load as a program must come from a place that only we can write."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stranger(folder: Path) -> str | None:
 
 
 def is_ours(status: os.stat_result) -> bool:
-    """Whether a file is a plain one that only we (or root) can have written."""
+    """Tell whether a file is a plain one that only we (or root) can have written."""
     by_others = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not is_private_group(status.st_gid))
     return stat.S_ISREG(status.st_mode) and status.st_uid in owners() and not by_others
 
@@ -54,7 +54,7 @@ def owners() -> frozenset[int]:
 
 @cache
 def is_private_group(group: int) -> bool:
-    """Whether a group holds nobody but us: many systems give each user one, of the user's name."""
+    """Tell whether a group holds nobody but us: many systems give each user one, of the user's name."""
     try:
         import grp
         import pwd

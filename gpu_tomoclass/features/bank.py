@@ -70,7 +70,7 @@ class FeatureBlock:
 
     @property
     def key(self) -> str:
-        """What the values are, whatever bank they are in; for file names: letters, digits, ``_``, ``-`` and ``.`` only.
+        """Name of the values, the same in every bank; for file names: letters, digits, ``_``, ``-`` and ``.`` only.
 
         The same plane and key give the same values, for one definition version and display range.
         """
@@ -102,7 +102,7 @@ class FeatureBlock:
 
 
 def halo(blocks: Iterable[FeatureBlock], aspect: Aspect = CUBES) -> int:
-    """How many planes on both sides of a plane these blocks look at."""
+    """Number of planes on both sides of a plane that these blocks look at."""
     return max((block.reaches(aspect)[0] for block in blocks), default=0)
 
 
@@ -332,7 +332,7 @@ class FeatureBank:
         return tuple(block for block in self.blocks if wanted.intersection(block.channels))
 
     def z_reach(self, aspect: Aspect = CUBES) -> int:
-        """How many planes on both sides of a plane its features look at; 0 if none looks across planes."""
+        """Number of planes on both sides of a plane that its features look at; 0 if none looks across planes."""
         return halo(self.blocks, aspect)
 
     def compute_volume(

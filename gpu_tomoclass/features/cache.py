@@ -109,7 +109,7 @@ class FeatureCache:
         return values
 
     def holds(self, plane_key: str, block: FeatureBlock) -> bool:
-        """Whether there is an entry, sound or not."""
+        """Tell whether there is an entry, sound or not."""
         return self._path(plane_key, block).exists()
 
     def put(self, plane_key: str, block: FeatureBlock, values: np.ndarray) -> None:
@@ -175,7 +175,7 @@ def _name(path: Path) -> str:
 
 
 def _trailer(name: str, values: np.ndarray) -> bytes:
-    """What follows the array in a file: a checksum of its name and values, so that none stands for another."""
+    """Bytes that follow the array in a file: a checksum of its name and values, so that none stands for another."""
     return f"{MARK}{zlib.crc32(np.ascontiguousarray(values).data, zlib.crc32(name.encode())):08x}".encode()
 
 

@@ -1,4 +1,4 @@
-"""What a list of channel names of Trainable Weka Segmentation (TWS) says about the bank that made it.
+"""Banks found from the channel names of Trainable Weka Segmentation (TWS).
 
 TWS's training files and models hold nothing else about their features. The names are read by trial: a number in a name
 is a sigma of a family if the family's own labels for that sigma are among the names.
@@ -30,7 +30,7 @@ THICKNESS = re.compile(r"Membrane_projections_\d_\d+_(\d{1,6})$|Anisotropic_diff
 
 
 def image_kind(relation: str, names: Sequence[str]) -> str:
-    """What kind of features a classifier or training rows of TWS are of.
+    """Kind of features that a classifier or training rows of TWS are of.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def image_kind(relation: str, names: Sequence[str]) -> str:
 
 
 def grey_dimensions(relation: str, names: Sequence[str]) -> tuple[int, list[str]]:
-    """Whether TWS 2D or 3D made the channels, by :func:`image_kind`.
+    """Tell whether TWS 2D or 3D made the channels, by :func:`image_kind`.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What is known about a feature family: one row of the table in :mod:`gpu_tomoclass.features.families`."""
+"""Row of a feature family in the table in :mod:`gpu_tomoclass.features.families`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_SIGMAS = 64  # of a family; differences of Gaussians grow with its square
 
 
 class Request(NamedTuple):
-    """What a bank asks of a family: one sigma (0 where the family has none), membrane settings, Hessian formula."""
+    """Request of a bank to a family: one sigma (0 where the family has none), membrane settings, Hessian formula."""
 
     sigma: float
     smaller: tuple[float, ...]
@@ -99,12 +99,12 @@ class Family:
 
     @property
     def per_sigma(self) -> bool:
-        """Whether there is one block per sigma."""
+        """Tell whether there is one block per sigma."""
         return self.sigmas != "none"
 
     @property
     def whole_pixels(self) -> bool:
-        """Whether only the whole part of a sigma counts, and must be 1 or more."""
+        """Tell whether only the whole part of a sigma counts, and must be 1 or more."""
         return self.sigmas in ("whole", "doubled")
 
     def check_sigmas(self, sigmas: Sequence[float]) -> None:
@@ -125,7 +125,7 @@ class Family:
             raise UsageError(f"{self.name} needs one or more rising sigmas{least}, not {_listed(sigmas)}")
 
     def sigmas_in_range(self, sigma_min: float, sigma_max: float) -> tuple[float, ...]:
-        """What TWS makes of its sigma range for this family.
+        """Sigmas that TWS takes of its range for this family.
 
         Families that need whole pixels leave out what is less than 1 (with Neighbors, TWS itself would never end).
         """

@@ -1,4 +1,4 @@
-"""Which of TWS's two formulas of the Hessian's eigenvalues somebody's rows or classifier were made with.
+"""Formula of the Hessian's eigenvalues, one of TWS's two, that rows or a classifier were made with.
 
 Until 3.2.25, Trainable Weka Segmentation (TWS) wrote (A + D) / 2 +- sqrt(q / 2), since then (A + D +- sqrt(q)) / 2,
 under the same names. Rows tell by arithmetic: their difference is sqrt(2 q) or sqrt(q), and q is a channel of its own.
@@ -18,7 +18,7 @@ AGREE = 0.99  # of the rows that count; some may have been edited or cut
 
 
 def formula_of_relation(relation: str, asked: str) -> tuple[str, list[str]]:
-    """Which formula a classifier's eigenvalues follow, and notes; ``asked``: ``"auto"`` or the formula that is wanted.
+    """Formula that a classifier's eigenvalues follow, and notes; ``asked``: ``"auto"`` or the formula that is wanted.
 
     Relations begin with ``segment`` in TWS before 3.2.25, but also later for training from label images by a script.
     TWS's own window takes all of them for old, its ``applyClassifier`` none.
@@ -35,7 +35,7 @@ def formula_of_relation(relation: str, asked: str) -> tuple[str, list[str]]:
 
 
 def formula_of_table(values: np.ndarray, channels: Sequence[str], asked: str) -> tuple[str, list[str]]:
-    """Which formula training rows follow, by arithmetic, and notes; ``asked`` as in :func:`formula_of_relation`."""
+    """Formula that training rows follow, by arithmetic, and notes; ``asked`` as in :func:`formula_of_relation`."""
     found = formula_of_rows(values, channels)
     if asked not in ("auto", found):
         if found is None:
@@ -55,7 +55,7 @@ def formula_of_table(values: np.ndarray, channels: Sequence[str], asked: str) ->
 
 
 def formula_of_rows(values: np.ndarray, channels: Sequence[str]) -> str | None:
-    """Which formula the eigenvalues of training rows follow.
+    """Formula that the eigenvalues of training rows follow.
 
     Parameters
     ----------

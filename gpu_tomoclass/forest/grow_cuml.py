@@ -129,7 +129,7 @@ def train_cuml(
 
 
 def share_of_features(max_features: int, n_features: int) -> float:
-    """What makes cuML look at ``max_features`` of ``n_features`` features.
+    """Share that makes cuML look at ``max_features`` of ``n_features`` features.
 
     cuML turns a number into a share of float32 precision, multiplies it with ``n_features`` and cuts to a whole number:
     2 of 41 features would become 1. The share for half a feature more is cut to the right number

@@ -82,7 +82,7 @@ def check_features(forest: Forest, features: npt.NDArray[np.float32]) -> None:
 
 
 def lead(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """How far the best class leads over the second: (n_classes, ...) -> (...), 0 (undecided) to 1 (certain)."""
+    """Lead of the best class over the second: (n_classes, ...) -> (...), 0 (undecided) to 1 (certain)."""
     best = np.partition(probabilities, (-2, -1), axis=0)
     return best[-1] - best[-2]
 

@@ -116,7 +116,7 @@ class DeviceForest:
 
     @property
     def walk(self) -> str:
-        """How the trees are walked: one of ``forest_walks.WALKS`` on a CPU; ``"ranks"``, ``"values"`` or ``"none"``."""
+        """Walk through the trees: one of ``forest_walks.WALKS`` on a CPU; ``"ranks"``, ``"values"`` or ``"none"``."""
         return "none" if self._walk is None else self._walk.name
 
     def probabilities(self, features: Array, *, out: Array | None = None, want_labels: bool = False) -> Array:

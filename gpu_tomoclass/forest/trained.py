@@ -1,4 +1,4 @@
-"""What every way of growing a forest takes and gives: checked rows, checked settings, a forest with its figures."""
+"""Arguments and results of every way of growing a forest: checked rows, checked settings, a forest with its figures."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ REPEATS = 5
 
 
 class Tables(NamedTuple):
-    """What all kinds of nodes need, on the device."""
+    """Tables that all kinds of nodes need, on the device."""
 
     roots: Array
     votes: Array
@@ -189,7 +189,7 @@ def keys_of(thresholds: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
 
 
 def holds_questions(placed: PlacedForest) -> bool:
-    """Whether rows of votes and trees are few enough for the numbers of ``forest_cpu.cu``."""
+    """Tell whether rows of votes and trees are few enough for the numbers of ``forest_cpu.cu``."""
     return placed.votes.shape[0] <= MAX_ROWS and placed.forest.n_trees <= MAX_TREES
 
 

@@ -1,4 +1,4 @@
-"""What FastRandomForest 0.99 does, in NumPy and plain Python: the definition of the ``weka`` engine.
+"""FastRandomForest 0.99 in NumPy and plain Python: the definition of the ``weka`` engine.
 
 Random numbers, rounding and the order of additions are those of the Java program, so that the same rows and seed give
 the same trees, node by node. ``weka_trees.cpp`` is the fast version; if it differs, it is wrong.
@@ -275,7 +275,7 @@ def _split(rows: Rows, bag: npt.NDArray[np.intp], members: npt.NDArray[np.intp],
 
 
 def _goes_left(rows: Rows, members: npt.NDArray[np.intp], split: _Split, random: JavaRandom) -> npt.NDArray[np.bool_]:
-    """Which members go left; where the value is missing, chance decides, in the order of the feature."""
+    """Choose the members that go left; where the value is missing, chance decides, in the order of the feature."""
     values = rows.values[members, split.feature]
     left = values.astype(np.float64) < split.point
     is_missing = values == MISSING
@@ -297,7 +297,7 @@ def smallest_float32_not_below(t: npt.NDArray[np.float64]) -> npt.NDArray[np.flo
 
 
 def votes_of(tree: Tree, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """What a tree votes for one row (n_features,), in which :data:`MISSING` goes both ways."""
+    """Votes of a tree for one row (n_features,), in which :data:`MISSING` goes both ways."""
 
     def votes(node: int) -> npt.NDArray[np.float64]:
         while tree.feature[node] != LEAF:

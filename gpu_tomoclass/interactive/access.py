@@ -1,4 +1,4 @@
-"""Who may talk to the server: a browser that came with a token from the terminal, by an address that is ours.
+"""Access to the server: a browser that came with a token from the terminal, by an address that is ours.
 
 Whoever can talk to it can read the volume and write the files that the command line named, so that each request is
 checked: its Host against names that are ours (a page of a stranger could make its own name mean this machine), its

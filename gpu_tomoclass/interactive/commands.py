@@ -1,4 +1,4 @@
-"""What was clicked, as a command line and as Python, to be repeated on a cluster or written into a paper."""
+"""Clicks as a command line and as Python, to be repeated on a cluster or written into a paper."""
 
 from __future__ import annotations
 

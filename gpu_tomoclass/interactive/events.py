@@ -1,4 +1,4 @@
-"""What a session tells those who listen: nobody needs to ask again and again."""
+"""Events that a session tells those who listen: nobody needs to ask again and again."""
 
 from __future__ import annotations
 

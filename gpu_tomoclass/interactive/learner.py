@@ -44,7 +44,7 @@ CHECKED_PLANES = 4
 
 
 class Rank(IntEnum):
-    """What is done before what."""
+    """Order of the work."""
 
     VIEW_EMPTY = 0  # the plane in view shows nothing, and there is a forest
     TRAIN = 1
@@ -191,7 +191,7 @@ class Learner:
             self._change.notify_all()
 
     def set_live(self, live: bool) -> None:
-        """Whether each stroke is learnt from at once."""
+        """Tell whether each stroke is learnt from at once."""
         with self._change:
             self.live = live
             self._change.notify_all()
@@ -211,7 +211,7 @@ class Learner:
             self._change.notify_all()
 
     def overlay(self, z: int) -> Overlay | None:
-        """What is known of plane ``z``, perhaps of an older forest."""
+        """Labels known of plane ``z``, perhaps of an older forest."""
         with self._change:
             return self._overlays.get(z)
 
@@ -306,7 +306,7 @@ class Learner:
         return known is None or known.version < self._grown.version
 
     def _stop(self, rank: Rank, z: int | None = None) -> bool:
-        """Whether something that is more urgent than ``rank`` waits, or plane ``z`` is not in view any more."""
+        """Tell whether something that is more urgent than ``rank`` waits, or plane ``z`` is not in view any more."""
         with self._change:
             if self._closed or (z is not None and z != self._view):
                 return True

@@ -1,4 +1,4 @@
-"""What goes to a page: planes as compressed bytes, labels as runs, all else as JSON."""
+"""Messages to a page: planes as compressed bytes, labels as runs, all else as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page of ``gpu-tomoclass paint`` asks for, and what it gets: a session in JSON and compressed planes.
+"""Requests of the page of ``gpu-tomoclass paint``, and their answers: a session in JSON and compressed planes.
 
 No path comes from the page: what is written has the names of the command line, what is opened is uploaded.
 """
@@ -101,7 +101,7 @@ class Painter:
             self._pages.pop(page, None)
 
     def volume(self) -> dict[str, Any]:
-        """What never changes."""
+        """Facts of the volume, which never change."""
         volume = self.session.volume
         return {
             "name": self.name, "shape": volume.shape, "dtype": volume.dtype.name, "voxel": volume.voxel_size,
@@ -110,7 +110,7 @@ class Painter:
         }  # fmt: skip
 
     def state(self) -> dict[str, Any]:
-        """What strokes and learning change."""
+        """State that strokes and learning change."""
         session = self.session
         listed = session.listed_strokes()
         counts: dict[int, int] = {}

@@ -102,11 +102,11 @@ class FeatureHolder:
         self._on_disk: set[int] = set()
 
     def holds(self, z: int) -> bool:
-        """Whether the plane costs nothing any more."""
+        """Tell whether the plane costs nothing any more."""
         return z in self._held
 
     def has_room(self) -> bool:
-        """Whether one more plane can be held without another leaving."""
+        """Tell whether one more plane can be held without another leaving."""
         held = sum(plane.n_bytes for plane in self._held.values())
         return held + 4 * self._bank.n_channels * self._volume.shape[1] * self._volume.shape[2] <= self._budget
 
@@ -144,7 +144,7 @@ class FeatureHolder:
         return self._held[z]
 
     def wants_disk(self, z: int) -> bool:
-        """Whether plane ``z`` is held and not in the cache yet."""
+        """Tell whether plane ``z`` is held and not in the cache yet."""
         return self._cache is not None and z in self._held and z not in self._on_disk
 
     def to_disk(self, z: int, *, should_stop: Stop) -> None:

@@ -274,7 +274,7 @@ class Session:
 
     @property
     def live(self) -> bool:
-        """Whether each stroke is learnt from at once."""
+        """Tell whether each stroke is learnt from at once."""
         return self._learner.live
 
     @live.setter
@@ -376,7 +376,7 @@ class Session:
 
     @property
     def is_classifying(self) -> bool:
-        """Whether the volume is being classified."""
+        """Tell whether the volume is being classified."""
         return self._classifying is not None and self._classifying.is_alive()
 
     def stop_classifying(self) -> None:

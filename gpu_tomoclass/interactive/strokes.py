@@ -24,7 +24,7 @@ MOST_CLASSES = 255
 
 @dataclass(frozen=True)
 class Stroke:
-    """What is left of a stroke on one plane.
+    """Visible part of a stroke on one plane.
 
     Attributes
     ----------
@@ -229,16 +229,16 @@ class Strokes:
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is an edit to take back."""
+        """Tell whether there is an edit to take back."""
         return bool(self._undo)
 
     @property
     def can_redo(self) -> bool:
-        """Whether there is an edit to do again."""
+        """Tell whether there is an edit to do again."""
         return bool(self._redo)
 
     def forget_edits(self) -> None:
-        """What is there now is the beginning: nothing to undo."""
+        """Forget edits: there is nothing to undo."""
         with self._lock:
             self._undo.clear()
             self._redo.clear()

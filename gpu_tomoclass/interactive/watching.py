@@ -31,7 +31,7 @@ MOST_PLANES = 40  # shown in the page
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a forest makes of a marked plane."""
+    """Labels of a marked plane."""
 
     z: int
     overlay: np.ndarray  # (ny, nx, 3) uint8

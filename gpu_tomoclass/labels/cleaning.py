@@ -18,7 +18,7 @@ from gpu_tomoclass.volumes import VolumeLike, check_volume_target, create_volume
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What was removed.
+    """Report of a cleaning.
 
     Attributes
     ----------

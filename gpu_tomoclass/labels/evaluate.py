@@ -245,7 +245,7 @@ class Evaluation:
     voxel_size: VoxelSize | None
 
     def numbering_hint(self) -> str:
-        """What to say where the truth numbers its classes from another value on; empty where it does not.
+        """Hint for a truth that numbers its classes from another value on; empty where it does not.
 
         If moving all values of the truth by one makes most voxels right and many more than as they are, that is
         what differs.

@@ -64,7 +64,7 @@ _SIGNATURES = (
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a training had to say beside the model; it is not kept in the file.
+    """Report of a training beside the model; it is not kept in the file.
 
     Attributes
     ----------
@@ -301,7 +301,7 @@ def load_model(path: str | PathLike[str]) -> Model:
 
 
 def is_model_file(path: str | PathLike[str]) -> bool:
-    """Whether the content is that of a model file, whatever its name."""
+    """Tell whether the content is that of a model file, whatever its name."""
     try:
         with zipfile.ZipFile(path) as archive:
             return JSON_NAME in archive.namelist()
@@ -396,7 +396,7 @@ def _check_versions(header: Mapping[str, Any]) -> None:
 
 
 def _checked_training(training: dict[str, Any]) -> dict[str, Any]:
-    """What :func:`check_fits` and ``drift`` rely on must be there as they expect it; the rest is for people."""
+    """Check the fields that :func:`check_fits` and ``drift`` rely on; the rest is for people."""
     dtype, volume = training.get("dtype"), training.get("volume", {})
     if dtype is not None and not re.fullmatch(r"u?int(8|16|32|64)|float(16|32|64)", str(dtype)):
         raise ModelError(f"training.dtype is {str(dtype)[:40]!r}, not a type of voxels")
@@ -446,7 +446,7 @@ def _voxel_size(value: list[Any] | None) -> VoxelSize | None:
 
 
 def describe_model(model: Model) -> dict[str, Any]:
-    """What ``gpu-tomoclass info MODEL`` shows, JSON-ready."""
+    """Description for ``gpu-tomoclass info MODEL``, JSON-ready."""
     forest = model.forest
     return {
         "format": f"{FORMAT} {FORMAT_VERSION}",
@@ -476,7 +476,7 @@ def check_fits(
     voxel_size: VoxelSize | None = None,
     force: bool = False,
 ) -> list[str]:
-    """Whether a volume of this kind can be classified by the model.
+    """Tell whether a volume of this kind can be classified by the model.
 
     Parameters
     ----------
@@ -528,7 +528,7 @@ def check_fits(
 
 
 def same_voxels(a: VoxelSize, b: VoxelSize, *, across: bool) -> bool:
-    """Whether two voxel sizes (z, y, x) agree within 1 %: features have sizes in pixels.
+    """Tell whether two voxel sizes (z, y, x) agree within 1 %: features have sizes in pixels.
 
     Parameters
     ----------

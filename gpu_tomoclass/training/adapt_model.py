@@ -32,7 +32,7 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What became of a model.
+    """Result of an adaptation.
 
     Attributes
     ----------
@@ -150,7 +150,7 @@ def adapt(
 
 
 def fits_better(before: Drift, after: Drift) -> tuple[bool, str]:
-    """Whether to keep the adapted model, and why in a sentence.
+    """Tell whether to keep the adapted model, and why in a sentence.
 
     Where noise differs, a good map leaves the forest a little less sure and its features a little farther away; only
     where they are much worse was the map wrong.
@@ -164,7 +164,7 @@ def fits_better(before: Drift, after: Drift) -> tuple[bool, str]:
 
 
 def _base_scale(model: Model, looked: Looked) -> IntensityScale:
-    """What values go through before they are mapped: floats, or another type, need a scale of their own."""
+    """Scale that values go through before they are mapped: floats, or another type, need a scale of their own."""
     if looked.volume.dtype.name == model.training.get("dtype") and model.intensity.kind != "percentile":
         return replace(
             model.intensity, kind="as-is" if model.intensity.kind == "mapped" else model.intensity.kind, points=()

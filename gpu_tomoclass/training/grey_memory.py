@@ -1,4 +1,4 @@
-"""How grey values of a volume are distributed, in all and class by class: what a model remembers, to be adapted."""
+"""Distribution of a volume's grey values, in all and class by class: what a model remembers, to be adapted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEW = 0.002  # of the pixels looked at: classes with less are left out
 def grey_memory(
     grey: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float32], list[float]]:
-    """What a model remembers of a volume's grey values, see :attr:`gpu_tomoclass.model.Model.grey`.
+    """Summary of a volume's grey values for a model, see :attr:`gpu_tomoclass.model.Model.grey`.
 
     Parameters
     ----------

@@ -268,7 +268,7 @@ def collect_rows(
 
 
 def _row_order(places: np.ndarray, annotations: Sequence[Annotation]) -> npt.NDArray[np.int64]:
-    """Which rows come after each other; ``places`` (n, 4), of the voxels that could be used, in raster order."""
+    """Order of the rows; ``places`` (n, 4), of the voxels that could be used, in raster order."""
     order = []
     for i, annotation in enumerate(annotations):
         rows = np.flatnonzero(places[:, 0] == i)

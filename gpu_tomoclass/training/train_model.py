@@ -295,7 +295,7 @@ def _finish(
 
 
 def _relation(bank: FeatureBank) -> str:
-    """What TWS would call rows of this bank; TWS knows none of planes and volumes together."""
+    """Name that TWS would give to rows of this bank; TWS knows none of planes and volumes together."""
     if bank.dimensions == {3}:
         return TWS_3D_RELATION
     if 3 in bank.dimensions:

@@ -96,7 +96,7 @@ class ArrayVolume(Volume):
 
 
 def is_array(source: object) -> TypeGuard[Planes]:
-    """Whether something can be sliced and says its shape and type."""
+    """Tell whether something can be sliced and says its shape and type."""
     return all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__"))
 
 

@@ -22,7 +22,7 @@ TILT_ORDERS = {"z": "zyx", "y": "yzx", "x": "yxz"}
 
 
 def describe_volume(volume: Volume) -> dict[str, Any]:
-    """What was understood of a volume, ready for JSON; reads one plane.
+    """Description of a volume, ready for JSON; reads one plane.
 
     Returns
     -------

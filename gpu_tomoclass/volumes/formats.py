@@ -71,11 +71,11 @@ class Format:
     extra: str | None = None
 
     def has_suffix(self, name: str) -> bool:
-        """Whether a file of that name says that it is of this format."""
+        """Tell whether a file of that name says that it is of this format."""
         return name.lower().endswith(self.suffixes) if self.suffixes else False
 
     def has_magic(self, head: bytes) -> bool:
-        """Whether a file that begins so is of this format."""
+        """Tell whether a file that begins so is of this format."""
         return any(head.startswith(mark, at) for at, mark in self.magic)
 
     def open(self, path: str | PathLike[str], **options: Any) -> Volume:
@@ -287,12 +287,12 @@ def product_name(output: str | PathLike[str], product: str) -> str:
 
 
 def is_folder(output: str | PathLike[str]) -> bool:
-    """Whether an output of that name will be a folder."""
+    """Tell whether an output of that name will be a folder."""
     return any(row.is_folder and _ends_in(output, row.written) for row in FORMATS)
 
 
 def is_written(path: str | PathLike[str]) -> bool:
-    """Whether the suffix of a name is one of a format that is written."""
+    """Tell whether the suffix of a name is one of a format that is written."""
     return any(_ends_in(path, row.written) for row in FORMATS)
 
 
@@ -310,7 +310,7 @@ def readable() -> str:
 
 
 def _ends_in(path: str | PathLike[str], suffixes: tuple[str, ...]) -> bool:
-    """Whether a name has one of the suffixes and something before it."""
+    """Tell whether a name has one of the suffixes and something before it."""
     name = os.path.basename(fspath(path).rstrip("/\\")).lower()
     return any(name.endswith(suffix) and name != suffix for suffix in suffixes)
 

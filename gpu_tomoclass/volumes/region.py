@@ -77,7 +77,7 @@ class Region:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every voxel counts."""
+        """Tell whether every voxel counts."""
         return self.mask is None and self.box == tuple((0, n) for n in self.shape)
 
     @property

@@ -1,4 +1,4 @@
-"""How stored axes become z, y, x, what sizes are believed, and reading by layers of planes: shared by the readers."""
+"""Order of stored axes, credible sizes, and reading by layers of planes: shared by the readers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_declared(what: str, declared: int, stored: int, *, where: str | PathLi
 
 @dataclass(frozen=True)
 class StoredAxes:
-    """Which axes of a stored array are the volume's.
+    """Axes of a stored array that are the volume's.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ def choose_axes(
     where: str,
     what: str = "array",
 ) -> StoredAxes:
-    """Which axes of an array of ``shape`` are z, y and x, and what is read of the others.
+    """Choose the axes of an array of ``shape`` that are z, y and x, and what is read of the others.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def order_notes(axes: str | None, declared: str, order: str) -> list[str]:
 
 
 def spatial_axes(shape: Sequence[int]) -> tuple[int, ...] | None:
-    """Which axes of an array without named axes hold the image: three, or two for a single plane.
+    """Axes that hold the image in an array without named axes: three, or two for a single plane.
 
     Axes of length 1 beyond the third are left out, the first ones first. None if more than three axes are longer, or
     the array has fewer than two.

@@ -41,7 +41,7 @@ LARGEST_PIXEL = 5e3  # nm
 
 
 def nanometres(unit: object) -> float | None:
-    """How many nm the unit is; None for pixels and for words that are no length.
+    """Length of the unit in nm; None for pixels and for words that are no length.
 
     ImageJ writes characters beyond ASCII as Java escapes (``\\u00B5m``, ``\\u00C5``), EMD files put units into brackets
     (``[n_m]``), and there are two code points for the micro sign and for the Angstrom sign.

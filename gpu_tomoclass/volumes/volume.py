@@ -214,7 +214,7 @@ class Volume(abc.ABC):
                 )
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this volume from another, ready for JSON.
+        """Marks that tell this volume from another, ready for JSON.
 
         Name (without folder), size in bytes and newest modification time of its files at opening, shape, dtype, and
         the CRC-32 of the first, middle and last plane (little-endian, so the same on every machine). Three planes

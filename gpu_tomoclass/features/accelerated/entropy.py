@@ -84,7 +84,7 @@ def row_edges(radius: int, *, along: int, across: int) -> npt.NDArray[np.int32]:
 
 
 def fraction_bits(n: int) -> int:
-    """How many binary digits behind the point leave ``n log2(n)`` below 2^62 with ``n`` in the same number."""
+    """Number of binary digits behind the point that leave ``n log2(n)`` below 2^62 with ``n`` in the same number."""
     return 62 - max(1, math.ceil(n * math.log2(n))).bit_length() - n.bit_length()
 
 

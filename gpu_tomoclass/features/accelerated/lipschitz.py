@@ -39,5 +39,5 @@ def lipschitz(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
 
 
 def steps() -> npt.NDArray[np.int32]:
-    """What a straight and a diagonal step cost, for each slope: (5, 2) int32."""
+    """Costs of a straight and a diagonal step, for each slope: (5, 2) int32."""
     return np.array([(slope, int(slope * math.sqrt(2.0))) for slope in SLOPES], np.int32)

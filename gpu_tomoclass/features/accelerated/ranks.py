@@ -146,7 +146,7 @@ def _disk_of(radius: float) -> Disk:
 
 
 def _margin(disks: Sequence[Disk]) -> int:
-    """What :func:`_padded` needs: sums look one pixel further than the disk."""
+    """Margin that :func:`_padded` needs: sums look one pixel further than the disk."""
     return max(disk.half for disk in disks) + 1
 
 

@@ -41,7 +41,7 @@ class VolumeDeviceSource:
         return within(positions, self.first, len(self.image)) + self.first
 
     def planes(self, reach: int) -> tuple[int, Array]:
-        """What the wanted planes see with this reach: position of the first, and the planes."""
+        """Planes that the wanted ones see with this reach: position of the first, and the planes."""
         low, high = max(self.start - reach, 0), min(self.stop + reach, self.depth)
         indices = within(np.array([low, high - 1]), self.first, len(self.image))
         return low, self.image[int(indices[0]) : int(indices[1]) + 1]

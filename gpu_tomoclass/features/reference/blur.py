@@ -50,7 +50,7 @@ def blur_columns(lines: np.ndarray, std: float) -> np.ndarray:
 
 
 def is_reduced(std: float) -> bool:
-    """Whether a blur is done on reduced lines."""
+    """Tell whether a blur is done on reduced lines."""
     return std > 2 * MIN_REDUCED_STD + 0.5
 
 

@@ -111,7 +111,7 @@ class _Window:
         return np.pad(inside, margins, constant_values=np.float32(outside))
 
     def footprint(self) -> npt.NDArray[np.bool_]:
-        """Which voxels of the box around the centre belong to the ball."""
+        """Voxels of the box around the centre that belong to the ball."""
         half_z, half_y, half_x = self.half
         result = np.zeros([2 * half + 1 for half in self.half], bool)
         for dz, dy, width in self.rows:

@@ -63,7 +63,7 @@ _PIECE = 16 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class FijiModel:
-    """What a ``.model`` file holds.
+    """Contents of a ``.model`` file.
 
     Attributes
     ----------
@@ -137,7 +137,7 @@ def import_fiji_model(
 
 
 def describe_fiji_model(fiji: FijiModel) -> dict[str, Any]:
-    """What ``gpu-tomoclass model info CLASSIFIER.model`` shows, JSON-ready."""
+    """Description for ``gpu-tomoclass model info CLASSIFIER.model``, JSON-ready."""
     return {
         "format": "classifier of Fiji's Trainable Weka Segmentation (FastRandomForest)",
         "relation": fiji.relation,

@@ -222,7 +222,7 @@ class JavaReader:
         return result
 
     def _written(self, into: list[Any]) -> Step:
-        """What a class's own method wrote, up to the end mark."""
+        """Content that a class's own method wrote, up to the end mark."""
         while True:
             tag = self._peek()
             if tag == TC_ENDBLOCKDATA:

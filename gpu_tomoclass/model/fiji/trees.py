@@ -152,7 +152,7 @@ class TreeShortcut:
         return joined(parts)
 
     def _kinds(self, reader: JavaReader, java_class: JavaClass) -> tuple[_Record, _Record] | None:
-        """What questions and leaves look like from here on; None if that cannot be told yet."""
+        """Types of questions and leaves from here on; None if that cannot be told yet."""
         numbers, trees = reader.classes.get("[D"), reader.classes.get(f"[L{TREE_CLASS};")
         if numbers is None or trees is None:
             return None

@@ -62,7 +62,7 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True)
 class Case:
-    """What is classified.
+    """One volume of the study.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Settings:
-    """How cases are worked on."""
+    """Settings for the work on cases."""
 
     device: Device
     habits: Habits = field(default_factory=Habits)
@@ -193,7 +193,7 @@ def outputs(folder: Path, name: str) -> dict[str, Path]:
 
 
 def n_steps(n_planes: int, habits: Habits) -> int:
-    """How often `study_case` calls ``step``."""
+    """Number of times that `study_case` calls ``step``."""
     return 3 * n_planes + habits.rounds + 1
 
 

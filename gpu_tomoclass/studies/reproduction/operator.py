@@ -21,7 +21,7 @@ Plane = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Habits:
-    """How the operator paints.
+    """Habits of the operator who paints.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the operator did.
+    """Record of the operator's work.
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ GREY_METHODS = {"otsu", "best", "nad_otsu", "nad_best"}
 
 
 def method_figure(result: CaseResult, name: str, *, plane: int, pixel: float | None = None) -> Figure:
-    """How a method classifies a plane: grey values, histogram (or what the operator did), labels, insets, errors.
+    """Figure of a method on a plane: grey values, histogram (or what the operator did), labels, insets, errors.
 
     Parameters
     ----------

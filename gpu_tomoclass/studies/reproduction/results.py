@@ -16,7 +16,7 @@ QUICK_HABITS = Habits(rounds=2, corrections=6, n_trees=40)
 
 @dataclass
 class Study:
-    """What came of it.
+    """Results of a study.
 
     Attributes
     ----------

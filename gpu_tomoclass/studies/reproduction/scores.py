@@ -1,4 +1,4 @@
-"""What is counted when a way of classifying is judged, and the best thresholds of grey that there can be."""
+"""Scores of a way of classifying, and the best thresholds of grey that there can be."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Scores:
 
 
 def count_specks(labels: npt.NDArray[np.uint8], *, largest: int = SPECK) -> int:
-    """How many connected regions of one class, diagonally too, have at most ``largest`` pixels: (ny, nx) labels."""
+    """Number of connected regions of one class, diagonally too, have at most ``largest`` pixels: (ny, nx) labels."""
     import cc3d
 
     found, n = cc3d.connected_components(labels.astype(np.uint16) + 1, connectivity=8, return_N=True)

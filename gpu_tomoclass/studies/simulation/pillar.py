@@ -48,7 +48,7 @@ class SampleVolume:
 
 @dataclass(frozen=True)
 class PillarRecipe:
-    """How a piece of a silica-filled rubber pillar is made and seen: noise, misalignment, missing wedge.
+    """Recipe of a piece of a silica-filled rubber pillar: noise, misalignment, missing wedge.
 
     Attributes
     ----------

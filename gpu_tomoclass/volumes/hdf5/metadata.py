@@ -1,4 +1,4 @@
-"""What an HDF5 file says about the axes of a dataset and the size of its voxels, by the program that wrote it.
+"""Statements of an HDF5 file about the axes of a dataset and the size of its voxels, by the program that wrote it.
 
 Sources: ilastik's ``axistags`` (vigra), HDF5 dimension labels, EMD 0.2 ``dim1..3`` (emdatasets.com/format), HyperSpy's
 ``axis-N`` groups (rosettasciio documentation), BigDataViewer's ``t00000/s00/0/cells``, NXdata's ``axes`` (NeXus), Velox
@@ -37,7 +37,7 @@ class Labels:
 
 
 def read_labels(dataset: h5py.Dataset) -> Labels:
-    """What the file says about the axes of ``dataset``; nothing of it can make the file unreadable."""
+    """Statements of the file about the axes of ``dataset``; nothing of it can make the file unreadable."""
     found = Labels(sizes=[None] * dataset.ndim, origin=[None] * dataset.ndim)
     for source in (_axistags, _emd, _hyperspy, _nexus, _dimension_labels, _velox, _matlab):
         try:
@@ -61,7 +61,7 @@ def read_labels(dataset: h5py.Dataset) -> Labels:
 
 
 def is_bdv_uint16(dataset: h5py.Dataset) -> bool:
-    """Whether the values are BigDataViewer's unsigned 16 bits, which its older versions store as signed ones."""
+    """Tell whether the values are BigDataViewer's unsigned 16 bits, which its older versions store as signed ones."""
     return _BDV.fullmatch(dataset.name) is not None and dataset.dtype == np.int16
 
 

@@ -131,7 +131,7 @@ def stored_place(header: np.void, swap: ByteOrder) -> dict[str, list[Any]] | Non
 
 
 def read_own_header(path: str, header: np.void) -> dict[str, Any]:
-    """What :func:`make_header` put into the extended header; empty for other files."""
+    """Metadata that :func:`make_header` put into the extended header; empty for other files."""
     size = int(header["nsymbt"])
     if header["exttyp"] != EXTENDED_TYPE or not 0 < size <= EXTENDED_LIMIT:
         return {}

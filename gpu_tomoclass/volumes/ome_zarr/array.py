@@ -96,7 +96,7 @@ def read_node(folder: Path) -> Node | None:
 
 @dataclass(frozen=True)
 class Chain:
-    """How an array's chunk becomes bytes: axes transposed, byte order, then bytes-to-bytes codecs."""
+    """Steps by which an array's chunk becomes bytes: axes transposed, byte order, then bytes-to-bytes codecs."""
 
     transposed: Index
     dtype: np.dtype[Any]
@@ -177,7 +177,7 @@ class ZarrArray:
         return out
 
     def missing(self, ranges: Sequence[range]) -> tuple[int, list[Index], list[Path]]:
-        """Which of the chunks that cover ``ranges`` (indices of voxels per axis) do not exist.
+        """Chunks that cover ``ranges`` (indices of voxels per axis) and do not exist.
 
         Folders are listed and the tables of shards read; no chunk is opened.
 

@@ -1,4 +1,4 @@
-"""Which stored planes of a TIFF make up the volume, and where their bytes are."""
+"""Stored planes of a TIFF that make up the volume, and where their bytes are."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def contiguous_stack(tif: tifffile.TiffFile, first: Any, chain: PageChain) -> St
 
 
 def declared_planes(tif: tifffile.TiffFile, first: Any) -> int | None:
-    """How many planes the metadata of the first page announce; None if they say nothing."""
+    """Number of planes that the metadata of the first page announce; None if they say nothing."""
     declared = _declared_axes(tif, first)
     return None if declared is None else math.prod(n for _, n in declared)
 
@@ -328,7 +328,7 @@ def axes_of(letters: str, sizes: Sequence[int]) -> list[tuple[str, int]]:
 
 
 def _order(letters: str) -> str:
-    """What three stored axes are: as named where the names are Z, Y and X, otherwise z first."""
+    """Names of three stored axes: as named where the names are Z, Y and X, otherwise z first."""
     if sorted(letters) == ["X", "Y", "Z"]:
         return letters.lower()
     return "zxy" if letters[1:] == "XY" else "zyx"
@@ -343,7 +343,7 @@ def _flat(index: Sequence[int], sizes: Sequence[int]) -> int:
 
 
 def _in_one_piece(page: Any, n_bytes: int) -> bool:
-    """Whether the strips or tiles of an uncompressed page follow each other and hold at least ``n_bytes``."""
+    """Tell whether the strips or tiles of an uncompressed page follow each other and hold at least ``n_bytes``."""
     offsets, counts = page.dataoffsets, page.databytecounts
     if not offsets or len(offsets) != len(counts) or sum(counts) < n_bytes:
         return False

@@ -1,4 +1,4 @@
-"""What tifffile logs while a file is opened or read: its only report of most kinds of damage."""
+"""Messages that tifffile logs while a file is opened or read: its only report of most kinds of damage."""
 
 from __future__ import annotations
 

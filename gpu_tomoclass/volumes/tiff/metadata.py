@@ -1,4 +1,4 @@
-"""What a TIFF says about its voxels: size, class names, our own metadata, ImageJ's calibration.
+"""Statements of a TIFF about its voxels: size, class names, our own metadata, ImageJ's calibration.
 
 Our own part is one JSON object ``{"gpu_tomoclass": {"classes": ..., "channels": ..., "metadata": ...}}``; in an ImageJ
 TIFF it is the ``Info`` property, which Fiji shows and keeps, in an OME-TIFF a comment annotation.
@@ -28,7 +28,7 @@ _NO_UNIT = ("", "pixel", "pixels", "px", "voxel", "voxels", "reference frame", "
 
 @dataclass
 class Description:
-    """What was found beside the pixels; ``voxel_size`` along the stored axes (slowest first) in nm."""
+    """Metadata found beside the pixels; ``voxel_size`` along the stored axes (slowest first) in nm."""
 
     voxel_size: VoxelSize | None = None
     classes: tuple[LabelClass, ...] = ()

@@ -159,7 +159,7 @@ def _numbers(file: BinaryIO, raw: bytes, kind: int, count: int, *, order: str) -
 
 
 def is_directory(file: BinaryIO, offset: int, *, order: str, width: int) -> bool:
-    """Whether a directory of an image so wide stands at a byte of a classic TIFF: nothing that pixels could be."""
+    """Tell whether a directory of an image so wide stands at a byte of a classic TIFF: nothing that pixels could be."""
     file.seek(offset)
     head = file.read(2)
     (n_tags,) = struct.unpack(order + "H", head) if len(head) == 2 else (0,)

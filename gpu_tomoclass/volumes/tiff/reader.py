@@ -295,7 +295,7 @@ def _check_in_one_piece(tif: tifffile.TiffFile, stack: Stack, chain: PageChain, 
 
 
 def _find_series(tif: tifffile.TiffFile, chain: PageChain, log: LogRecords, path: str) -> tuple[list[Any], str]:
-    """What tifffile makes of the pages, and the reason not to believe it; empty if there is none."""
+    """Series that tifffile makes of the pages, and the reason not to believe it; empty if there is none."""
     found: list[Any] = []
     failure = ""
     try:
