@@ -46,7 +46,7 @@ MUTANTS = (
         "device/tolerances.py",
         "if difference > 0:",
         "if difference > 1:",
-        "device kernels/test_planted_native.py cli/test_doctor.py",
+        "device/test_tolerances.py",
     ),
     # volumes
     Mutant(
