@@ -34,7 +34,7 @@ sys.path[:0] = [
 import budget  # noqa: E402
 import nvrtc  # noqa: E402
 
-from benchmarks.roofline.counts import Launch, Row, extended, plan_of, slab_planes  # noqa: E402
+from benchmarks.roofline.counts import Launch, Row, extended, plan_of, slab_planes, standard_forest  # noqa: E402
 from benchmarks.roofline.floors import necessary_seconds  # noqa: E402
 from benchmarks.roofline.gpus import (  # noqa: E402
     ASSUMPTIONS,
@@ -47,6 +47,7 @@ from benchmarks.roofline.gpus import (  # noqa: E402
 )
 from benchmarks.roofline.instructions import USEFUL  # noqa: E402
 from benchmarks.roofline.report import GOAL_RATIO, above_the_floor, markdown  # noqa: E402
+from benchmarks.roofline.shipping import table  # noqa: E402
 from gpu_tomoclass import __version__  # noqa: E402
 from gpu_tomoclass.device.cuda import OPTIONS  # noqa: E402
 from gpu_tomoclass.device.sources import kernel_source  # noqa: E402
@@ -87,8 +88,8 @@ def predict(launch: Launch, row: Row, gpu: Gpu, *, nz: int, n_pixels: int) -> Pr
     n_warps = n_blocks * warps_per_block
     clocks = gpu.multiprocessors * gpu.clock  # multiprocessor cycles per second
 
-    read = min(launch.read, 32 * counts["load sectors"])
-    written = min(launch.written, 32 * counts["store sectors"])
+    read = min(launch.read, 32 * counts["moved load sectors"])
+    written = min(launch.written, 32 * counts["moved store sectors"])
     parts = {kind: counts[f"class {kind}"] * 32 / rate / clocks for kind, rate in gpu.per_clock.items()}
     parts["issue"] = sum(v for k, v in counts.items() if k.startswith("class ")) / ISSUE_PER_CLOCK / clocks
     wavefronts = counts["shared wavefronts"] + (counts["load sectors"] + counts["store sectors"]) / 4
@@ -208,6 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--families", default=",".join([*families, "forest"]))
     parser.add_argument("--volume", default="850,400,400")
     parser.add_argument("--output", type=Path, default=RESULTS / "roofline.json")
+    parser.add_argument("--ship", type=Path, help="also write the table of gpu-tomoclass plan --gpu here")
     given = parser.parse_args(arguments)
     z, y, x = (int(n) for n in given.volume.split(","))
     parts = [p for p in given.families.split(",") if p == "forest" or accelerated_family(p) is not None]
@@ -226,6 +228,9 @@ def main(arguments: list[str] | None = None) -> None:
     text = markdown(stored)
     given.output.write_text(json.dumps(stored, indent=1) + "\n")
     given.output.with_suffix(".md").write_text(text)
+    if given.ship is not None:
+        forest = standard_forest()
+        given.ship.write_text(table(stored, n_trees=forest.n_trees, n_nodes=forest.n_nodes))
     print(text)
     for p in stored["predictions"]:
         high = above_the_floor(p)

@@ -9,10 +9,12 @@ from typing import Any, ClassVar, NamedTuple
 from unittest import mock
 
 import numpy as np
+import ptx_access
 import simulated_cupy
 from bench_forest import training_rows
 from bench_native import sample_plane
 from ptx_machine import Machine
+from ptx_memory import SECTOR, count_sectors
 from sklearn.ensemble import RandomForestClassifier
 
 from benchmarks.roofline.gpus import Gpu
@@ -55,7 +57,16 @@ class CountingMachine(Machine):
             mean = self._n_blocks / sum(math.prod(numbers[0]) for numbers in known)
             self.counts = Counter({key: mean * n for key, n in sum(known.values(), Counter()).items()})
         else:
-            super().run()
+            seen: dict[str, list[np.ndarray]] = {"load": [], "store": []}
+
+            def counted(counts: Counter[str], kind: str, address: np.ndarray, size: int, warp: np.ndarray) -> None:
+                count_sectors(counts, kind, address, size, warp)
+                seen.setdefault(kind, []).append(np.unique(np.concatenate([address, address + size - 1]) // SECTOR))
+
+            with mock.patch.object(ptx_access, "count_sectors", counted):
+                super().run()
+            for kind, sectors in seen.items():
+                self.counts[f"moved {kind} sectors"] = np.unique(np.concatenate(sectors)).size if sectors else 0
             classes = machine_classes(self.kernel)
             for (at, end), n_warps in self._ran.items():
                 for c, parts in zip(self.kernel.code[at:end], classes[at:end], strict=True):

@@ -52,22 +52,24 @@ GPUS = (
 )  # fmt: skip
 ASSUMPTIONS = (
     "Rates by class are those of the table of arithmetic throughput in the CUDA C++ Programming Guide, at boost clock;"
-    " four warp instructions issue per clock and multiprocessor; shared and global accesses, shuffles and votes go"
-    " through one unit, one warp instruction or wavefront per clock; a global access is a wavefront per 4 sectors.",
-    "Each array that a launch is given is read or written once per launch, at 90 % of the bandwidth, and never found in"
-    " L2; what a launch reads again it finds in a cache. A launch cannot move more than the sectors it asks for.",
+    " of the four warp instructions that can issue per clock and multiprocessor 3.2 do; shared and global accesses,"
+    " shuffles and votes go through one unit, one warp instruction or wavefront per clock; a global access is a"
+    " wavefront per 4 sectors.",
+    "Each sector of 32 bytes that a launch touches moves once, at 90 % of the bandwidth, and is never found in L2; what"
+    " a launch reads again it finds in a cache. What it is given and does not touch does not move (jobs that are"
+    " done).",
     "A PTX instruction is one machine instruction, except those of the table EXPANDED and pairs that the assembler"
     " joins (LEA, IMAD, IADD3, LOP3); moves, parameters and conversions between pointers are none. Counted like this,"
     " most kernels whose loops the assembler does not unroll have 0.85 to 1.25 times the integer instructions of"
     " their machine code.",
     "Latencies, of one warp: 4 cycles per instruction with two in flight; 24 per shared and 200 per global access"
     " (between a hit in L1 and device memory), four in flight; 30 per barrier. Warps that do not fit come in waves.",
-    "The gap between launches is 1.5 microseconds; the host needs 20 microseconds for each, while the GPU works.",
+    "The gap between launches is 1.5 microseconds; the host needs 70 microseconds for each, while the GPU works.",
     "A slab has as many planes as one thread of the classifier would choose with all memory free; the last one counts"
     " by its planes. With two slabs at a time, as `classify` has them, a slab is half as large where memory is the"
     " limit.",
 )
 DRAM_EFFICIENCY = 0.9
-ISSUE_PER_CLOCK = 4
+ISSUE_PER_CLOCK = 3.2
 GAP_SECONDS = 1.5e-6
-HOST_SECONDS = 20e-6
+HOST_SECONDS = 70e-6

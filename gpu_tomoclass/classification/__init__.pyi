@@ -4,6 +4,7 @@ from .cluster import Cluster
 from .job_file import load_job
 from .plan import Plan, make_plan
 from .predict_arrays import Prediction, predict
+from .predicted import batch_script, planned_gpus
 from .preview_plane import Preview, preview
 from .slab import Wanted
 from .staging import locked
@@ -16,12 +17,14 @@ __all__ = [
     "Prediction",
     "Preview",
     "Wanted",
+    "batch_script",
     "check_job",
     "classify",
     "load_job",
     "locked",
     "make_plan",
     "plane_range",
+    "planned_gpus",
     "predict",
     "preview",
     "run_job",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike, fspath
 from typing import Any
 
@@ -12,6 +12,7 @@ from gpu_tomoclass.classification.backoff import SlabClassifier
 from gpu_tomoclass.classification.needs import ProcessMemory, product_bytes
 from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.pipeline import Pipeline
+from gpu_tomoclass.classification.predicted import PlannedGpu, PredictedTime, predict_time
 from gpu_tomoclass.classification.products import check_products, products_of
 from gpu_tomoclass.classification.slab import Wanted
 from gpu_tomoclass.classification.slabs import SlabSize, cpu_planes, gpu_planes, side_by_side, threads_within
@@ -43,6 +44,8 @@ class Plan:
         Of wall time, measured on some planes of the volume; None if nothing was measured.
     warnings : sequence of str
         What will not fit as things are now.
+    predicted : PredictedTime or None
+        Of a GPU that is not here.
     """
 
     device: str
@@ -54,14 +57,18 @@ class Plan:
     disk_bytes: int
     seconds_per_plane: float | None = None
     warnings: Sequence[str] = field(default_factory=tuple)
+    predicted: PredictedTime | None = None
 
     @property
     def seconds(self) -> float | None:
+        if self.predicted is not None:
+            return self.predicted.seconds
         return None if self.seconds_per_plane is None else self.seconds_per_plane * self.n_planes
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**vars(self), "warnings": list(self.warnings), "seconds": self.seconds}
+        predicted = None if self.predicted is None else asdict(self.predicted)
+        return {**vars(self), "warnings": list(self.warnings), "seconds": self.seconds, "predicted": predicted}
 
 
 def make_plan(
@@ -77,6 +84,7 @@ def make_plan(
     measure: bool = True,
     memory_limit: int | None = None,
     overwrite: bool = False,
+    gpu: str | None = None,
     **format_options: Any,
 ) -> Plan:
     """Predict what :func:`gpu_tomoclass.classification.classify_volume.classify` will need.
@@ -103,6 +111,9 @@ def make_plan(
     memory_limit : int, optional
         Bytes, as the run will be given: on a CPU fewer threads keep to it, on a GPU smaller slabs.
     overwrite : bool
+    gpu : str, optional
+        Plan for a GPU that is not here, of :func:`~gpu_tomoclass.classification.predicted.planned_gpus`: nothing is
+        measured, the time is predicted. ``device`` is not looked at.
     **format_options
         As the run will be given: what it would refuse for its output is refused here.
 
@@ -115,7 +126,7 @@ def make_plan(
     ResourceError
         If the memory limit holds not even one thread, or the output's folder cannot be written to.
     """
-    volume, device = open_volume(volume), choose_device(device)
+    volume, device = open_volume(volume), choose_device(device) if gpu is None else PlannedGpu(gpu)
     fits_volume(model, volume, force=force)
     wanted = wanted or Wanted()
     n_planes = volume.shape[0] if n_planes is None else n_planes
@@ -143,6 +154,7 @@ def make_plan(
     on_device = needed.threads.bytes(slab, n_threads=n_threads)
     host = needed(n_threads, slab)
     disk = _disk_bytes(volume, n_planes=n_planes, n_classes=len(model.classes), wanted=wanted, output=output)
+    n_voxels = (n_planes, *volume.shape[1:])
     return Plan(
         device=device.name,
         n_threads=n_threads,
@@ -152,9 +164,10 @@ def make_plan(
         device_bytes=on_device if device.has_own_memory else None,
         disk_bytes=disk,
         seconds_per_plane=_measured(volume, model, plane_device, wanted, n_threads=n_threads, slab=slab)
-        if measure
+        if measure and gpu is None
         else None,
         warnings=_warnings(host, disk, on_device, free_on_device, output=output),
+        predicted=None if gpu is None else predict_time(model, gpu, shape=n_voxels, slab_planes=slab, wanted=wanted),
     )
 
 

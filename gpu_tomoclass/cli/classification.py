@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ from gpu_tomoclass.cli.terminal import progress, show_notes, stop_on_signal, tab
 from gpu_tomoclass.cli.training_options import cache_options, open_cache
 from gpu_tomoclass.errors import UsageError
 
+GPUS = ("h100", "h200", "b200", "a100", "l40s", "rtx4090")
+
 if TYPE_CHECKING:
     from gpu_tomoclass.classification import ClassifyResult, Outcome
     from gpu_tomoclass.device import Device
@@ -41,7 +44,10 @@ if TYPE_CHECKING:
 
 @command(
     short_help="Say beforehand what memory, disk, time it takes",
-    examples=("plan volume.tif m.tcm -o labels.tif --memory-limit 4G",),
+    examples=(
+        "plan volume.tif m.tcm -o labels.tif --memory-limit 4G",
+        "plan volume.tif m.tcm -o labels.tif --gpu h100",
+    ),
 )
 @click.argument("volume", type=InputPath())
 @click.argument("model", type=InputPath())
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
 @overwrite_option
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
 @click.option("--no-time", is_flag=True, help="Do not classify some planes to know the time.")
+@click.option("--gpu", type=click.Choice(GPUS), help="Plan for this GPU, which is not here; the time is predicted.")
 @volume_options
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
@@ -73,6 +80,7 @@ def plan(
     overwrite: bool,
     force: bool,
     no_time: bool,
+    gpu: str | None,
     device_name: str,
     gpu_id: int,
     workers: int | None,
@@ -82,14 +90,16 @@ def plan(
 ) -> None:
     """Say what classifying VOLUME with MODEL will need: memory, disk, time.
 
-    Memory follows from the code that will allocate it; time from a few planes that are classified for real.
+    Memory follows from the code that will allocate it; time from a few planes that are classified for real. With --gpu
+    nothing is computed: for a head node, with lines to submit by sbatch.
     """
-    from gpu_tomoclass.classification import Wanted, make_plan, plane_range
+    from gpu_tomoclass.classification import Wanted, batch_script, make_plan, plane_range
     from gpu_tomoclass.outputs import size_text
     from gpu_tomoclass.volumes import open_volume
 
+    given = [volume, model]
     volume, loaded = volume_and_model(volume, model, quiet=quiet)
-    device = open_device(device_name, gpu_id, workers, quiet=quiet or as_json)
+    device = "auto" if gpu else open_device(device_name, gpu_id, workers, quiet=quiet or as_json)
     with open_volume(volume, **reading) as source:
         chosen = None if planes is None else (planes[0], source.shape[0] if planes[1] is None else planes[1])
         first, last = plane_range(source, chosen)
@@ -105,6 +115,7 @@ def plan(
             overwrite=overwrite,
             force=force,
             measure=not no_time,
+            gpu=gpu,
             **given_zarr_options(ome_version, sharded),
         )
     add_result(**found.to_dict())
@@ -112,7 +123,7 @@ def plan(
         click.echo(json.dumps(found.to_dict(), indent=2))
         return
     rows = [
-        ("device", found.device),
+        ("device", found.device if gpu is None else f"{gpu}, predicted"),
         ("threads", str(found.n_threads)),
         ("planes", f"{found.n_planes}, {found.slab_planes} at once"),
         ("memory", f"at most {size_text(found.host_bytes)}"),
@@ -122,9 +133,23 @@ def plan(
     rows.append(("disk", f"at most {size_text(found.disk_bytes)}"))
     if found.seconds is not None and found.seconds_per_plane is not None:
         rows.append(("time", f"{_duration(found.seconds)} ({1000 * found.seconds_per_plane:.0f} ms per plane)"))
+    if found.predicted is not None:
+        low, high = (_duration(s) for s in (found.predicted.at_least, found.predicted.at_most))
+        rows.append(("predicted time", f"{_duration(found.predicted.seconds)} ({low} to {high})"))
     click.echo(table(rows))
     for warning in found.warnings:
         click.echo(f"warning: {warning}")
+    if found.predicted is not None and gpu is not None:
+        for assumption in found.predicted.assumptions:
+            click.echo(f"assumed: {assumption}")
+        command = ["gpu-tomoclass", "classify", *given, "-o", output or "LABELS", *_same_options(chosen, probabilities)]
+        lines = batch_script(
+            [shlex.quote(word) for word in command],
+            gpu=gpu,
+            host_bytes=found.host_bytes,
+            seconds=found.predicted.at_most,
+        )
+        click.echo("\n" + "\n".join(lines))
 
 
 @command(
@@ -227,6 +252,14 @@ class _progress_of_each:
         if self._bar is not None:
             self._bar.__exit__(*error)
             self._bar = None
+
+
+def _same_options(planes: tuple[int, int] | None, probabilities: str | None) -> list[str]:
+    """Options of classify that the plan was made with."""
+    options = ["--device", "cuda"]
+    if planes is not None:
+        options += ["--planes", f"{planes[0]}:{planes[1]}"]
+    return options if probabilities is None else [*options, f"--probabilities={probabilities}"]
 
 
 def _duration(seconds: float) -> str:

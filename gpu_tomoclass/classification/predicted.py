@@ -1,0 +1,170 @@
+"""Predict what a run takes on a GPU that is not here: for a head node without one.
+
+Memory comes from the same dry run as every plan. Times come from ``predicted_speed.json``, which ``benchmarks/roofline
+--ship`` writes: seconds per voxel of each family on each GPU, from counted instructions and bytes. Nobody has measured
+them, so a time is given as a range.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gpu_tomoclass.classification.on_device import used_blocks
+from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.device import DryDevice
+from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.model import Model
+
+TABLE = Path(__file__).with_name("predicted_speed.json")
+USABLE = 0.95  # of a GPU's memory; the rest is the context's and the driver's
+RANGE = (0.6, 1.8)  # of the prediction; a reading of the machine code by hand came to 1.1 to 1.8 times the model's
+# CPU seconds per voxel of reading, preparing, writing and publishing, by what is written: measured on 425 planes of
+# 400 x 400, most of them after the last plane and on one core.
+HOST_SECONDS = {None: 4.0e-8, "uint8": 1.1e-7, "float32": 2.0e-7}
+STREAMS = 2
+
+
+@dataclass(frozen=True)
+class PredictedTime:
+    """Seconds of a run on a GPU, predicted.
+
+    Attributes
+    ----------
+    gpu : str
+    kernels, launching, host : float
+        Of the GPU; of Python, which launches while the GPU works; of reading and writing.
+    seconds : float
+    at_least, at_most : float
+    assumptions : sequence of str
+    """
+
+    gpu: str
+    kernels: float
+    launching: float
+    host: float
+    seconds: float
+    at_least: float
+    at_most: float
+    assumptions: Sequence[str]
+
+
+class PlannedGpu(DryDevice):
+    """A GPU of the table, with all of its memory free; computes nothing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("cuda")
+        self.row = gpu_row(name)
+        self.description = f"{self.row['name']}, which is not here: predicted"
+
+    def free_memory(self) -> int:
+        return int(USABLE * self.row["memory"])
+
+    def side_by_side(self) -> tuple[DryDevice, int]:
+        return self, STREAMS
+
+
+@cache
+def _table() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
+    return found
+
+
+def planned_gpus() -> tuple[str, ...]:
+    """Names of the GPUs that can be planned for."""
+    return tuple(_table()["gpus"])
+
+
+def gpu_row(name: str) -> dict[str, Any]:
+    """What the table has about a GPU.
+
+    Raises
+    ------
+    UsageError
+        If it has none of this name.
+    """
+    found: dict[str, dict[str, Any]] = _table()["gpus"]
+    if name not in found:
+        raise UsageError(f"nothing is known about a GPU {name!r}", do=f"choose one of {', '.join(found)}")
+    return found[name]
+
+
+def predict_time(
+    model: Model, name: str, *, shape: tuple[int, int, int], slab_planes: int, wanted: Wanted
+) -> PredictedTime:
+    """Time of classifying (nz, ny, nx) voxels by slabs.
+
+    Families across planes, which the table does not have, count as the most expensive one that it has, per channel.
+
+    Raises
+    ------
+    UsageError
+        If the GPU is not in the table.
+    """
+    row, n_voxels = gpu_row(name), math.prod(shape)
+    per_voxel, launches, unknown = 0.0, row["launches"]["forest"], []
+    reference = _weights(FeatureBank.create("paper").blocks)
+    dearest = max(row["seconds_per_voxel"][family] / weight for family, weight in reference.items())
+    for family, weight in _weights(used_blocks(model)).items():
+        seconds = row["seconds_per_voxel"].get(family)
+        if seconds is None:
+            unknown.append(family)
+            per_voxel += weight * dearest
+            launches += 10
+        else:
+            share = weight / reference[family]
+            per_voxel += share * seconds
+            launches += math.ceil(share * row["launches"][family])
+    per_voxel += row["seconds_per_voxel"]["forest"] * _forest_weight(model)
+    kernels = n_voxels * per_voxel
+    launching = math.ceil(shape[0] / slab_planes) * launches * _table()["launch_seconds"]
+    host = n_voxels * (HOST_SECONDS[wanted.probabilities] + (4e-8 if wanted.uncertainty else 0.0))
+    seconds = max(kernels, launching) + host
+    assumptions = [
+        "nobody has measured on this GPU: kernels by benchmarks/roofline, 70 microseconds of Python per launch",
+        "reading and writing as on one core of a server and a local disk with the volume in memory; a cold start"
+        " compiles for about 10 seconds",
+    ]
+    if unknown:
+        assumptions.append(f"not in the table, counted as its dearest family: {', '.join(unknown)}")
+    low, high = RANGE
+    return PredictedTime(name, kernels, launching, host, seconds, low * seconds, high * seconds, assumptions)
+
+
+def _weights(blocks: Sequence[Any]) -> Mapping[str, float]:
+    """Work of each family, in channels; diffusion's is the number of its smoothings."""
+    found: dict[str, float] = {}
+    for block in blocks:
+        work = dict(block.parameters).get("smoothings", 1) * len(block.channels)
+        found[block.family] = found.get(block.family, 0.0) + work
+    return found
+
+
+def _forest_weight(model: Model) -> float:
+    """Of the forest, as a share of the table's: by its trees and the depth that so many nodes ask for."""
+    usual, forest = _table()["forest"], model.forest
+    depth = math.log2(max(2.0, forest.n_nodes / forest.n_trees))
+    return forest.n_trees / usual["n_trees"] * depth / math.log2(usual["n_nodes"] / usual["n_trees"])
+
+
+def batch_script(
+    command: Sequence[str], *, gpu: str, host_bytes: int, seconds: float, cores: int = 16, job: str = "classify"
+) -> list[str]:
+    """Lines for ``sbatch``: one GPU, memory with a quarter more, three times the predicted time."""
+    minutes = max(10, math.ceil(3 * seconds / 60))
+    return [
+        "#!/bin/bash",
+        f"#SBATCH --job-name={job}",
+        f"#SBATCH --gpus={gpu}:1",
+        f"#SBATCH --cpus-per-task={cores}",
+        f"#SBATCH --mem={math.ceil(1.25 * host_bytes / 2**30)}G",
+        f"#SBATCH --time={minutes // 60:02d}:{minutes % 60:02d}:00",
+        "",
+        " ".join(command),
+    ]

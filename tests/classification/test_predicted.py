@@ -1,0 +1,74 @@
+"""A plan for a GPU that is not here: memory as for one that is, times from the table, nothing measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from commands import Commands
+
+from gpu_tomoclass.classification import batch_script, make_plan, planned_gpus
+from gpu_tomoclass.classification.predicted import RANGE, PlannedGpu, gpu_row
+from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.cli.classification import GPUS
+from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.model.model import load_model, save_model
+from gpu_tomoclass.volumes.opening import open_volume
+
+
+def test_the_command_knows_the_gpus_of_the_table() -> None:
+    assert planned_gpus() == GPUS
+    with pytest.raises(UsageError, match="choose one of h100, h200"):
+        gpu_row("k80")
+
+
+def test_memory_and_time(sample_path: Path, sample_model) -> None:
+    """A GPU that computes faster is predicted faster; more planes take longer; slabs fit the memory."""
+    with open_volume(sample_path) as volume:
+        plans = {name: make_plan(volume, sample_model, gpu=name, n_planes=400) for name in planned_gpus()}
+        twice = make_plan(volume, sample_model, gpu="h100", n_planes=800).predicted
+        wanted = Wanted("float32", None, None)
+        more = make_plan(volume, sample_model, gpu="h100", n_planes=400, wanted=wanted).predicted
+    for name, plan in plans.items():
+        assert plan.device == "cuda"
+        assert plan.seconds_per_plane is None
+        assert plan.n_threads == 2
+        assert 0 < plan.device_bytes <= PlannedGpu(name).free_memory()
+        time = plan.predicted
+        assert time.seconds == plan.seconds == pytest.approx(max(time.kernels, time.launching) + time.host)
+        assert (time.at_least, time.at_most) == pytest.approx([factor * time.seconds for factor in RANGE])
+        assert "nobody has measured" in time.assumptions[0]
+    first = plans["h100"].predicted
+    assert plans["rtx4090"].predicted.kernels > first.kernels
+    assert twice.kernels == pytest.approx(2 * first.kernels)
+    assert more.host > first.host
+    assert json.dumps(plans["h100"].to_dict())
+
+
+def test_the_command_says_predicted_and_gives_lines_for_sbatch(
+    sample_path: Path, sample_model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(sample_model, tmp_path / "my model.tcm")
+    said = Commands(capsys)(
+        "plan", sample_path, tmp_path / "my model.tcm", "-o", tmp_path / "o.tif", "--gpu", "l40s", "--planes", "1:3",
+        "--probabilities=uint8", "--quiet",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    done = said.out
+    assert "predicted time" in done
+    script = done[done.index("#!/bin/bash") :]
+    assert "#SBATCH --gpus=l40s:1" in script
+    command = script.strip().splitlines()[-1]
+    assert command.endswith("--device cuda --planes 1:3 --probabilities=uint8")
+    assert "'" in command  # the space of the model's name
+    assert load_model(tmp_path / "my model.tcm").hash == sample_model.hash
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_times_are_whole_minutes_with_a_reserve() -> None:
+    lines = batch_script(["x"], gpu="h100", host_bytes=3 * 2**30, seconds=1900.0)
+    assert "#SBATCH --time=01:35:00" in lines
+    assert "#SBATCH --mem=4G" in lines
+    assert "#SBATCH --time=00:10:00" in batch_script(["x"], gpu="h100", host_bytes=1, seconds=2.0)
