@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help demo test check docs dist mutate kill-test fuzz clean
+.PHONY: help demo test check docs dist lock mutate kill-test fuzz clean
 help:
 	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 2 minutes with the installation)"
 	@echo "make test   run the tests (about 4 minutes on 2 cores with the installation)"
@@ -64,3 +64,9 @@ mutate: $(VENV)/.test
 
 clean:
 	rm -rf $(VENV) dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The versions that CI installs, for every system and Python; without it CI takes the newest (once a week, to see what breaks).
+lock: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" \
+		--extra test --extra check --extra docs pyproject.toml --output-file packaging/ci.lock

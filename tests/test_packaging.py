@@ -88,6 +88,15 @@ def test_conda_asks_for_what_pip_asks_for():
     assert {name: constraints.get(name, floor) for name, floor in optional.items()} == optional
 
 
+def test_lock_has_what_ci_installs():
+    """`make lock` was run after a package was added."""
+    text = (ROOT / "packaging/ci.lock").read_text(encoding="utf-8")
+    locked = {name.lower().replace("_", "-") for name in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE)}
+    extras = PROJECT["project"]["optional-dependencies"]
+    asked = [*PROJECT["project"]["dependencies"], *extras["test"], *extras["check"], *extras["docs"]]
+    assert {re.match(r"[A-Za-z0-9._-]+", item)[0].lower().replace("_", "-") for item in asked} <= locked
+
+
 def test_python_api_page_shows_every_public_name():
     page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     shown = re.findall(r"auto(?:class|function|module):: (?:gpu_tomoclass\.)?(\w+)", page)
