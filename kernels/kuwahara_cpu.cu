@@ -74,14 +74,14 @@ __device__ __forceinline__ void calmest_of_tile(const float* const* rows, const 
     }
 }
 
-// `raised` is (nz, ny + 2 half, pitch), pitch = width + 2 half, width a multiple of TILE, at least nx. A block's
-// part of `scratch`: figures [figure][row][pitch] of BAND + 2 half rows, then [smallest, mean][criterion][row][width].
+// `raised` is (nz, ny + 2 half, pitch), pitch = width + 2 half, width a multiple of TILE, at least nx; block 0
+// has rows from first_band * BAND on. A block's part of `scratch`: figures [figure][row][pitch] of BAND + 2 half rows, then [smallest, mean][criterion][row][width].
 extern "C" __global__ void kuwahara_cpu(const float* __restrict__ raised, const int2* __restrict__ line,
                                         const int* __restrict__ starts, const float* __restrict__ extremes,
                                         float* __restrict__ scratch, float* __restrict__ result, int half, int pitch,
-                                        int ny, int nx) {
+                                        int first_band, int ny, int nx) {
     const int z = blockIdx.y, width = pitch - 2 * half;
-    const int first = blockIdx.x * BAND, last = min(first + BAND, ny);
+    const int first = (first_band + blockIdx.x) * BAND, last = min(first + BAND, ny);
     const int first_row = max(first - half, 0), last_row = min(last + half, ny);
     const size_t stride = (size_t)(BAND + 2 * half) * pitch, state_stride = (size_t)BAND * width;
     const size_t per_block = N_FIGURES * stride + 2 * N_CRITERIA * state_stride;

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from os import PathLike
 
 import numpy as np
 
 from gpu_tomoclass.classification.on_device import Classifier
+from gpu_tomoclass.classification.passes import InPasses, Passes
 from gpu_tomoclass.classification.slab import UNLABELLED, Slab, Wanted
 from gpu_tomoclass.classification.slabs import SlabSize
 from gpu_tomoclass.classification.smoothing import Smoother, sigma_in_voxels
@@ -36,6 +38,10 @@ class SlabClassifier:
         Rows and columns of the planes that are wanted.
     voxel_size : tuple of float, optional
         (z, y, x) in nm, by which probabilities are smoothed.
+    passes : Passes, optional
+        Take planes one by one, each in these passes.
+    folder : path, optional
+        Of what is kept between passes.
     """
 
     def __init__(
@@ -47,12 +53,15 @@ class SlabClassifier:
         size: SlabSize | None = None,
         in_plane: tuple[slice, slice] = (slice(None), slice(None)),
         voxel_size: VoxelSize | None = None,
+        passes: Passes | None = None,
+        folder: str | PathLike[str] | None = None,
     ) -> None:
         self.classifier = Classifier(model, device)
         self.wanted, self.size = wanted, size or SlabSize(device, self.classifier.blocks)
         self._in_plane = in_plane
         self._smoother = None if wanted.smooth is None else Smoother(sigma_in_voxels(wanted.smooth, voxel_size))
         self.notes: list[str] = []
+        self.in_passes = None if passes is None else InPasses(self.classifier, passes, folder=folder)
         self._n_threads = self.size.n_threads
         self._gate = _Gate(self.size)
         self._at_work: list[tuple[int, int]] = []  # (start, stop) of the slabs of all threads
@@ -63,7 +72,7 @@ class SlabClassifier:
 
     def slab_planes(self) -> int:
         """Planes to give at once."""
-        return self.size.planes(self.classifier.memory)
+        return 1 if self.in_passes is not None else self.size.planes(self.classifier.memory)
 
     def classify(self, start: int, prepared: PreparedSlab, timings: dict[str, float]) -> list[Slab]:
         """Classify planes; ``start`` is the number of the first in the output. In several slabs if memory is not enough
@@ -117,6 +126,8 @@ class SlabClassifier:
         if all(plane.missing or (plane.outside is not None and plane.outside.all()) for plane in planes):
             labels = np.full(shape, UNLABELLED, np.uint8)
             p = np.zeros((n_classes, *shape), np.float32) if want_probabilities else None
+        elif self.in_passes is not None:
+            return Slab(start, self._in_passes(self.in_passes, prepared, timings), list(prepared.notes))
         elif self._smoother is not None:
             p = self._smoothed(prepared, self._smoother, timings)
             labels = predict_classes(p.reshape(n_classes, -1), self.classifier.class_values).reshape(shape)
@@ -134,12 +145,40 @@ class SlabClassifier:
                     p[:, i][:, nowhere] = 0
         labels = np.ascontiguousarray(labels[:, *self._in_plane])
         p = None if p is None else np.ascontiguousarray(p[:, :, *self._in_plane])
-        values = {"labels": labels}
+        return Slab(start, self._values(labels, p), list(prepared.notes))
+
+    def _values(self, labels: np.ndarray, p: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The products of labels (...) and probabilities (n_classes, ...), by name."""
+        wanted, values = self.wanted, {"labels": labels}
         if p is not None and wanted.probabilities:
             values["probabilities"] = p if wanted.probabilities == "float32" else np.rint(p * 255).astype(np.uint8)
         if p is not None and wanted.uncertainty:
             values["uncertainty"] = uncertainty(p, kind=wanted.uncertainty)
-        return Slab(start, values, list(prepared.notes))
+        return values
+
+    def _in_passes(
+        self, in_passes: InPasses, prepared: PreparedSlab, timings: dict[str, float]
+    ) -> dict[str, np.ndarray]:
+        """The products of one plane, made for some of its pixels after the other."""
+        plane, made = prepared.wanted[0], dict[str, np.ndarray]()
+        outside = None if plane.outside is None else plane.outside.ravel()
+        for pixels, labels, p in in_passes.bands(
+            prepared.images,
+            place=prepared.place,
+            want_probabilities=self.wanted.needs_probabilities,
+            timings=timings,
+        ):
+            if outside is not None:
+                labels[outside[pixels]] = UNLABELLED
+                p[:, outside[pixels]] = 0
+            for name, values in self._values(labels, p).items():
+                if name not in made:
+                    made[name] = np.empty((*values.shape[:-1], plane.image.size), values.dtype)
+                made[name][..., pixels] = values
+        shaped = {name: values.reshape(*values.shape[:-1], 1, *plane.image.shape) for name, values in made.items()}
+        if self.wanted.mask_filled:
+            shaped["labels"][influenced(prepared, self.classifier.blocks)] = UNLABELLED
+        return {name: np.ascontiguousarray(values[(..., *self._in_plane)]) for name, values in shaped.items()}
 
     def _smoothed(self, prepared: PreparedSlab, smoother: Smoother, timings: dict[str, float]) -> np.ndarray:
         """Probabilities of the wanted planes, for which those around are classified, too."""

@@ -16,12 +16,10 @@ import numpy as np
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classification.array_output import ArrayOutput
-from gpu_tomoclass.classification.needs import ProcessMemory
-from gpu_tomoclass.classification.on_device import used_blocks
+from gpu_tomoclass.classification.needs import within_memory
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.products import Product, check_products, products_of
 from gpu_tomoclass.classification.slab import UNLABELLED
-from gpu_tomoclass.classification.slabs import threads_within
 from gpu_tomoclass.classification.smoothing import sigma_in_voxels
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.classification.workers import PlaneWorkers, ThreadWorkers, Work
@@ -152,7 +150,8 @@ def classify(
         Planes at once, never changed; default what the device's memory holds, halved where that was too much.
     memory_limit : int, optional
         Bytes that the process (on a GPU: its arrays on the GPU) may take; fewer threads or smaller slabs keep to it.
-        On a cluster: each of its processes.
+        Where compiled kernels run on a CPU and it does not hold the features of a plane, they are computed in passes.
+        Default: what is free. On a cluster: of each of its processes.
     overwrite : bool
     restart : bool
         Throw away what an interrupted run has kept.
@@ -228,10 +227,11 @@ def classify(
     else:
         keeper = ArrayOutput(output, shape=shape, volume=volume, options=options, format_options=format_options)
     work = Work(volume, model, options, scale=scale, first=start)
-    if cluster is None and memory_limit is not None and not chosen.has_own_memory:
-        needed = ProcessMemory(volume, model, chosen, options.wanted)
-        most = threads_within(memory_limit, needed, device=chosen, blocks=used_blocks(model))
-        chosen = chosen.with_threads(most)
+    passes = None
+    if cluster is None:
+        chosen, passes = within_memory(memory_limit, volume, model, chosen, wanted=options.wanted)
+        if passes is not None:
+            notes.append(f"memory does not hold the features of a plane: it is computed in {len(passes.groups)} passes")
     device_name = chosen.name if cluster is None else cluster.device
     metadata = provenance(volume, model, region=region, scale=scale, nan=nan)
     if smooth is not None:
@@ -262,7 +262,9 @@ def classify(
         if cluster is not None and isinstance(keeper, Staging):
             workers = cluster.workers(work, keeper)
         else:
-            workers = ThreadWorkers(work, chosen, n_planes=int((~keeper.done).sum()), keep=keeper.write)
+            folder = keeper.folder if isinstance(keeper, Staging) else None
+            n_todo = int((~keeper.done).sum())
+            workers = ThreadWorkers(work, chosen, n_planes=n_todo, keep=keeper.write, passes=passes, folder=folder)
         run = _Run(volume, keeper, workers)
         run.go(should_stop=should_stop, progress=progress)
         notes += [*run.notes, *keeper.notes]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from gpu_tomoclass.classification.on_device import Classifier, used_blocks
+from gpu_tomoclass.classification.passes import Passes, plan_passes
 from gpu_tomoclass.classification.pipeline import AHEAD
 from gpu_tomoclass.classification.slab import Wanted
-from gpu_tomoclass.classification.slabs import SlabMemory
+from gpu_tomoclass.classification.slabs import MEMORY_SHARE, SlabMemory, threads_within
 from gpu_tomoclass.classification.smoothing import planes_around, sigma_in_voxels
-from gpu_tomoclass.device import Device, DryDevice, resident_bytes
+from gpu_tomoclass.device import Device, DryDevice, available_bytes, resident_bytes
+from gpu_tomoclass.errors import ResourceError
 from gpu_tomoclass.features import CUBES, Aspect, Place, aspect_of, halo
 from gpu_tomoclass.model import Model
+from gpu_tomoclass.outputs import size_text
 from gpu_tomoclass.volumes import Volume
 
 PROCESS_BYTES = 130 * 2**20  # the interpreter and its libraries, where the system does not tell; measured
@@ -128,3 +131,59 @@ class ProcessMemory:
         if self._device.has_own_memory:
             return self._process + flight + n_threads * n_planes * threads.host_per_plane
         return self._process + flight + threads.bytes(n_planes, n_threads=n_threads)
+
+
+def within_memory(
+    limit: int | None, volume: Volume, model: Model, device: Device, *, wanted: Wanted
+) -> tuple[Device, Passes | None]:
+    """The device with as many threads as keep the process within ``limit`` bytes, by default what is free; and if not
+    even one does, passes that do.
+
+    Raises
+    ------
+    ResourceError
+        If even those need more, or there are none: they are for the ``native`` device, and not for what is smoothed.
+    """
+    if device.has_own_memory:
+        return device, None
+    blocks, given = used_blocks(model), limit is not None
+    n_channels = sum(len(block.channels) for block in blocks)
+    if limit is None:
+        free = available_bytes()
+        roughly = volume.shape[1] * volume.shape[2] * (8 * n_channels + 200) * device.side_by_side()[1]
+        if free is None or roughly < MEMORY_SHARE * free:
+            return device, None
+        limit = (resident_bytes() or PROCESS_BYTES) + int(MEMORY_SHARE * free)
+    needed = ProcessMemory(volume, model, device, wanted)
+    try:
+        return device.with_threads(threads_within(limit, needed, device=device, blocks=blocks)), None
+    except ResourceError as error:
+        if not device.runs_kernels or not blocks or wanted.smooth is not None:
+            if given:
+                raise
+            return device.with_threads(1), None  # what it needs is an estimate
+        room = limit - beside_passes(volume, model, device, wanted)
+        aspect = aspect_of(volume.voxel_size)
+        middle = volume.shape[0] // 2
+        reach = halo(blocks, aspect)
+        place = Place.with_halo(middle, middle + 1, depth=volume.shape[0], halo=reach, aspect=aspect)
+        plan = partial(plan_passes, Classifier(model, device), volume.shape[1:], place=place)
+        passes = plan(room=room)
+        if not isinstance(passes, Passes) and not given:
+            passes = plan(room=passes)  # what is free is an estimate: with as little as can be
+        if isinstance(passes, Passes):
+            return device, passes
+        in_passes = size_text(limit - room + passes)
+        what = f"{error.what.split(',')[0]}, in passes {in_passes}; the limit is {size_text(limit)}"
+        raise ResourceError(what, do=error.do) from error
+
+
+def beside_passes(volume: Volume, model: Model, device: Device, wanted: Wanted) -> int:
+    """Bytes that a process takes beside what :class:`Passes` counts: itself, the forest, prepared planes, products."""
+    aspect, n_classes = aspect_of(volume.voxel_size), len(model.classes)
+    n_planes = min(1 + 2 * halo(used_blocks(model), aspect), volume.shape[0])
+    dry = DryDevice(device.name, threads=device.threads)
+    Classifier(model, dry).prepare()
+    per_pixel = 4 * n_planes + product_bytes(n_classes, wanted)
+    pixels = volume.shape[1] * volume.shape[2]
+    return (resident_bytes() or PROCESS_BYTES) + WORK_BYTES + dry.n_bytes + per_pixel * pixels

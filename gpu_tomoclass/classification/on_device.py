@@ -78,12 +78,17 @@ class Classifier:
         self.class_values = np.array([c.value for c in model.classes], dtype=np.uint8)
         self.blocks = used_blocks(model)
         channels = [i for block in self.blocks for i in range(block.start, block.stop)]
-        self._forest = model.forest.restricted(channels)
+        self.forest = model.forest.restricted(channels)
         self.memory: SlabMemory | None = None
         self._shared: DeviceForest | None = None  # of all threads
         self._preparing = threading.Lock()
         self._of_thread = threading.local()
         self._held: weakref.WeakSet[_Held] = weakref.WeakSet()  # of all threads
+
+    @property
+    def shared_forest(self) -> DeviceForest | None:
+        """The forest on the device, after :meth:`prepare`; None where the device runs no kernels."""
+        return self._shared
 
     def halo(self, aspect: Aspect) -> int:
         """Planes on each side of a plane that its features look at."""
@@ -129,10 +134,10 @@ class Classifier:
         else:
             features = self._cached_features(engine, planes, place, cache=cache, timings=timings)
             mine.watch.start()  # what was computed has been added
-        flat = features.reshape(self._forest.n_features, -1)
+        flat = features.reshape(self.forest.n_features, -1)
         probabilities: np.ndarray | None = None
         if mine.forest is None:
-            probabilities = predict_probabilities(self._forest, flat)
+            probabilities = predict_probabilities(self.forest, flat)
             labels = predict_classes(probabilities, self.class_values)
             mine.watch.lap("forest")
         else:
@@ -171,7 +176,7 @@ class Classifier:
         if mine.forest is None:
             raise ValueError(f"the {self.device.name} device keeps no arrays of its own")
         device, features = mine.engine.device, mine.engine.compute(planes, place=place)
-        flat = features.reshape(self._forest.n_features, -1)
+        flat = features.reshape(self.forest.n_features, -1)
         found, out = self._products(mine, mine.forest, flat, want_labels=probabilities is None)
         device.copy(out.reshape(labels.shape), labels)
         if probabilities is not None:
@@ -222,7 +227,7 @@ class Classifier:
         """Put the forest on the device now, not with the first slab; the threads share it."""
         with self._preparing:
             if self._shared is None and self.device.runs_kernels:
-                shared = DeviceForest(self._forest, self.device)
+                shared = DeviceForest(self.forest, self.device)
                 self.device.synchronize()  # other streams do not wait for this one
                 self._shared = shared
 
@@ -252,7 +257,7 @@ class Classifier:
         cache: FeatureCache,
         timings: dict[str, float] | None,
     ) -> Array:
-        features = np.empty((self._forest.n_features, 1, *planes[0].shape), dtype=np.float32)
+        features = np.empty((self.forest.n_features, 1, *planes[0].shape), dtype=np.float32)
         slab = PreparedSlab([PreparedPlane(image) for image in planes], place)
         start = 0
         for _, channels in block_values(engine, slab, cache=cache, timings=timings):

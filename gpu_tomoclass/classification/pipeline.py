@@ -35,6 +35,32 @@ class StageSeconds:
         self.write += other.write
 
 
+def one_after_the_other(
+    read: Callable[[], Iterator[Item]],
+    compute: Callable[[Item], Result],
+    write: Callable[[Result], None],
+    *,
+    should_stop: Callable[[], bool],
+    seconds: StageSeconds,
+) -> None:
+    """The same stages in the caller's thread, where memory holds one item only."""
+    began = time.perf_counter()
+    items = read()
+    while not should_stop():
+        started = time.perf_counter()
+        item = next(items, None)
+        if item is None:
+            break
+        has_read = time.perf_counter()
+        result = compute(item)
+        del item
+        computed = time.perf_counter()
+        write(result)
+        del result
+        seconds.add(StageSeconds(has_read - started, computed - has_read, time.perf_counter() - computed))
+    seconds.wall = time.perf_counter() - began
+
+
 class _Ended:
     """Stands in a queue behind the last item."""
 

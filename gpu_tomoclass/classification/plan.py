@@ -8,20 +8,24 @@ from dataclasses import asdict, dataclass, field, replace
 from os import PathLike, fspath
 from typing import Any
 
+import numpy as np
+
 from gpu_tomoclass.classification.backoff import SlabClassifier
-from gpu_tomoclass.classification.needs import ProcessMemory, product_bytes
+from gpu_tomoclass.classification.needs import ProcessMemory, beside_passes, product_bytes, within_memory
 from gpu_tomoclass.classification.on_device import used_blocks
+from gpu_tomoclass.classification.passes import Passes
 from gpu_tomoclass.classification.pipeline import Pipeline
 from gpu_tomoclass.classification.predicted import PlannedGpu, PredictedTime, predict_time
 from gpu_tomoclass.classification.products import check_products, products_of
 from gpu_tomoclass.classification.slab import Wanted
-from gpu_tomoclass.classification.slabs import SlabSize, cpu_planes, gpu_planes, side_by_side, threads_within
+from gpu_tomoclass.classification.slabs import SlabSize, cpu_planes, gpu_planes, side_by_side
 from gpu_tomoclass.device import Device, available_bytes, choose_device, resident_bytes
-from gpu_tomoclass.features import Place, PreparedSlab, aspect_of, prepare_slab
+from gpu_tomoclass.features import Place, PreparedSlab, aspect_of, halo, prepare_slab
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.outputs import free_bytes, size_text
 from gpu_tomoclass.volumes import Volume, VolumeLike, open_volume
 
+PART = 1024  # pixels: edge of what is classified of a plane to know its time, where it is taken in passes
 COMPRESSED_PIXELS = 4 / 3  # a pyramid of halved levels adds at most a third
 
 
@@ -39,13 +43,16 @@ class Plan:
     device_bytes : int or None
         On a GPU.
     disk_bytes : int
-        At most, while the run goes on: unfinished and finished outputs, not compressed.
+        At most, while the run goes on: unfinished and finished outputs, not compressed, and what is kept between
+        passes.
     seconds_per_plane : float or None
         Of wall time, measured on some planes of the volume; None if nothing was measured.
     warnings : sequence of str
         What will not fit as things are now.
     predicted : PredictedTime or None
         Of a GPU that is not here.
+    n_passes : int
+        Over a plane, where memory does not hold its features at once; else 1.
     """
 
     device: str
@@ -58,6 +65,7 @@ class Plan:
     seconds_per_plane: float | None = None
     warnings: Sequence[str] = field(default_factory=tuple)
     predicted: PredictedTime | None = None
+    n_passes: int = 1
 
     @property
     def seconds(self) -> float | None:
@@ -136,9 +144,10 @@ def make_plan(
         check_products(
             products, shape=(n_planes, *volume.shape[1:]), inputs=volume.inputs(), overwrite=overwrite, **format_options
         )
+    device, passes = within_memory(memory_limit, volume, model, device, wanted=wanted)
+    if passes is not None:
+        return _plan_in_passes(passes, volume, model, device, wanted, n_planes=n_planes, output=output, measure=measure)
     needed = ProcessMemory(volume, model, device, wanted)
-    if memory_limit is not None and not device.has_own_memory:
-        device = device.with_threads(threads_within(memory_limit, needed, device=device, blocks=blocks))
     plane_device, n_threads = side_by_side(device, blocks) if n_planes > 1 else (device, 1)
     n_threads = min(n_threads, n_planes)
     free_on_device = device.free_memory() if device.has_own_memory else None
@@ -171,6 +180,34 @@ def make_plan(
     )
 
 
+def _plan_in_passes(
+    passes: Passes,
+    volume: Volume,
+    model: Model,
+    device: Device,
+    wanted: Wanted,
+    *,
+    n_planes: int,
+    output: str | PathLike[str] | None,
+    measure: bool,
+) -> Plan:
+    host = beside_passes(volume, model, device, wanted) + passes.n_bytes
+    disk = _disk_bytes(volume, n_planes=n_planes, n_classes=len(model.classes), wanted=wanted, output=output)
+    disk += passes.scratch_bytes
+    return Plan(
+        device=device.name,
+        n_threads=1,
+        slab_planes=1,
+        n_planes=n_planes,
+        host_bytes=host,
+        device_bytes=None,
+        disk_bytes=disk,
+        seconds_per_plane=_measured_on_a_part(volume, model, device, wanted) if measure else None,
+        warnings=_warnings(host, disk, 0, None, output=output),
+        n_passes=len(passes.groups),
+    )
+
+
 def _disk_bytes(
     volume: Volume, *, n_planes: int, n_classes: int, wanted: Wanted, output: str | PathLike[str] | None
 ) -> int:
@@ -197,6 +234,23 @@ def _warnings(
             f"up to {size_text(disk)} are needed on the disk of {fspath(output or '')}, {size_text(free)} free"
         )
     return tuple(found)
+
+
+def _measured_on_a_part(volume: Volume, model: Model, device: Device, wanted: Wanted) -> float:
+    """Wall seconds per plane, by the middle of one, which is computed at once."""
+    middle = volume.shape[0] // 2
+    reach = halo(used_blocks(model), aspect_of(volume.voxel_size))
+    whole = prepare_slab(volume, middle, middle + 1, halo=reach, scale=model.intensity, nan="fill")
+    ny, nx = volume.shape[1:]
+    part = tuple(slice((n - m) // 2, (n + m) // 2) for n, m in ((ny, min(ny, PART)), (nx, min(nx, PART))))
+    planes = [replace(plane, image=np.ascontiguousarray(plane.image[part]), filled=None) for plane in whole.planes]
+    classifier = SlabClassifier(model, device, wanted=wanted)
+    seconds = 0.0
+    for _ in range(2):  # the first one compiles
+        began = time.perf_counter()
+        classifier.classify(0, PreparedSlab(planes, whole.place), {})
+        seconds = time.perf_counter() - began
+    return seconds * ny * nx / planes[0].image.size
 
 
 def _measured(volume: Volume, model: Model, device: Device, wanted: Wanted, *, n_threads: int, slab: int) -> float:

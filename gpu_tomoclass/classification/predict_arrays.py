@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpu_tomoclass.classification.backoff import influenced
+from gpu_tomoclass.classification.needs import within_memory
 from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.slab import UNLABELLED, Slab
@@ -73,7 +74,8 @@ def predict(
     device : str or Device
         ``"auto"`` is the first that works; for CuPy's arrays the GPU that they lie on.
     memory_limit : int, optional
-        Bytes of a GPU's memory that slabs are chosen to fit.
+        Bytes that the process (on a GPU: its arrays there) may take beside the result; see
+        :func:`~gpu_tomoclass.classification.classify_volume.classify`.
     progress : callable, optional
         Called with (planes done, planes in all).
 
@@ -152,7 +154,8 @@ def _in_memory(
         if progress is not None:
             progress(arrays.n_done, len(volume))
 
-    workers = ThreadWorkers(work, choose_device(device), n_planes=len(volume), keep=arrays.keep)
+    chosen, passes = within_memory(memory_limit, volume, model, choose_device(device), wanted=options.wanted)
+    workers = ThreadWorkers(work, chosen, n_planes=len(volume), keep=arrays.keep, passes=passes)
     workers.run(np.arange(len(volume)), finished=finished, should_stop=lambda: False)
     return arrays.made
 

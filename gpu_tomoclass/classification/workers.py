@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from os import PathLike
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from gpu_tomoclass.classification.backoff import SlabClassifier
 from gpu_tomoclass.classification.needs import ProcessMemory
 from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.options import RunOptions
-from gpu_tomoclass.classification.pipeline import Pipeline, StageSeconds
+from gpu_tomoclass.classification.passes import Passes
+from gpu_tomoclass.classification.pipeline import Pipeline, StageSeconds, one_after_the_other
 from gpu_tomoclass.classification.slab import Slab
 from gpu_tomoclass.classification.slabs import MAX_SLAB, SlabSize, cpu_planes, planes_within, runs, side_by_side
 from gpu_tomoclass.device import Device
@@ -84,11 +86,19 @@ class Work:
         """Of the volume's voxels."""
         return aspect_of(self.volume.voxel_size)
 
-    def slab_classifier(self, device: Device, *, n_threads: int) -> SlabClassifier:
-        """Classifier of prepared slabs for ``n_threads`` threads; ``device`` is that of one thread."""
+    def slab_classifier(
+        self,
+        device: Device,
+        *,
+        n_threads: int,
+        passes: Passes | None = None,
+        folder: str | PathLike[str] | None = None,
+    ) -> SlabClassifier:
+        """Classifier of prepared slabs for ``n_threads`` threads; ``device`` is that of one thread. See
+        :class:`~gpu_tomoclass.classification.backoff.SlabClassifier`."""
         options, limit, most = self.options, self.options.memory_limit, MAX_SLAB
         blocks, plane_pixels = used_blocks(self.model), self.volume.shape[1] * self.volume.shape[2]
-        if limit is not None and not device.has_own_memory:
+        if limit is not None and not device.has_own_memory and passes is None:
             needed = ProcessMemory(self.volume, self.model, device, options.wanted)
             most = planes_within(limit, needed, most=cpu_planes(blocks, plane_pixels))
         size = SlabSize(
@@ -107,6 +117,8 @@ class Work:
             size=size,
             in_plane=self.region.in_plane,
             voxel_size=self.volume.voxel_size,
+            passes=passes,
+            folder=folder,
         )
 
 
@@ -163,16 +175,31 @@ class ThreadWorkers(PlaneWorkers):
         How many there will be to do.
     keep : callable
         Given each finished slab, in the caller's thread.
+    passes : Passes, optional
+        Take planes one by one, each with all threads and in these passes, and read nothing ahead.
+    folder : path, optional
+        Of what is kept between passes; default the system's for such files.
     """
 
-    def __init__(self, work: Work, device: Device, *, n_planes: int, keep: Callable[[Slab], None]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        device: Device,
+        *,
+        n_planes: int,
+        keep: Callable[[Slab], None],
+        passes: Passes | None = None,
+        folder: str | PathLike[str] | None = None,
+    ) -> None:
         super().__init__(work)
         self._keep = keep
         thread_device, self.n_threads = device, 1
-        if n_planes > 1:  # planes side by side; a single one has all threads to itself
+        if n_planes > 1 and passes is None:  # planes side by side; a single one has all threads to itself
             thread_device, n_threads = side_by_side(device, used_blocks(work.model))
             self.n_threads = min(n_threads, n_planes)
-        self._slabs = work.slab_classifier(thread_device, n_threads=self.n_threads)
+        self._slabs = work.slab_classifier(thread_device, n_threads=self.n_threads, passes=passes, folder=folder)
+        if self._slabs.in_passes is not None:
+            self._slabs.in_passes.check_disk()
         self._halo = self._slabs.halo(work.aspect)
         self.notes = self._slabs.notes
         self._timings_lock = threading.Lock()
@@ -188,6 +215,10 @@ class ThreadWorkers(PlaneWorkers):
                 self._keep(slab)
                 finished(count_labels(slab))
 
+        if self._slabs.in_passes is not None:
+            self.seconds = StageSeconds()
+            one_after_the_other(read, self._compute, write, should_stop=should_stop, seconds=self.seconds)
+            return
         pipeline = Pipeline(read, self._compute, write, workers=self.n_threads, should_stop=should_stop)
         self.seconds = pipeline.seconds
         pipeline.run()

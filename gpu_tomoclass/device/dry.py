@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +15,9 @@ from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import parse_signatures
 from gpu_tomoclass.device.sources import kernel_source
 
+LARGE = 1 << 28  # bytes
+MAP_NORESERVE = 0x4000  # of Linux; Python names it since 3.13
+
 
 class DryDevice(HostDevice):
     """Stands in for another device. Its arrays are never written, so the system gives them no memory.
@@ -21,6 +26,8 @@ class DryDevice(HostDevice):
     ----------
     like : str
         Name of the device to stand in for; ``"cuda"`` shapes launches for a GPU.
+    threads : int
+        Those of a CPU.
 
     Attributes
     ----------
@@ -33,8 +40,9 @@ class DryDevice(HostDevice):
 
     computes = False
 
-    def __init__(self, like: str) -> None:
+    def __init__(self, like: str, *, threads: int = 1) -> None:
         super().__init__()
+        self.threads = threads
         self.name, self.description = like, f"a plan for {like}"
         self.wants_gpu_plan = self.has_own_memory = like == "cuda"
         self.n_bytes = self.n_pinned = 0
@@ -44,7 +52,7 @@ class DryDevice(HostDevice):
         return self.empty(values.shape, values.dtype)
 
     def empty(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
-        array = np.empty(shape, dtype)
+        array = _room(shape, np.dtype(dtype))
         self.n_bytes += array.nbytes
         return array
 
@@ -71,3 +79,13 @@ class DryDevice(HostDevice):
             self.launches.append((file, name, defines, grid, block, seen))
 
         return BoundKernel(signature, lambda array: int(array.ctypes.data), run)
+
+
+def _room(shape: int | Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """An array that is never written; more than the machine has where the system promises memory only when it is."""
+    n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if n_bytes < LARGE or not sys.platform.startswith("linux"):
+        return np.empty(shape, dtype)
+    # Linux refuses a plain allocation that is larger than all memory.
+    promised = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    return np.frombuffer(promised, dtype).reshape(shape)

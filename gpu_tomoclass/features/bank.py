@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -94,6 +94,28 @@ class FeatureBlock:
     def definition_version(self) -> int:
         """The definition version that last changed the values."""
         return _row(self.family).changed_in(**dict(self.parameters))
+
+    @property
+    def parts(self) -> tuple[FeatureBlock, ...]:
+        """The same channels as smaller blocks, one after the other; itself if it cannot be divided."""
+        row, parts, start = _row(self.family), [], self.start
+        for parameters in row.parts(**dict(self.parameters)):
+            stop = start + len(row.labels(**parameters))
+            channels = self.channels[start - self.start : stop - self.start]
+            parts.append(replace(self, parameters=tuple(parameters.items()), channels=channels, start=start, stop=stop))
+            start = stop
+        return tuple(parts) or (self,)
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether devices that run kernels compute it by them; if not, by the reference."""
+        row = _row(self.family)
+        return row.kernel is not None and row.has_kernel(**dict(self.parameters))
+
+    @property
+    def reference_bytes(self) -> int:
+        """Memory that the reference takes at most per pixel, its result included."""
+        return 4 * len(self.channels) + _row(self.family).scratch
 
     @property
     def radius(self) -> int | None:
@@ -306,7 +328,7 @@ class FeatureBank:
     def bytes_per_pixel(self) -> int:
         """Memory that :meth:`compute` needs at most per pixel of a plane, its result included."""
         blurs = {s for sigmas in self.sigmas for s in sigmas}
-        block = max(4 * len(block.channels) + _row(block.family).scratch for block in self.blocks)
+        block = max(block.reference_bytes for block in self.blocks)
         return 4 * self.n_channels + block + 4 * len(blurs) + SOURCE_BYTES
 
     def invalid_sigmas(self, shape: tuple[int, int]) -> list[tuple[str, float | None]]:

@@ -31,6 +31,7 @@ GABOR_BANKS = (
     *((1.0, gamma, phase, 2.0) for phase in (0, 2) for gamma in (1.0, 0.5, 0.25)),
     *((s, gamma, phase, f) for phase in (0, 2) for s in (2.0, 4.0) for gamma in (1.0, 2.0) for f in (2.0, 3.0)),
 )
+_ALL_BANKS = tuple(range(len(GABOR_BANKS)))
 _REDUCED_IN = 2  # definition version since which blurs on reduced lines add as ImageJ 1.54 does; had no legacy Hessian
 _STRETCHED = "the plane is stretched to 8 bits by its own minimum and maximum"
 
@@ -75,10 +76,12 @@ _ROWS = (
         sigmas="none",
         place="first",
         parameters=lambda r: {"exact": True} if r.exact_gabor else {},
-        labels=lambda exact=False: [
-            f"Gabor_{k}_{s}_{gamma}_{phase}_{f}" for s, gamma, phase, f in GABOR_BANKS for k in (1, 2)
+        labels=lambda exact=False, banks=_ALL_BANKS: [
+            f"Gabor_{k}_{s}_{gamma}_{phase}_{f}"
+            for s, gamma, phase, f in (GABOR_BANKS[i] for i in banks)
+            for k in (1, 2)
         ],
-        reach=lambda exact=False: 12,
+        reach=lambda exact=False, banks=(): 12,
         whole_plane="each response is brought to mean 0 and standard deviation 1 over the plane",
         scratch=80,
         reference="gabor:gabor",
@@ -90,7 +93,8 @@ _ROWS = (
             ptx=6e-6,
         ),
         changed_in=lambda exact=False: 2 if exact else 1,
-        has_kernel=lambda exact=False: not exact,
+        parts=lambda exact=False: [] if exact else [{"banks": (i,)} for i in _ALL_BANKS],
+        has_kernel=lambda exact=False, banks=(): not exact,
     ),
     Family(
         name="anisotropic_diffusion",
@@ -98,10 +102,11 @@ _ROWS = (
         sigmas="whole",
         place="first",
         parameters=lambda r: {"smoothings": int(r.sigma), "edge_threshold": float(r.thickness)},
-        labels=lambda smoothings, edge_threshold: [
-            f"Anisotropic_diffusion_20_{smoothings}_{a1}_0.9_{edge_threshold}" for a1 in (0.1, 0.35)
+        labels=lambda smoothings, edge_threshold, jobs=(0, 1): [
+            f"Anisotropic_diffusion_20_{smoothings}_{(0.1, 0.35)[job]}_0.9_{edge_threshold}" for job in jobs
         ],
-        reach=lambda smoothings, edge_threshold: 20 * smoothings,
+        reach=lambda smoothings, edge_threshold, jobs=(): 20 * smoothings,
+        parts=lambda **parameters: [{**parameters, "jobs": (job,)} for job in (0, 1)],
         whole_plane="the time step depends on the fastest change anywhere, the threshold on the standard deviation",
         scratch=210,
         reference="diffusion:anisotropic_diffusion",
@@ -231,12 +236,11 @@ _ROWS = (
     Family(
         name="structure",
         weka_name="Structure",
-        labels=lambda sigma: [
-            f"Structure_{which}_{wide_number(sigma)}_{scale}"
-            for scale in INTEGRATION_SCALES
-            for which in ("largest", "smallest")
+        labels=lambda sigma, scales=INTEGRATION_SCALES: [
+            f"Structure_{which}_{wide_number(sigma)}_{scale}" for scale in scales for which in ("largest", "smallest")
         ],
-        reach=lambda sigma: derivative_reach(sigma, 1) + derivative_reach(INTEGRATION_SCALES[-1], 0),
+        reach=lambda sigma, scales=INTEGRATION_SCALES: derivative_reach(sigma, 1) + derivative_reach(scales[-1], 0),
+        parts=lambda sigma: [{"sigma": sigma, "scales": (scale,)} for scale in INTEGRATION_SCALES],
         scratch=136,
         reference="derivatives:structure",
         kernel="derivatives:structure",

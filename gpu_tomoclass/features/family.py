@@ -71,6 +71,9 @@ class Family:
         (source, requests) -> None. Families of one function are given to it together.
     changed_in : callable
         The same as for ``labels`` -> :data:`~gpu_tomoclass.features.DEFINITION_VERSION` that last changed the values.
+    parts : callable
+        The same -> keyword arguments of smaller blocks, whose channels follow each other: what is computed one after
+        the other where memory does not hold the whole. Empty if a block cannot be divided.
     has_kernel : callable
         The same -> whether ``kernel`` computes it; else the reference does, on every device.
     largest_sigma : float
@@ -94,6 +97,7 @@ class Family:
     kernel: str | None = None
     tolerance: Tolerance
     changed_in: Callable[..., int] = lambda **parameters: 1
+    parts: Callable[..., list[dict[str, Any]]] = lambda **parameters: []
     has_kernel: Callable[..., bool] = lambda **parameters: True
     largest_sigma: float = SIGMA_LIMITS[1]
 

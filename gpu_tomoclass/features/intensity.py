@@ -26,6 +26,7 @@ CLIP = (0.0, 65535.0)
 N_SAMPLED_PLANES = 16
 EXACT_IN_FLOAT32 = 2**24
 MAX_POINTS = 1024
+ROWS = 256  # that are scaled at a time
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class IntensityScale:
         """float32 plane (ny, nx) as the features see it."""
         if self.kind == "as-is":
             return np.ascontiguousarray(plane, dtype=np.float32)
-        values = plane.astype(np.float64) * self.gain + self.offset
-        if self.clip is not None:
-            np.clip(values, *self.clip, out=values)
-        if self.points:
-            values = np.interp(values, *np.transpose(self.points))
-        return values.astype(np.float32)
+        scaled = np.empty(plane.shape, np.float32)
+        for first in range(0, len(plane), ROWS):  # in double, without a whole plane of them
+            rows = slice(first, first + ROWS)
+            values = plane[rows].astype(np.float64) * self.gain + self.offset
+            if self.clip is not None:
+                np.clip(values, *self.clip, out=values)
+            scaled[rows] = np.interp(values, *np.transpose(self.points)) if self.points else values
+        return scaled
 
     def describe(self) -> str:
         """One phrase for people."""

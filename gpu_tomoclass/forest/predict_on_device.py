@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from gpu_tomoclass.device import Array, Device, Workspace
 from gpu_tomoclass.errors import ModelError
@@ -20,7 +22,7 @@ from gpu_tomoclass.forest.packing import (
     ranked_nodes,
     value_nodes,
 )
-from gpu_tomoclass.forest.walks import CpuRankWalk, Tables, Walk
+from gpu_tomoclass.forest.walks import CpuRankWalk, CpuWalk, Tables, Walk
 
 GPU_SHARED_BYTES = 48 * 1024  # of a block, on every GPU
 GPU_THREADS = 512  # of a block: some tree rows of a tile of pixels
@@ -158,6 +160,43 @@ class DeviceForest:
         self._launch_missing(self._walk, values, probabilities)
         return probabilities
 
+    def part(self, features: Array, start: int) -> npt.NDArray[Any]:
+        """What the trees ask of some features, which it replaces: on a CPU, for :meth:`probabilities_of_parts`.
+
+        Parameters
+        ----------
+        features : array on the device
+            (n, n_pixels) float32: number ``start`` and those that follow.
+        start : int
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the shape that :meth:`part_shape` tells: a byte per pixel and column of thresholds, or the features; the
+            next call overwrites it.
+        """
+        return self._cpu_walk().part(features, start)
+
+    def part_shape(self, start: int, stop: int, n_pixels: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and dtype of the :meth:`part` of features ``start`` to ``stop - 1``."""
+        return self._cpu_walk().part_shape(start, stop, n_pixels)
+
+    def probabilities_of_parts(
+        self, parts: Iterable[tuple[int, int, npt.NDArray[Any]]], n_pixels: int, *, want_labels: bool = False
+    ) -> Array:
+        """As :meth:`probabilities`, from (start, stop, :meth:`part`) of all features that the forest uses."""
+        walk = self._cpu_walk()
+        probabilities = self._workspace.array("probabilities", (self.forest.n_classes, n_pixels), np.float32)
+        known = walk.join(parts, n_pixels)
+        walk.walk(known, probabilities, want_labels=want_labels)
+        self._launch_missing(walk, known, probabilities)
+        return probabilities
+
+    def _cpu_walk(self) -> CpuWalk:
+        if self.device.wants_gpu_plan or not isinstance(self._walk, CpuWalk):
+            raise ValueError("features in parts are for a CPU, and for forests that ask for some")
+        return self._walk
+
     def _launch_missing(self, walk: Walk, values: Array, probabilities: Array) -> None:
         threads = MISSING_BLOCKS if self.device.wants_gpu_plan else 1
         stack = self._stack_depth, MISSING_BLOCKS * threads
@@ -212,7 +251,7 @@ class _RankWalk(Walk):
         self._ranks_defines = {"STEPS": ranked.steps, **passes, **layout}
         self.missing_defines = {**packing, "VALUE": "unsigned char", "NODE": "unsigned", "BY_RANK": 1}
 
-    def launch(self, features: Array, probabilities: Array, *, want_labels: bool) -> Array:
+    def known(self, features: Array) -> Array:
         n_pixels, n_words = int(features.shape[1]), self._ranked.n_words
         n_tiles = -(-n_pixels // self._tile)
         ranks = self._workspace.array("ranks", (n_tiles, 4 * n_words, self._tile), np.uint8)
@@ -230,27 +269,29 @@ class _RankWalk(Walk):
             },
             defines=self._ranks_defines,
         )
+        return ranks
+
+    def walk(self, known: Array, probabilities: Array, *, want_labels: bool) -> None:
         self._device.launch(
             "forest.cu",
             "forest",
-            grid=(n_tiles,),
+            grid=(len(known),),
             block=(self._tile, self._rows),
             args={
-                "ranks": ranks,
+                "ranks": known,
                 "nodes": self.nodes,
                 "roots": self._tables.roots,
                 "rows": self._tables.rows,
                 "votes": self._tables.votes,
                 "probabilities": probabilities,
                 "n_trees": self._n_trees,
-                "n_pixels": n_pixels,
+                "n_pixels": int(probabilities.shape[1]),
             },
             defines=self._walk_defines,
         )
-        return ranks
 
 
-class _ValueWalk(Walk):
+class _ValueWalk(CpuWalk):
     """``forest_values.cu`` or ``forest_values_cpu.cu``: values are compared."""
 
     name = "values"
@@ -265,22 +306,37 @@ class _ValueWalk(Walk):
         style = {} if device.wants_gpu_plan else {"ONE_THREAD": 1}
         self.missing_defines = {**self._common, **style, "VALUE": "float", "NODE": "uint2", "BY_RANK": 0}
 
-    def launch(self, features: Array, probabilities: Array, *, want_labels: bool) -> Array:
+    def known(self, features: Array) -> Array:
+        return features
+
+    def part(self, features: Array, start: int) -> npt.NDArray[Any]:
+        return np.asarray(features)
+
+    def part_shape(self, start: int, stop: int, n_pixels: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        return (stop - start, n_pixels), np.dtype(np.float32)
+
+    def join(self, parts: Iterable[tuple[int, int, npt.NDArray[Any]]], n_pixels: int) -> Array:
+        features = self._workspace.array("joined features", (self._forest.n_features, n_pixels), np.float32)
+        features[...] = 0  # those that the trees do not ask for
+        for start, stop, part in parts:
+            features[start:stop] = part
+        return features
+
+    def walk(self, known: Array, probabilities: Array, *, want_labels: bool) -> None:
         args = {
-            "features": features,
+            "features": known,
             "nodes": self.nodes,
             "roots": self._tables.roots,
             "votes": self._tables.votes,
             "probabilities": probabilities,
             "n_features": self._forest.n_features,
             "n_trees": self._forest.n_trees,
-            "n_pixels": int(features.shape[1]),
+            "n_pixels": int(known.shape[1]),
         }
         if self._device.wants_gpu_plan:
             self._launch_gpu(args)
         else:
             self._launch_cpu(args)
-        return features
 
     def _launch_gpu(self, args: dict[str, Any]) -> None:
         lanes = GPU_TILES[-1]

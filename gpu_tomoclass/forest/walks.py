@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -63,9 +64,35 @@ class Walk(ABC):
         twin._device, twin._workspace = device, workspace
         return twin
 
-    @abstractmethod
     def launch(self, features: Array, probabilities: Array, *, want_labels: bool) -> Array:
         """Fill the probabilities; what ``forest_missing.cu`` reads, values or ranks."""
+        known = self.known(features)
+        self.walk(known, probabilities, want_labels=want_labels)
+        return known
+
+    @abstractmethod
+    def known(self, features: Array) -> Array:
+        """All that the trees ask of pixels with these features: values or ranks."""
+
+    @abstractmethod
+    def walk(self, known: Array, probabilities: Array, *, want_labels: bool) -> None:
+        """Fill the probabilities."""
+
+
+class CpuWalk(Walk):
+    """On a CPU also from a few features at a time: what the trees ask of them is kept instead of the features."""
+
+    @abstractmethod
+    def part(self, features: Array, start: int) -> npt.NDArray[Any]:
+        """Those of features (n, n_pixels), number ``start`` and the next; of the workspace, or the features."""
+
+    @abstractmethod
+    def part_shape(self, start: int, stop: int, n_pixels: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Of the :meth:`part` of features ``start`` to ``stop - 1``."""
+
+    @abstractmethod
+    def join(self, parts: Iterable[tuple[int, int, npt.NDArray[Any]]], n_pixels: int) -> Array:
+        """What :meth:`known` makes of all features, from (start, stop, part) of all that the trees ask for."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +113,7 @@ class Questions:
     n_slots: int
 
 
-class CpuRankWalk(Walk):
+class CpuRankWalk(CpuWalk):
     """``forest_ranks_cpu.cu``, then one of the :data:`WALKS`.
 
     Parameters
@@ -112,6 +139,8 @@ class CpuRankWalk(Walk):
     ) -> None:
         self._device, self._tables, self._workspace = device, tables, workspace
         self._n_trees, self._n_words = placed.forest.n_trees, ranked.n_words
+        self._ranked = ranked
+        self._n_columns = int(np.count_nonzero(~np.isnan(ranked.thresholds[:, 0])))
         walk = fastest_walk(placed, walk_costs(device)) if walk is None else walk
         self.name = walk if walk != "questions" or holds_questions(placed) else "steps"
         self._tile, self._tiles = TILES[self.name], 1
@@ -136,36 +165,77 @@ class CpuRankWalk(Walk):
         else:
             self._defines |= {"COLUMN_BITS": ranked.column_bits, "GATHERS": int(self.name == "gathers")}
 
-    def launch(self, features: Array, probabilities: Array, *, want_labels: bool) -> Array:
-        ranks = self.ranks(features)
-        self.walk(ranks, probabilities, want_labels=want_labels)
+    def known(self, features: Array) -> Array:
+        """(n_tiles, n_columns, tile) uint8, of the workspace."""
+        ranks = self._ranks(int(features.shape[1]))
+        self._rank(features, self._feature_of_column, self._keys, ranks)
         return ranks
 
-    def ranks(self, features: Array) -> Array:
-        """(n_tiles, n_columns, tile) uint8, of the workspace."""
-        n_pixels = int(features.shape[1])
+    def part(self, features: Array, start: int) -> npt.NDArray[Any]:
+        """(n_words, n_tiles, 4, tile) uint8."""
+        n, n_pixels = features.shape
+        shape, dtype = self.part_shape(start, start + n, n_pixels)
+        ranks = self._workspace.array("ranks of a part", shape, dtype)
+        columns = self._columns(start, start + n)
+        for first, of_word in zip(columns[::4], ranks, strict=True):
+            # The last word is filled up with its own first column.
+            four = np.array([c if c in columns else first for c in range(first, first + 4)])
+            numbers = self._ranked.feature_of_column[four] - np.int32(start)
+            keys = keys_of(self._ranked.thresholds[four])
+            constant = self._workspace.constant
+            self._rank(
+                features,
+                constant(("features of columns", start, first), numbers.copy),
+                constant(("keys", start, first), keys.copy),
+                of_word,
+            )
+        return np.asarray(ranks)
+
+    def part_shape(self, start: int, stop: int, n_pixels: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        n_words = -(-len(self._columns(start, stop)) // 4)
+        return (n_words, -(-n_pixels // self._tile), 4, self._tile), np.dtype(np.uint8)
+
+    def join(self, parts: Iterable[tuple[int, int, npt.NDArray[Any]]], n_pixels: int) -> Array:
+        ranks = self._ranks(n_pixels)
+        ranks[:, self._n_columns :] = 0  # they have no thresholds
+        for start, stop, part in parts:
+            columns = self._columns(start, stop)
+            for of_word, first in zip(part, columns[::4], strict=True):
+                n = min(4, columns.stop - first)
+                ranks[:, first : first + n] = of_word[:, :n]
+        return ranks
+
+    def _columns(self, start: int, stop: int) -> range:
+        """Those of features ``start`` to ``stop - 1``."""
+        of_columns = self._ranked.feature_of_column[: self._n_columns]
+        first, last = np.searchsorted(of_columns, (start, stop))
+        return range(int(first), int(last))
+
+    def _ranks(self, n_pixels: int) -> Array:
         n_tiles = -(-n_pixels // self._tile)
-        ranks = self._workspace.array("ranks", (n_tiles, 4 * self._n_words, self._tile), np.uint8)
+        return self._workspace.array("ranks", (n_tiles, 4 * self._n_words, self._tile), np.uint8)
+
+    def _rank(self, features: Array, feature_of_column: Array, keys: Array, ranks: Array) -> None:
+        """Fill (n_tiles, columns, tile)."""
+        n_pixels, n_words = int(features.shape[1]), ranks.shape[1] // 4
         self._device.launch(
             "forest_ranks_cpu.cu",
             "forest_ranks_cpu",
-            grid=(-(-n_pixels // RANKS_PIXELS) * self._n_words,),
+            grid=(-(-n_pixels // RANKS_PIXELS) * n_words,),
             block=(1,),
             args={
                 "features": features,
-                "feature_of_column": self._feature_of_column,
-                "keys": self._keys,
+                "feature_of_column": feature_of_column,
+                "keys": keys,
                 "ranks": ranks,
                 "n_pixels": n_pixels,
             },
-            defines=self._ranks_defines,
+            defines={**self._ranks_defines, "WORDS": n_words},
         )
-        return ranks
 
-    def walk(self, ranks: Array, probabilities: Array, *, want_labels: bool) -> None:
-        """Fill the probabilities."""
+    def walk(self, known: Array, probabilities: Array, *, want_labels: bool) -> None:
         args = {
-            "ranks": ranks,
+            "ranks": known,
             "votes": self._tables.votes,
             "probabilities": probabilities,
             "n_trees": self._n_trees,
@@ -177,7 +247,7 @@ class CpuRankWalk(Walk):
         else:
             file, kernel = "forest.cu", "forest"
             own = {"nodes": self.nodes, "roots": self._tables.roots, "rows": self._tables.rows}
-        grid = (-(-len(ranks) // self._tiles),)
+        grid = (-(-len(known) // self._tiles),)
         self._device.launch(file, kernel, grid=grid, block=(1,), args={**args, **own}, defines=self._defines)
 
 
@@ -279,7 +349,7 @@ def measured_costs(device: Device) -> dict[str, float]:
     work |= dict.fromkeys(WALKS[1:], expected_steps(forest))
     tables = Tables(*(device.array(a) for a in (placed.roots, placed.votes, placed.left_fractions(), placed.rows())))
     walks = {name: CpuRankWalk(placed, ranked, device, tables, Workspace(device), walk=name) for name in WALKS}
-    ranks = {name: walk.ranks(values) for name, walk in walks.items()}
+    ranks = {name: walk.known(values) for name, walk in walks.items()}
     seconds = dict.fromkeys(WALKS, np.inf)
     for _ in range(REPEATS):
         for name, walk in walks.items():

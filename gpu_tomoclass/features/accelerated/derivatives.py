@@ -42,14 +42,15 @@ def laplacian(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
 
 def structure(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     """Equal to :func:`gpu_tomoclass.features.reference.derivatives.structure` in every bit."""
-    integration = [(scale, 0) for scale in INTEGRATION_SCALES]
     products = source.workspace.array("structure products", (3, *source.shape), np.float32)
     for request in requests:
         sigma = request.parameters["sigma"]
         lines = _along_x(source, source.image, [(sigma, 0), (sigma, 1)])
         _along_y(source, "gradient_y", [(sigma, 1), (sigma, 0)], {"images": lines, "products": products}, n_images=1)
+        integration = [(scale, 0) for scale in request.parameters.get("scales", INTEGRATION_SCALES)]
         lines = _along_x(source, products, integration)
-        _along_y(source, "structure_y", integration, {"images": lines, "result": request.out}, n_images=2)
+        args = {"images": lines, "result": request.out}
+        _along_y(source, "structure_y", integration, args, n_images=len(integration))
 
 
 def _along_x(source: DeviceSource, images: Array, filters: Sequence[Filter]) -> Array:

@@ -27,14 +27,16 @@ def anisotropic_diffusion(source: DeviceSource, requests: Sequence[BlockRequest]
     device, workspace = source.device, source.workspace
     nz, ny, nx = source.shape
     requests = sorted(requests, key=lambda request: -request.parameters["smoothings"])
-    smoothings = [int(request.parameters["smoothings"]) for request in requests for _ in A1]
-    thresholds = [float(request.parameters["edge_threshold"]) for request in requests for _ in A1]
-    key = (*smoothings, *thresholds)
+    jobs = [(request, job) for request in requests for job in request.parameters.get("jobs", range(len(A1)))]
+    smoothings = [int(request.parameters["smoothings"]) for request, _ in jobs]
+    thresholds = [float(request.parameters["edge_threshold"]) for request, _ in jobs]
+    slopes = [float(A1[job]) for _, job in jobs]
+    key = (*smoothings, *thresholds, *slopes)
     result = workspace.array("diffusion result", (len(smoothings), nz, ny, nx), np.float32)
     args = {
         "limits": source.shared("diffusion limits", (nz, 3), np.float64, lambda out: _start(source, out)),
         "smoothings": workspace.constant(("diffusion smoothings", key), lambda: np.array(smoothings, np.int32)),
-        "a1": workspace.constant(("diffusion a1", len(requests)), lambda: np.array([*A1] * len(requests), np.float64)),
+        "a1": workspace.constant(("diffusion a1", key), lambda: np.array(slopes, np.float64)),
         "edge_threshold": workspace.constant(("diffusion thresholds", key), lambda: np.array(thresholds, np.float64)),
         "a2": float(A2),
         "result": result,
@@ -54,8 +56,11 @@ def anisotropic_diffusion(source: DeviceSource, requests: Sequence[BlockRequest]
             args={**args, "image": source.image, "scratch": scratch},
             defines={"ONE_THREAD": 1},
         )
-    for i, request in enumerate(requests):
-        device.copy(result[len(A1) * i : len(A1) * (i + 1)], request.out)
+    start = 0
+    for request in requests:
+        stop = start + len(request.out)
+        device.copy(result[start:stop], request.out)
+        start = stop
 
 
 def _start(source: DeviceSource, out: Array) -> None:

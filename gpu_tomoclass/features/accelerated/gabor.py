@@ -21,6 +21,7 @@ PIXELS = 4
 THREADS = 256  # of the kernels that go pixel by pixel
 PARTS = 32  # per plane, in which its mean is summed
 BAND = 4  # rows that a CPU thread filters at a time
+CPU_BAND_RESPONSES = 64 << 20  # bytes of one bank, where memory is short
 CPU_RESPONSES = 512 << 20  # bytes; on a CPU that many responses of a plane are held at once, and on a GPU one bank's
 
 
@@ -39,10 +40,18 @@ def gabor(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     brought to standard deviation 1 with the rest: up to 0.001 on 5 x 3 pixels.
     """
     for request in requests:
-        gabor_banks(source, ALL_BANKS, out=request.out)
+        banks = request.parameters.get("banks")
+        if banks is None:
+            gabor_banks(source, ALL_BANKS, out=request.out)
+        elif source.device.wants_gpu_plan:
+            for i, bank in enumerate(banks):
+                gabor_banks(source, (bank,), out=request.out[2 * i :], first=bank)
+        else:
+            for i, bank in enumerate(banks):
+                _bank_by_bands(source, bank, out=request.out[2 * i : 2 * i + 2])
 
 
-def gabor_banks(source: DeviceSource, banks: tuple[int, ...], *, out: Array) -> None:
+def gabor_banks(source: DeviceSource, banks: tuple[int, ...], *, out: Array, first: int = 0) -> None:
     """The channels of some banks.
 
     Parameters
@@ -51,7 +60,8 @@ def gabor_banks(source: DeviceSource, banks: tuple[int, ...], *, out: Array) -> 
     banks : tuple of int
         Places in :data:`~gpu_tomoclass.features.reference.gabor.BANKS`.
     out : array on the device
-        (44, nz, ny, nx) float32; of bank i, channels 2 i and 2 i + 1 are filled.
+        (channels, nz, ny, nx) float32; of bank i, channels 2 (i - first) and the next one are filled.
+    first : int
     """
     nz, ny, nx = source.shape
     padded, means = _padded_planes(source)
@@ -65,11 +75,45 @@ def gabor_banks(source: DeviceSource, banks: tuple[int, ...], *, out: Array) -> 
         for start in range(0, len(group.banks), at_once):
             part = group._replace(banks=group.banks[start : start + at_once])
             responses = held[: len(part.banks)]
-            for first in range(0, nz, nz_at_once):
-                planes = slice(first, first + nz_at_once)
+            for z in range(0, nz, nz_at_once):
+                planes = slice(z, z + nz_at_once)
                 partial = _filter(source, part, padded[planes], responses=responses)
                 statistics = _statistics(source, part, partial, means=means, planes=planes)
-                _extremes(source, part, responses, statistics=statistics, first=first, out=out)
+                channels = tuple(2 * (i - first) for i in part.banks)
+                _extremes(source, channels, responses, statistics=statistics, plane=z, out=out)
+
+
+def _bank_by_bands(source: DeviceSource, bank: int, *, out: Array) -> None:
+    """The channels (2, nz, ny, nx) of a bank on a CPU that has no memory for its responses.
+
+    They are computed twice, some rows at a time: for their statistics, and for their extremes. Equal to those of
+    :func:`gabor_banks` in every bit.
+    """
+    nz, ny, nx = source.shape
+    workspace, pitch = source.workspace, whole_tiles(nx)
+    padded, means = _padded_planes(source)
+    (group,) = bank_groups((bank,))
+    n_rows = min(ny, max(BAND, CPU_BAND_RESPONSES // (4 * N_ANGLES * pitch) // BAND * BAND))
+    bands = [slice(y, min(y + n_rows, ny)) for y in range(0, ny, n_rows)]
+    held = workspace.array("gabor responses of rows", (N_ANGLES * n_rows * pitch,), np.float32)
+    made = workspace.array("gabor extremes of rows", (2 * n_rows * nx,), np.float32)
+    partial = workspace.array("gabor parts of all rows", (1, N_ANGLES, 1, -(-ny // BAND), 2), np.float64)
+
+    def responses(z: int, rows: slice) -> tuple[Array, Array]:
+        found = held[: N_ANGLES * (rows.stop - rows.start) * pitch].reshape(1, N_ANGLES, 1, -1, pitch)
+        around = padded[z : z + 1, rows.start : rows.stop + 2 * MARGIN]
+        return found, _filter(source, group, around, responses=found)
+
+    for z in range(nz):
+        for rows in bands:
+            _, of_rows = responses(z, rows)
+            source.device.copy(of_rows, partial[..., rows.start // BAND : -(-rows.stop // BAND), :])
+        statistics = _statistics(source, group, partial, means=means, planes=slice(z, z + 1))
+        for rows in bands:
+            found, _ = responses(z, rows)
+            extremes = made[: 2 * (rows.stop - rows.start) * nx].reshape(2, 1, -1, nx)
+            _extremes(source, (0,), found, statistics=statistics, plane=0, out=extremes)
+            source.device.copy(extremes[:, 0], out[:, z, rows])
 
 
 @cache
@@ -181,7 +225,8 @@ def _padded_planes(source: DeviceSource) -> tuple[Array, Array]:
 
 def _filter(source: DeviceSource, group: BankGroup, padded: Array, *, responses: Array) -> Array:
     """Fill (n_banks, 10, nz, ny, pitch) float32; sums of them and of their squares: (n_banks, 10, nz, n_parts, 2)."""
-    nz, (_, ny, nx) = padded.shape[0], source.shape
+    (nz, high, _), nx = padded.shape, source.shape[2]
+    ny = high - 2 * MARGIN  # of a plane, or of some of its rows
     on_gpu, n_banks = source.device.wants_gpu_plan, len(group.banks)
     if on_gpu:
         tx, ty = FILTER_BLOCK
@@ -244,11 +289,11 @@ def _statistics(source: DeviceSource, group: BankGroup, partial: Array, *, means
 
 
 def _extremes(
-    source: DeviceSource, group: BankGroup, responses: Array, *, statistics: Array, first: int, out: Array
+    source: DeviceSource, channels: tuple[int, ...], responses: Array, *, statistics: Array, plane: int, out: Array
 ) -> None:
-    """The channels of the banks, in the planes from ``first`` on."""
+    """The channels of the banks, in the planes from ``plane`` on; ``channels`` has the first of each bank."""
     n_banks, _, nz, ny, pitch = responses.shape
-    n_planes, nx = source.shape[0], source.shape[2]
+    _, n_planes, _, nx = out.shape
     source.device.launch(
         "gabor_planes.cu",
         "gabor_extremes",
@@ -257,12 +302,10 @@ def _extremes(
         args={
             "responses": responses,
             "statistics": statistics,
-            "channels": source.workspace.constant(
-                ("gabor channels", group.banks), lambda: 2 * np.array(group.banks, np.int32)
-            ),
+            "channels": source.workspace.constant(("gabor channels", channels), lambda: np.array(channels, np.int32)),
             "result": out,
             "nz": nz,
-            "first_plane": first,
+            "first_plane": plane,
             "n_planes": n_planes,
             "nx": nx,
             "pitch": pitch,

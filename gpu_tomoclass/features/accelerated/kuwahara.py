@@ -16,6 +16,7 @@ GPU_PIXELS = 2  # of a thread, beside each other
 ANGLES_AT_ONCE = 5  # on a GPU: 16 bytes per pixel each
 TILE = 32  # pixels that a CPU has in registers
 BAND = 32  # rows of a CPU's block, at least
+CPU_SCRATCH = 64 << 20  # bytes of a launch, more where there are more threads
 
 
 def kuwahara(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
@@ -115,22 +116,25 @@ def _on_cpu(source: DeviceSource, out: Array, *, patch: int) -> None:
     band = max(BAND, patch)  # rows around it are computed twice
     n_bands = -(-ny // band)
     per_block = 4 * (band + 2 * half) * pitch + 2 * N_CRITERIA * band * width
-    source.device.launch(
-        "kuwahara_cpu.cu",
-        "kuwahara_cpu",
-        grid=(n_bands, nz),
-        block=(1,),
-        args={
-            "line": source.workspace.constant(("kuwahara line", patch), lambda: _line_pixels(patch)),
-            "starts": _starts(source, patch),
-            "raised": _raised(source, half=half, pitch=pitch),
-            "extremes": source.extremes(),
-            "scratch": source.workspace.array("kuwahara scratch", (nz, n_bands, per_block), np.float32),
-            "result": out,
-            "half": half,
-            "pitch": pitch,
-            "ny": ny,
-            "nx": nx,
-        },
-        defines={"ONE_THREAD": 1, "BAND": band, "HALF": half},
-    )
+    at_once = min(n_bands, max(source.device.threads, CPU_SCRATCH // (4 * nz * per_block)))
+    args = {
+        "line": source.workspace.constant(("kuwahara line", patch), lambda: _line_pixels(patch)),
+        "starts": _starts(source, patch),
+        "raised": _raised(source, half=half, pitch=pitch),
+        "extremes": source.extremes(),
+        "scratch": source.workspace.array("kuwahara scratch", (nz, at_once, per_block), np.float32),
+        "result": out,
+        "half": half,
+        "pitch": pitch,
+        "ny": ny,
+        "nx": nx,
+    }
+    for first in range(0, n_bands, at_once):
+        source.device.launch(
+            "kuwahara_cpu.cu",
+            "kuwahara_cpu",
+            grid=(min(at_once, n_bands - first), nz),
+            block=(1,),
+            args={**args, "first_band": first},
+            defines={"ONE_THREAD": 1, "BAND": band, "HALF": half},
+        )

@@ -7,6 +7,7 @@ standard deviation in pixels, nothing is normalised for scale, and edges mirror 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -117,11 +118,12 @@ def laplacian(source: FeatureSource, *, sigma: float) -> np.ndarray:
     return (second_x + gaussian_derivative(image, sigma, dx=0, dy=2))[np.newaxis]
 
 
-def structure(source: FeatureSource, *, sigma: float) -> np.ndarray:
+def structure(source: FeatureSource, *, sigma: float, scales: Sequence[float] = INTEGRATION_SCALES) -> np.ndarray:
     """``Structure``: eigenvalues of the structure tensor at two integration scales.
 
     The products of IS(sigma, 1, 0) and IS(sigma, 0, 1) are smoothed with each of :data:`INTEGRATION_SCALES`; the
-    absolute eigenvalues come from the stable solution of the quadratic in double precision.
+    absolute eigenvalues come from the stable solution of the quadratic in double precision. ``scales`` are those that
+    are wanted.
 
     Returns
     -------
@@ -130,8 +132,8 @@ def structure(source: FeatureSource, *, sigma: float) -> np.ndarray:
     """
     ix = gaussian_derivative(source.image, sigma, dx=1, dy=0)
     iy = gaussian_derivative(source.image, sigma, dx=0, dy=1)
-    result = np.empty((4, *source.shape), dtype=np.float32)
-    for i, scale in enumerate(INTEGRATION_SCALES):
+    result = np.empty((2 * len(scales), *source.shape), dtype=np.float32)
+    for i, scale in enumerate(scales):
         products = (ix * ix, ix * iy, iy * iy)
         xx, xy, yy = (gaussian_derivative(p, scale, dx=0, dy=0).astype(np.float64) for p in products)
         b = -(xx + yy)

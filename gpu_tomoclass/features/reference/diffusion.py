@@ -6,6 +6,7 @@ Follows ``Anisotropic_Diffusion_2D`` 2.0.1 operation by operation, so results ag
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,7 +23,9 @@ C2 = np.float32(0.5 * (math.sqrt(2.0) - 1.0))
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 
 
-def anisotropic_diffusion(source: FeatureSource, *, smoothings: int, edge_threshold: float) -> np.ndarray:
+def anisotropic_diffusion(
+    source: FeatureSource, *, smoothings: int, edge_threshold: float, jobs: Sequence[int] = (0, 1)
+) -> np.ndarray:
     """Diffuse a plane along its edges: 20 iterations of a structure tensor and ``smoothings`` steps.
 
     Values are truncated to integers before and after, so a plane with values in 0..1 gives 0 everywhere. A constant
@@ -36,6 +39,8 @@ def anisotropic_diffusion(source: FeatureSource, *, smoothings: int, edge_thresh
         Smoothing steps per iteration, at least 1; TWS uses sigma rounded down.
     edge_threshold : float
         Height of an edge worth keeping, in 1/256 of the plane's standard deviation; TWS uses the membrane thickness.
+    jobs : sequence of int
+        Which of the two channels are wanted.
 
     Returns
     -------
@@ -47,7 +52,7 @@ def anisotropic_diffusion(source: FeatureSource, *, smoothings: int, edge_thresh
     D. Tschumperlé and R. Deriche, "Vector-valued image regularization with PDEs", IEEE TPAMI 27 (2005) 506-517.
     """
     start = truncated(source.image)
-    return np.stack([_diffuse(start, a1, smoothings, edge_threshold) for a1 in A1])
+    return np.stack([_diffuse(start, A1[job], smoothings, edge_threshold) for job in jobs])
 
 
 def truncated(image: np.ndarray) -> np.ndarray:

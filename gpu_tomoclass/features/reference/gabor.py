@@ -7,6 +7,8 @@ this definition is in double precision and agrees within that. ``exact`` repeats
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +53,7 @@ BANKS = tuple(
 """The 22 banks in the order of TWS's channels."""
 
 
-def gabor(source: FeatureSource, *, exact: bool = False) -> np.ndarray:
+def gabor(source: FeatureSource, *, exact: bool = False, banks: Sequence[int] | None = None) -> np.ndarray:
     """Largest and smallest Gabor response over 10 directions, for 22 kinds of stripes.
 
     Each response is first brought to mean 0 and standard deviation 1 over the plane, so values depend on the whole
@@ -64,11 +66,13 @@ def gabor(source: FeatureSource, *, exact: bool = False) -> np.ndarray:
         The plane, (ny, nx).
     exact : bool
         Every bit as TWS computes it, its rounding errors and its garbage on constant planes included; ten times slower.
+    banks : sequence of int, optional
+        Places in :data:`BANKS`; default, and with ``exact``, all.
 
     Returns
     -------
     ndarray
-        (44, ny, nx) float32: maximum, then minimum, for each of :data:`BANKS`.
+        (44, ny, nx) float32: maximum, then minimum, for each of :data:`BANKS`, or of those wanted.
 
     References
     ----------
@@ -81,10 +85,11 @@ def gabor(source: FeatureSource, *, exact: bool = False) -> np.ndarray:
     # A constant added to the plane drops out in the normalisation; without it, rounding errors are smallest.
     plane = source.image - source.image.mean(dtype=np.float64)
     largest = float(np.abs(plane).max())
-    result = np.empty((len(BANKS), 2, ny, nx), dtype=np.float32)
+    wanted = BANKS if banks is None else [BANKS[i] for i in banks]
+    result = np.empty((len(wanted), 2, ny, nx), dtype=np.float32)
     result[:, 0], result[:, 1] = -np.inf, np.inf
     spectra: dict[int, np.ndarray] = {}
-    for bank, (highest, lowest) in zip(BANKS, result, strict=True):
+    for bank, (highest, lowest) in zip(wanted, result, strict=True):
         margin = bank.size - 1
         shape = fft.next_fast_len(ny + margin, real=True), fft.next_fast_len(nx + margin, real=True)
         if bank.size not in spectra:
@@ -95,11 +100,13 @@ def gabor(source: FeatureSource, *, exact: bool = False) -> np.ndarray:
             response = _normalised(filtered[margin : margin + ny, margin : margin + nx], largest * np.abs(taps).sum())
             np.maximum(highest, response, out=highest)
             np.minimum(lowest, response, out=lowest)
-    return result.reshape(2 * len(BANKS), ny, nx)
+    return result.reshape(2 * len(wanted), ny, nx)
 
 
+@cache
 def kernel(bank: GaborBank, angle: int) -> np.ndarray:
-    """Kernel of direction pi * ``angle`` / 10, for a convolution: (size, size) float64, rounded to float32 as in TWS.
+    """Kernel of direction pi * ``angle`` / 10, for a convolution: (size, size) float64, rounded to float32 as in TWS;
+    read-only.
 
     exp(-0.5 (u^2 / sx^2 + v^2 / sy^2)) / (2 pi sx sy) * cos(2 pi frequency u / size + psi) with sx = sigma,
     sy = sigma / gamma, psi = 0 or pi/2; u is the distance across the stripes and v along them.
@@ -111,7 +118,9 @@ def kernel(bank: GaborBank, angle: int) -> np.ndarray:
     u, v = x * math.cos(theta) + y * math.sin(theta), y * math.cos(theta) - x * math.sin(theta)
     bell = np.exp(-0.5 * (u * u / (sx * sx) + v * v / (sy * sy))) / (2.0 * math.pi * sx * sy)
     wave = np.cos(2.0 * math.pi * bank.frequency * u / bank.size + psi)
-    return (bell * wave).astype(np.float32).astype(np.float64)
+    taps = (bell * wave).astype(np.float32).astype(np.float64)
+    taps.setflags(write=False)  # it is kept
+    return taps
 
 
 def _normalised(response: np.ndarray, scale: float) -> np.ndarray:
