@@ -7,6 +7,7 @@ from .arff import (
     TrainingTable,
     check_arff_target,
     load_arff,
+    match_channels,
     pooled_tables,
     save_arff,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "load_annotation",
     "load_annotations",
     "load_arff",
+    "match_channels",
     "merge_annotations",
     "merge_classes",
     "pooled_tables",

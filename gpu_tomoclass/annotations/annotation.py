@@ -189,15 +189,18 @@ class Annotation:
         return merge_annotations([self, other])
 
 
-def load_annotations(paths: Sequence[StrPath | Planes | Volume], *, volume_shape: Shape, **options: Any) -> Annotation:
-    """Several files as one annotation; each may hold a single class. Options as for :func:`load_annotation`."""
+def load_annotations(
+    paths: Sequence[StrPath | Planes | Volume], *, volume_shape: Shape, partial: bool = False, **options: Any
+) -> Annotation:
+    """Several files as one annotation; each may hold a single class, all together if ``partial``. Options as for
+    :func:`load_annotation`."""
     return merge_annotations(
-        [load_annotation(path, volume_shape=volume_shape, partial=True, **options) for path in paths]
+        [load_annotation(path, volume_shape=volume_shape, partial=True, **options) for path in paths], partial=partial
     )
 
 
-def merge_annotations(annotations: Sequence[Annotation]) -> Annotation:
-    """One annotation of the strokes of all.
+def merge_annotations(annotations: Sequence[Annotation], *, partial: bool = False) -> Annotation:
+    """One annotation of the strokes of all; with ``partial`` it may hold a single class.
 
     Raises
     ------
@@ -231,7 +234,7 @@ def merge_annotations(annotations: Sequence[Annotation]) -> Annotation:
         order=_after_each_other([a.order for a in annotations]),
         traced=np.concatenate([a.traced for a in annotations]),
     )
-    return _checked(merged)
+    return merged if partial else _checked(merged)
 
 
 def load_annotation(
@@ -287,7 +290,7 @@ def load_annotation(
     where = fspath(path)
     if where.lower().endswith(".arff"):
         what = "is an ARFF file: training rows without positions, not strokes on a volume"
-        raise UsageError(what, where=where, do="train from it with --from")
+        raise UsageError(what, where=where, do="train takes it beside strokes with --from")
     if where.lower().endswith((".roi", ".zip")):
         annotation = _from_rois(where, volume_shape, substack, names=names, skip_bad_rois=skip_bad_rois)
     else:

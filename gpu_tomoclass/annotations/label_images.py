@@ -17,6 +17,7 @@ from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.volumes import Volume
 
 Shape = tuple[int, int, int]
+GREY_VALUES = 64  # and more, on most voxels: no person marks so many classes
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,22 @@ def read_label_image(labels: Volume, *, volume_shape: Shape, substack: SubStack 
         values = _whole_labels(plane, number=i, where=labels.path)
         y, x = np.nonzero(values)
         parts.append((np.full(y.size, planes[i]), y, x, values[y, x]))
-    return LabelVoxels(*(np.concatenate(v) for v in zip(*parts, strict=True)))
+    voxels = LabelVoxels(*(np.concatenate(v) for v in zip(*parts, strict=True)))
+    _refuse_grey(labels, voxels)
+    return voxels
+
+
+def _refuse_grey(labels: Volume, voxels: LabelVoxels) -> None:
+    """A grey image of 8 bits holds valid labels: nearly all values, nearly everywhere."""
+    n_voxels, n_values = int(np.prod(labels.shape)), np.unique(voxels.label).size
+    if n_values < GREY_VALUES or 2 * voxels.label.size < n_voxels or any(c.name for c in labels.classes):
+        return
+    share = 100 * voxels.label.size / n_voxels
+    raise DataError(
+        f"holds {n_values} values, and {share:.0f} % of its voxels are not 0: this is a grey image, not labels",
+        where=labels.path,
+        do="give the image that was painted: 0 where nothing is marked, 1, 2, .. the classes",
+    )
 
 
 def _whole_labels(plane: np.ndarray, *, number: int, where: str) -> np.ndarray:

@@ -22,6 +22,11 @@ from gpu_tomoclass.errors import DataError
 AREAS = (ROI_TYPE.POLYGON, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED)
 STROKES = (ROI_TYPE.LINE, ROI_TYPE.FREELINE, ROI_TYPE.POLYLINE)
 
+# What an outline that only Java's library draws covers, pixel by pixel, as straight edges.
+AS_MASK = (
+    "Edit > Selection > Create Mask, then Edit > Selection > Create Selection on the mask, gives the same pixels as"
+    " straight edges; set group and slice again"
+)
 # Long segments are cut so that the window around a piece stays small.
 _PIECE = 256.0
 _LONGEST = 1e7
@@ -96,18 +101,20 @@ def stroke_width(roi: ImagejRoi) -> float:
 
 
 def _refuse_unused(roi: ImagejRoi) -> None:
-    polygon_hint = "draw it again with the polygon, oval or rectangle tool"
     if roi.subtype in (ROI_SUBTYPE.TEXT, ROI_SUBTYPE.ARROW):
-        raise DataError(f"is an overlay ({roi.subtype.name.lower()}), not a selection")
-    if roi.options & ROI_OPTIONS.SPLINE_FIT:
+        instead = ": draw it with the straight line tool" if roi.subtype == ROI_SUBTYPE.ARROW else ""
+        raise DataError(f"is an overlay ({roi.subtype.name.lower()}), not a selection{instead}")
+    if roi.options & ROI_OPTIONS.SPLINE_FIT and roi.roitype in STROKES:
         raise DataError(
             "is spline-fitted, which is not used: Edit > Selection > Interpolate, interval 1, makes it a polygon"
         )
+    if roi.options & ROI_OPTIONS.SPLINE_FIT:
+        raise DataError(f"is spline-fitted, which is not used: {AS_MASK}")
     if roi.composite:
         if roi.roitype != ROI_TYPE.RECT:
             raise DataError("is damaged: a composite that is not stored as one")
     elif roi.roitype == ROI_TYPE.RECT and roi.rounded_rect_arc_size > 0:
-        raise DataError(f"is a rounded rectangle, which is not used: {polygon_hint}")
+        raise DataError(f"is a rounded rectangle, which is not used: {AS_MASK}")
     elif roi.roitype == ROI_TYPE.ANGLE:
         raise DataError("is an angle measurement, not a stroke")
     elif roi.roitype not in (*AREAS, *STROKES, ROI_TYPE.RECT, ROI_TYPE.OVAL, ROI_TYPE.POINT):
@@ -182,7 +189,7 @@ def _paths(path: np.ndarray | None) -> list[np.ndarray]:
     while i < len(values):
         step = values[i]
         if step in (2, 3):
-            raise DataError("is a composite with curved edges, which is not used: draw it again with polygons")
+            raise DataError(f"is a composite with curved edges, which is not used: {AS_MASK}")
         if step not in (0, 1, 4) or (step != 4 and i + 2 >= len(values)) or (step != 0 and not polygons):
             raise DataError("is damaged: its composite path cannot be followed")
         if step == 0:

@@ -37,6 +37,7 @@ def train(
     *,
     features: str | Sequence[str] | FeatureBank = "paper",
     also: Sequence[tuple[VolumeLike, Marks]] = (),
+    rows: TrainingTable | StrPath | None = None,
     every: int | None = None,
     start: int | None = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
@@ -72,6 +73,8 @@ def train(
         ``"paper"``, ``"weka-default"``, ``"all"``, family names, or a bank with its sigmas.
     also : sequence of (volume, marks)
         More volumes of the same type of voxels, whose strokes are pooled with these.
+    rows : TrainingTable or path, optional
+        Training rows that Fiji saved (ARFF), of the same features, to be pooled with the strokes.
     every, start : int, optional
         The planes of ``marks`` are every n-th of the volume, see :func:`load_annotation`.
     class_names : sequence of str or dict, optional
@@ -123,13 +126,15 @@ def train(
     if save_rows is not None:
         check_arff_target(save_rows, overwrite=overwrite)
     reading = {"every": every, "start": start, "axes": label_axes, "class_names": class_names}
-    pairs = marked_volumes([(volume, marks), *also], skip_bad_rois=skip_bad_rois, **reading)
+    table = load_arff(rows) if isinstance(rows, (str, PathLike)) else rows
+    pairs = marked_volumes([(volume, marks), *also], skip_bad_rois=skip_bad_rois, partial=table is not None, **reading)
     (first, annotation), *more = pairs
     result = train_rows(
         first,
         annotation,
         bank=make_bank(features),
         also=more,
+        table=table,
         intensity=intensity,
         nan=nan,
         crop=crop,
@@ -138,9 +143,14 @@ def train(
         device=device,
         workers=workers,
         progress=progress,
-        **{"engine": engine, "n_trees": n_trees, "max_features": max_features, "max_depth": max_depth,
-           "min_samples_leaf": min_samples_leaf, "balance": balance, "seed": seed},
-    )  # fmt: skip
+        engine=engine,
+        n_trees=n_trees,
+        max_features=max_features,
+        max_depth=max_depth,
+        min_samples_leaf=min_samples_leaf,
+        balance=balance,
+        seed=seed,
+    )
     if save_rows is not None:
         save_arff(save_rows, result.table, exact=True, overwrite=overwrite)
     return reported(result)
@@ -229,7 +239,7 @@ def cross_validate(
     DataError
         If there are too few groups.
     """
-    reading = {"every": every, "start": start, "axes": label_axes, "class_names": class_names}
+    reading: dict[str, Any] = {"every": every, "start": start, "axes": label_axes, "class_names": class_names}
     pairs = marked_volumes([(volume, marks), *also], skip_bad_rois=skip_bad_rois, **reading)
     rows = collect_rows(
         pairs, bank=make_bank(features), intensity=intensity, nan=nan, cache=_opened(cache), device=device
@@ -238,8 +248,11 @@ def cross_validate(
                          progress=progress, **forest_options)  # fmt: skip
 
 
-def marked_volumes(pairs: Sequence[tuple[VolumeLike, Marks]], **reading: Any) -> list[tuple[Volume, Annotation]]:
-    """Open volumes with their annotations; a single one must have two classes, several may share them.
+def marked_volumes(
+    pairs: Sequence[tuple[VolumeLike, Marks]], *, partial: bool = False, **reading: Any
+) -> list[tuple[Volume, Annotation]]:
+    """Open volumes with their annotations; a single one must have two classes unless ``partial``, several may share
+    them.
 
     Parameters
     ----------
@@ -257,9 +270,10 @@ def marked_volumes(pairs: Sequence[tuple[VolumeLike, Marks]], **reading: Any) ->
         if not files:
             raise UsageError("there are no marks", where=volume.path, do="give a label image or ImageJ ROIs")
         if len(files) == 1:
-            annotation = load_annotation(files[0], volume_shape=volume.shape, partial=len(pairs) > 1, **reading)
+            alone = len(pairs) == 1 and not partial
+            annotation = load_annotation(files[0], volume_shape=volume.shape, partial=not alone, **reading)
         else:
-            annotation = load_annotations(files, volume_shape=volume.shape, **reading)
+            annotation = load_annotations(files, volume_shape=volume.shape, partial=partial, **reading)
         found.append((volume, annotation))
     return found
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         "train marks.tif strokes.zip -o m.tcm",
         "train volume.tif more.zip --like m.tcm -o m2.tcm",
         "train --from data.arff -o m.tcm",
+        "train volume.tif strokes.zip --from data.arff -o m.tcm",
     ),
 )
 @click.argument("volume", type=InputPath(), required=False)
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     type=InputPath(),
     multiple=True,
     metavar="DATA.arff",
-    help="Train from rows saved by Fiji instead of a volume; several are pooled.",
+    help="Rows saved by Fiji, alone or beside strokes on a volume; several are pooled.",
 )
 @click.option(
     "--save-rows", type=OutputPath(), metavar="DATA.arff", help="Also write the training rows; Fiji loads them."
@@ -68,31 +69,38 @@ def train(
         from gpu_tomoclass.annotations import check_arff_target
 
         check_arff_target(save_rows, overwrite=overwrite)
+    strokes = tuple(path for path in annotations if not path.lower().endswith(".arff"))
+    tables += tuple(path for path in annotations if path.lower().endswith(".arff"))
+    pooled = None
     if tables:
-        if volume is not None or options["also"]:
-            raise UsageError("give either a volume with annotations or --from DATA.arff, not both")
         from gpu_tomoclass.annotations import load_arff, pooled_tables
+
+        pooled = pooled_tables([load_arff(path) for path in tables])
+    if pooled is not None and volume is None:
         from gpu_tomoclass.training import train_from_table
 
         result = train_from_table(
-            pooled_tables([load_arff(path) for path in tables]),
+            pooled,
             hessian=options["hessian"],
             gabor=options["gabor"],
             workers=workers,
             **forest_settings(options),
         )
     else:
-        if volume is None or not annotations:
-            raise UsageError("train needs a volume and at least one annotation", do="see gpu-tomoclass train --help")
+        if volume is None or not strokes:
+            raise UsageError(
+                "train needs a volume and at least one annotation on it, or rows that Fiji saved without a volume",
+                do="see gpu-tomoclass train --help",
+            )
         from gpu_tomoclass.training import train as run
 
         with (
-            training_data(volume, annotations, options, workers=workers, quiet=quiet) as (marked, settings),
+            training_data(volume, strokes, options, workers=workers, quiet=quiet, table=pooled) as (marked, settings),
             progress("features", quiet=quiet) as advance,
         ):
             (source, annotation), *also = marked
             settings |= forest_settings(options)
-            result = run(source, annotation, also=also, workers=workers, progress=advance, **settings)
+            result = run(source, annotation, also=also, table=pooled, workers=workers, progress=advance, **settings)
     if options["every"] is not None or options["start"] is not None:
         training = {**result.model.training, "substack": {"every": options["every"], "start": options["start"]}}
         result = replace(result, model=replace(result.model, training=training))

@@ -27,7 +27,7 @@ from gpu_tomoclass.cli.terminal import show_notes
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpu_tomoclass.annotations import Annotation
+    from gpu_tomoclass.annotations import Annotation, TrainingTable
     from gpu_tomoclass.features import FeatureBank, FeatureCache
     from gpu_tomoclass.model import Model
     from gpu_tomoclass.volumes import Volume
@@ -149,8 +149,12 @@ class Like:
 
             self.model = load_model(path)
 
-    def bank(self, options: Mapping[str, Any]) -> FeatureBank:
-        """The model's bank, unless an option of features was given."""
+    def bank(self, options: Mapping[str, Any], table: TrainingTable | None = None) -> FeatureBank:
+        """The bank of the model, or of rows that Fiji saved, unless an option of features was given."""
+        if table is not None and not any(map(_was_given, BANK)):
+            from gpu_tomoclass.training import bank_of_table
+
+            return bank_of_table(table)[0]
         if self.model is None or any(map(_was_given, BANK)):
             return make_bank(**{name: options[name] for name in BANK})
         return self.model.bank
@@ -176,7 +180,13 @@ def _was_given(name: str) -> bool:
 
 @contextmanager
 def training_data(
-    volume: str, annotations: tuple[str, ...], options: dict[str, Any], *, workers: int | None, quiet: bool
+    volume: str,
+    annotations: tuple[str, ...],
+    options: dict[str, Any],
+    *,
+    workers: int | None,
+    quiet: bool,
+    table: TrainingTable | None = None,
 ) -> Iterator[tuple[list[tuple[Volume, Annotation]], dict[str, Any]]]:
     """The open volumes with their annotations, and the settings of :func:`gpu_tomoclass.training.rows.collect_rows`."""
     from gpu_tomoclass.annotations import load_annotations
@@ -186,7 +196,7 @@ def training_data(
     reading = {name: options[name] for name in READING}
     marks = like.marks(options)
     settings = {
-        "bank": like.bank(options),
+        "bank": like.bank(options, table),
         "intensity": options["intensity"],
         "nan": options["nan"],
         "crop": options["crop"],
@@ -204,6 +214,7 @@ def training_data(
                 volume_shape=source.shape,
                 axes=options["label_axes"],
                 class_names=like.class_names(options["class_names"]),
+                partial=table is not None,
                 **marks,
             )
             show_notes(strokes_notes(annotation, path), quiet=quiet)

@@ -5,6 +5,7 @@ from .rows import TrainingRows, collect_rows
 from .selection import Selection, measure_costs, measure_together, select_families, slab_to_time, trade_off_figure
 from .suggest_places import SuggestedPlace, suggest
 from .suggestion_files import save_suggestions, suggestion_targets
+from .tables import bank_of_table
 from .train_model import TrainingResult, train, train_from_table
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "TrainingResult",
     "TrainingRows",
     "adapt",
+    "bank_of_table",
     "check_drift",
     "collect_rows",
     "cross_validate",

@@ -24,19 +24,14 @@ from gpu_tomoclass.annotations import (
 )
 from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.device import Device, choose_device, worker_count
-from gpu_tomoclass.errors import DataError, ModelError
-from gpu_tomoclass.features import (
-    FeatureBank,
-    FeatureCache,
-    IntensityScale,
-    formula_of_table,
-    grey_dimensions,
-)
+from gpu_tomoclass.errors import DataError
+from gpu_tomoclass.features import FeatureBank, FeatureCache, IntensityScale
 from gpu_tomoclass.forest import grow_forest, lead, predict_probabilities
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.training.drift import channel_quantiles
 from gpu_tomoclass.training.grey_memory import grey_memory
 from gpu_tomoclass.training.rows import collect_rows
+from gpu_tomoclass.training.tables import bank_of_table, with_table
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Crop, Volume, VolumeLike, VoxelSize
 
@@ -82,6 +77,7 @@ def train(
     *,
     bank: FeatureBank,
     also: Sequence[tuple[Volume, Annotation]] = (),
+    table: TrainingTable | None = None,
     intensity: str = "auto",
     nan: str = "error",
     crop: Crop | None = None,
@@ -104,6 +100,8 @@ def train(
     bank : FeatureBank
     also : sequence of (Volume, Annotation)
         More volumes, of the same dtype, whose strokes are pooled with these.
+    table : TrainingTable, optional
+        Rows that Fiji saved, of the bank's channels; they come behind those of the strokes, as in TWS.
     intensity : {"auto", "none"}
         See :class:`gpu_tomoclass.features.intensity.IntensityScale`.
     nan : {"error", "fill", "mask"}
@@ -125,9 +123,10 @@ def train(
     Raises
     ------
     ModelError
-        If an annotation belongs to another shape.
+        If an annotation belongs to another shape, or the table has other channels than the bank.
     DataError
-        If a plane cannot be used or fewer than two classes are marked.
+        If a plane cannot be used, fewer than two classes are marked, or classes of the table are not those of the
+        strokes.
     """
     device = choose_device(device)
     rows = collect_rows(
@@ -141,12 +140,18 @@ def train(
         device=device,
         progress=progress,
     )
-    more = {"also": rows.sources[1:]} if also else {}
+    more: dict[str, Any] = {"also": rows.sources[1:]} if also else {}
+    found = rows.values, rows.labels, rows.classes
+    notes = list(rows.notes)
+    if table is not None:
+        found = with_table(rows, table, notes)
+        more["table"] = table.relation
+    values, labels, classes = found
     return _finish(
-        rows.values,
-        rows.labels,
+        values,
+        labels,
         bank=bank,
-        classes=rows.classes,
+        classes=classes,
         scale=rows.scale,
         voxel_size=rows.voxel_size,
         source={**rows.sources[0], **more, "nan": nan, "device": device.name},
@@ -154,7 +159,7 @@ def train(
         samples=rows.samples,
         seconds_per_plane=rows.seconds_per_plane,
         cached_blocks=rows.cached_blocks,
-        notes=[*_scale_notes(bank, volume.shape[1:]), *rows.notes],
+        notes=[*_scale_notes(bank, volume.shape[1:]), *notes],
         feature_seconds=rows.seconds,
     )
 
@@ -192,12 +197,7 @@ def train_from_table(
     DataError
         If fewer than two classes have rows.
     """
-    try:
-        dimensions, notes = grey_dimensions(table.relation, table.channels)
-        formula, more = formula_of_table(table.values, table.channels, hessian)
-        bank, order = FeatureBank.from_channels(table.channels, hessian=formula, gabor=gabor, dimensions=dimensions)
-    except ModelError as error:
-        raise ModelError(error.what, where=table.path or error.where, do=error.do) from error
+    bank, order, notes = bank_of_table(table, hessian=hessian, gabor=gabor)
     return _finish(
         table.values,
         table.label,
@@ -208,7 +208,7 @@ def train_from_table(
         voxel_size=None,
         source={"table": table.relation},
         forest_options={"n_jobs": worker_count(workers), **forest_options},
-        notes=[*table.notes, *notes, *more],
+        notes=[*table.notes, *notes],
     )
 
 

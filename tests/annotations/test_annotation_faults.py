@@ -155,6 +155,17 @@ def test_files_that_are_no_annotation(tmp_path, golden):
     refusal(tmp_path / "empty.zip")
 
 
+def test_a_grey_image_is_no_label_image(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
+    with pytest.raises(DataError, match=r"holds 255 values, and \d+ % of its voxels are not 0: this is a grey"):
+        load_annotation(grey, volume_shape=SHAPE)
+    many = np.zeros(SHAPE, np.uint8)
+    many.ravel()[:200] = np.arange(1, 201)  # many classes, little marked
+    assert len(load_annotation(many, volume_shape=SHAPE).counts()) == 200
+    dense = 1 + (grey > 90) + (grey > 200)  # everything marked, few classes
+    assert len(load_annotation(dense.astype(np.uint8), volume_shape=SHAPE).counts()) == 3
+
+
 # --- ROIs (row 29) ----------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +217,7 @@ def test_kinds_that_are_refused_are_named():
         "'arrow' (no. 4) is an overlay (arrow)",
         "'rounded' (no. 5) is a rounded rectangle",
         "'angle' (no. 6) is an angle",
-        "'spline' (no. 7) is spline-fitted",
+        "'spline' (no. 7) is spline-fitted, which is not used: Edit > Selection > Create Mask, then Edit >",
         "'curved-composite' (no. 8) is a composite with curved edges",
     ):
         assert reason in text

@@ -79,10 +79,11 @@ def test_train_pools_volumes(folder, tmp_path, command):
         assert command("check", folder / f"{name}.tif", tmp_path / "both.tcm", "-q").code == 0
 
 
-def test_also_does_not_go_with_a_table(folder, tmp_path, capsys):
-    words = ["train", "--from", "data.arff", "--also", folder / "b.tif", folder / "b_strokes.tif", "-o"]
-    assert run([str(w) for w in (*words, tmp_path / "m.tcm")]) == 2
-    assert "not both" in capsys.readouterr().err
+def test_rows_and_no_volume_leave_nothing_to_pool(folder, tmp_path, command):
+    also = ("--also", folder / "b.tif", folder / "b_strokes.tif")
+    done = command("train", "--from", "data.arff", *also, "-o", tmp_path / "m.tcm")
+    assert done.code == 2
+    assert "data.arff: does not exist" in done.err
 
 
 def test_select_features(folder, tmp_path, command):
