@@ -96,7 +96,7 @@ def watch(
     check_model_target(output, overwrite=overwrite)
     device, bank = choose_device(device), make_bank(features)
     substack = SubStack.of(volume.shape[0], every=every, start=start)
-    reading = {"every": every, "start": start, "class_names": class_names, "axes": label_axes,
+    reading: dict[str, Any] = {"every": every, "start": start, "class_names": class_names, "axes": label_axes,
                "skip_bad_rois": skip_bad_rois}  # fmt: skip
     limits = volume_contrast(volume)
     known: object = None

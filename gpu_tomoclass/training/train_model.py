@@ -248,8 +248,8 @@ def _finish(
     grey = []
     for sample in seen:
         probabilities = predict_probabilities(forest, np.ascontiguousarray(sample.T))
-        values, shares = grey_memory(sample[:, 0], probabilities)
-        grey.append(values)
+        of_sample, shares = grey_memory(sample[:, 0], probabilities)
+        grey.append(of_sample)
         remembered.setdefault("mean_margins", []).append(float(lead(probabilities).mean(dtype=np.float64)))
         remembered.setdefault("class_shares", []).append(shares)
     model = Model(
