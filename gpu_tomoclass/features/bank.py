@@ -254,7 +254,8 @@ class FeatureBank:
         ranges = {}
         for name in families:
             if name not in given:
-                most = max(sigma_min, SIGMA_MAX[FAMILIES[name].dimensions]) if sigma_max is None else sigma_max
+                usual = min(SIGMA_MAX[FAMILIES[name].dimensions], FAMILIES[name].usual_sigma_max)
+                most = max(sigma_min, usual) if sigma_max is None else sigma_max
                 ranges[name] = FAMILIES[name].sigmas_in_range(sigma_min, most)
         lists = {name: FAMILIES[name].sigmas_given(values) for name, values in given.items()}
         return cls(

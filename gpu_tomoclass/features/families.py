@@ -14,7 +14,7 @@ from gpu_tomoclass.features.family import COPIES, ONE_VALUE, SAME_SUMS, Family, 
 from gpu_tomoclass.features.reference.blur import STD_PER_SIGMA, is_reduced, kernel_radius
 from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES, ORDERS, derivative_reach
 from gpu_tomoclass.features.reference.disk import disk_half_widths
-from gpu_tomoclass.features.volume_families import VOLUME_ROWS
+from gpu_tomoclass.features.volume_families import OWN_ROWS, VOLUME_ROWS
 
 HESSIAN_CHANNELS = (
     "Hessian",
@@ -297,7 +297,10 @@ PLANE_FAMILIES: Mapping[str, Family] = {row.name: row for row in _ROWS}
 VOLUME_FAMILIES: Mapping[str, Family] = {row.name: row for row in VOLUME_ROWS}
 """The 12 families of TWS 3D, which look across planes, in TWS's channel order."""
 
-FAMILIES: Mapping[str, Family] = {**PLANE_FAMILIES, **VOLUME_FAMILIES}
+OWN_FAMILIES: Mapping[str, Family] = {row.name: row for row in OWN_ROWS}
+"""Families that TWS does not have."""
+
+FAMILIES: Mapping[str, Family] = {**PLANE_FAMILIES, **VOLUME_FAMILIES, **OWN_FAMILIES}
 """All families by name."""
 
 
@@ -336,6 +339,8 @@ FEATURE_SETS: Mapping[str, Sequence[str]] = {
     "all": _all_but(),
     "weka-3d-default": ("mean_3d", "variance_3d"),
     "weka-3d": tuple(VOLUME_FAMILIES),
+    "paper+z": (*_all_but("mean", "minimum", "maximum", "lipschitz"), "z_context"),
 }
 """TWS's own default; the 16 families (252 channels at sigma 1..16) of the published practice; all 20 of planes (272
-channels); the default of TWS 3D; all its 12 (95 channels at sigma 1..8)."""
+channels); the default of TWS 3D; all its 12 (95 channels at sigma 1..8);
+the practice's and 14 channels of context across planes, ours."""

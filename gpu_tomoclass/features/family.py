@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -58,6 +59,10 @@ class Family:
         The same -> largest distance in pixels over which the filter itself looks. In 3 dimensions the first argument is
         the aspect of an axis (see :mod:`gpu_tomoclass.features.reference.volume_source`) and the result the distance
         in voxels along it.
+    reach_in_plane : callable, optional
+        The same -> that distance along y and x, where ``reach`` is that along z only.
+    usual_sigma_max : float
+        Largest sigma unless one is asked for; at most that of the bank.
     whole_plane : str
         Why a value depends on the whole plane besides; empty if it does not.
     scratch : int
@@ -91,6 +96,8 @@ class Family:
     parameters: Callable[[Request], dict[str, Any]] = lambda r: {"sigma": r.sigma}
     labels: Callable[..., list[str]]
     reach: Callable[..., int]
+    reach_in_plane: Callable[..., int] | None = None
+    usual_sigma_max: float = math.inf
     whole_plane: str = ""
     scratch: int
     reference: str
@@ -165,6 +172,9 @@ class Family:
         """Distances in voxels along z, y, x over which the filter itself looks."""
         if self.dimensions == 2:
             return 0, self.reach(**parameters), self.reach(**parameters)
+        if self.reach_in_plane is not None:
+            within = self.reach_in_plane(**parameters)
+            return self.reach(aspect[0], **parameters), within, within
         z, y, x = (self.reach(c, **parameters) for c in aspect)
         return z, y, x
 

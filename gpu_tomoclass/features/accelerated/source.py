@@ -76,7 +76,17 @@ class DeviceSource:
         self.slab = workspace.array("image", (len(planes), *planes[0].shape), np.float32)
         workspace.upload("image", planes, self.slab)
         self.image = self.slab[wanted]
+        self._shared_name = "shared"
         self._ready: set[str] = set()
+
+    @classmethod
+    def of(cls, image: Array, workspace: Workspace, *, name: str) -> DeviceSource:
+        """Planes (nz, ny, nx) float32 that are on the device; what is shared has names of its own."""
+        found = cls.__new__(cls)
+        found.workspace, found.device, found.display_range = workspace, workspace.device, None
+        found.slab = found.image = image
+        found._shared_name, found._ready = f"shared {name}", set()
+        return found
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,7 +96,7 @@ class DeviceSource:
 
     def shared(self, name: str, shape: Sequence[int], dtype: npt.DTypeLike, fill: Callable[[Array], None]) -> Array:
         """The array ``name`` of this slab: ``fill`` is called with it once."""
-        array = self.workspace.array(f"shared {name}", shape, dtype)
+        array = self.workspace.array(f"{self._shared_name} {name}", shape, dtype)
         if name not in self._ready:
             fill(array)
             self._ready.add(name)

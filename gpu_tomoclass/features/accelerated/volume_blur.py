@@ -48,7 +48,7 @@ def blur(source: VolumeDeviceSource, sigma: float) -> Array:
 
 
 def _blur(source: VolumeDeviceSource, sigma: float, out: Array) -> None:
-    n, ny, nx = source.shape
+    _, ny, nx = source.shape
     cz, cy, cx = source.aspect
     low, planes = source.planes(0 if source.depth == 1 else blur_reach(sigma, cz))
     n_planes = int(planes.shape[0])
@@ -62,9 +62,15 @@ def _blur(source: VolumeDeviceSource, sigma: float, out: Array) -> None:
         return
     rows = source.scratch("rows", n_planes)
     _along_rows(source, lines, places, sigma * cy, rows, n_sub=n_planes)
-    half = blur_reach(sigma, cz)
-    places = mirrored(taps(source.start, source.stop, half), source.depth) - low
-    _along_rows(source, rows.reshape(1, n_planes, ny * nx), places, sigma * cz, out.reshape(1, n, ny * nx), n_sub=1)
+    blur_along_z(source, rows, sigma, out, low=low)
+
+
+def blur_along_z(source: VolumeDeviceSource, planes: Array, sigma: float, out: Array, *, low: int) -> None:
+    """The pass along z alone: of planes from ``low`` on, all that it meets, to the wanted ones."""
+    (n, ny, nx), cz = source.shape, source.aspect[0]
+    places = mirrored(taps(source.start, source.stop, blur_reach(sigma, cz)), source.depth) - low
+    flat = planes.reshape(1, int(planes.shape[0]), ny * nx)
+    _along_rows(source, flat, places, sigma * cz, out.reshape(1, n, ny * nx), n_sub=1)
 
 
 def _reach(half: int) -> int:
