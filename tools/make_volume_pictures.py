@@ -49,7 +49,7 @@ def sections(volume: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 def draw(rows: list[tuple[str, np.ndarray]], path: Path) -> None:
     """Write each volume as a row of three sections."""
-    nz, ny, nx = SHAPE
+    _, ny, nx = SHAPE
     width = ZOOM * (nx + nx + ny) + 2 * GAP
     heights = [ZOOM * ny + CAPTION] * len(rows)
     figure = plt.figure(figsize=(width / 100, sum(heights) / 100), dpi=100, facecolor="white")
