@@ -68,7 +68,7 @@ class FeatureEngine:
             Of the device, started; gets a lap for the upload to a GPU and one per family. What families share counts
             for the one that needs it first.
         should_stop : callable, optional
-            Asked before each family; once True, StoppedError is raised.
+            Asked before each family, of a plane before each block; once True, StoppedError is raised.
 
         Returns
         -------
@@ -91,16 +91,19 @@ class FeatureEngine:
             watch.lap(TO_DEVICE)
         by_reference = _Reference(self.device, planes, place, display_range)
         for wanted in requests.values():
-            if should_stop is not None and should_stop():
-                raise StoppedError("the features are not wanted any more")
             family = wanted[0].family
             # The requests of a family are of one bank: all of them have a kernel, or none.
             has_kernel = on_device is not None and _row(family).has_kernel(**wanted[0].parameters)
             accelerated = accelerated_family(family) if has_kernel else None
             if on_device is not None and accelerated is not None:
-                accelerated(on_device[_row(family).dimensions], wanted)
+                dimensions = _row(family).dimensions
+                # Across planes what blocks share is most of the work; on a plane blocks cost about as much one by one.
+                for part in [wanted] if should_stop is None or dimensions == 3 else [[request] for request in wanted]:
+                    _check(should_stop)
+                    accelerated(on_device[dimensions], part)
             elif self.device.computes:
                 for request in wanted:
+                    _check(should_stop)
                     for channel, values in enumerate(by_reference.compute(request)):
                         self.device.upload(values, request.out[channel])
             if watch is not None:
@@ -123,6 +126,11 @@ class FeatureEngine:
         """Sources by the dimensions of the families that take them."""
         source = DeviceSource(planes, self.workspace, wanted=place.wanted, display_range=display_range)
         return {2: source, 3: VolumeDeviceSource(source.slab, self.workspace, place)}
+
+
+def _check(should_stop: Callable[[], bool] | None) -> None:
+    if should_stop is not None and should_stop():
+        raise StoppedError("the features are not wanted any more")
 
 
 class _Reference:

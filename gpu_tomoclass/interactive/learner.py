@@ -166,6 +166,13 @@ class Learner:
         if self._thread.is_alive():
             self._thread.join()
 
+    def take_over(self, old: Learner) -> None:
+        """Begin where another has ended: the plane in view, and what is shown until there is something newer."""
+        self._view, self.live = old._view, old.live
+        self._overlays, self._version = dict(old._overlays), old._version
+        self._scored = self._suggested = self._version
+        self._ended_stroke = old._ended_stroke
+
     @property
     def view(self) -> int:
         """The plane in view."""

@@ -301,6 +301,7 @@ ACTIONS: dict[str, Callable[[Painter, int, Mapping[str, Any]], object]] = {
     "live": Painter._live,
     "once": lambda painter, page, request: painter.session.learn_once(),
     "section": Painter._section,
+    "adapt": lambda painter, page, request: painter.session.adapt(),
     "recipe": Painter._recipe,
     "save": Painter._save_model,
     "classify": Painter._classify,

@@ -23,7 +23,7 @@ from gpu_tomoclass.interactive.store import StrokeStore
 from gpu_tomoclass.interactive.strokes import Stroke, Strokes, brush_pixels
 from gpu_tomoclass.interactive.suggestions import Suggestion
 from gpu_tomoclass.model import Model, fits_volume, load_model, save_model
-from gpu_tomoclass.training import train
+from gpu_tomoclass.training import adapt, train
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Volume, VolumeLike, create_volume, open_volume
 
@@ -127,13 +127,15 @@ class Session:
             self.strokes.put(found)
             self.strokes.forget_edits()
             self.notes.append(f"{found.z.size} marked pixels of an earlier session were found in {self._store_path}")
+        self._measured: IntensityScale | None = None
+        self._restarting = threading.RLock()
         self._scale = self._new_scale()
         self._learner = self._new_learner()
         self._viewed, self._reading = self.reopened(), threading.Lock()
         self._classifying: threading.Thread | None = None
         self._stop_classifying = threading.Event()
         self._finishing = threading.Lock()
-        if self._model is not None:
+        if self._model is not None and self._scale == self._model.intensity:
             self._learner.use(self._model)
         if found is not None and found.z.size:
             self._learner.relearn()
@@ -289,21 +291,43 @@ class Session:
         """Go on with a model: its features, and what it makes of the planes until there are new strokes."""
         opened = load_model(model) if isinstance(model, (str, PathLike)) else model
         notes = fits_volume(opened, self.volume, force=True)
-        view, live = self._learner.view, self._learner.live
-        self._learner.close()
-        self._model = self._opened = opened
-        self._bank, self._given["features"] = opened.bank, None
         mine = {c.value: c for c in self.strokes.classes} | {c.value: c for c in opened.classes}
         self.strokes.set_classes([mine[value] for value in sorted(mine)])
-        self._scale = self._new_scale()
-        self._learner = self._new_learner()
-        self._learner.look_at(view)
-        self._learner.set_live(live)
-        self._learner.use(opened)
-        self._learner.start()
+        with self._restarting:
+            self._model = self._opened = opened
+            self._bank, self._given["features"] = opened.bank, None
+            self._restart(opened.intensity)
+            self._learner.use(opened)
+            self._learner.start()
         self._events.tell("classes")
         for note in notes:
             self._events.tell("trouble", message=note)
+
+    def adapt(self) -> None:
+        """Make the model that was opened fit this volume, in the background; see :func:`gpu_tomoclass.adapt`.
+
+        An event ``fit`` tells what became of it.
+
+        Raises
+        ------
+        UsageError
+            If no model was opened, or something else is running.
+        """
+        if self._opened is None:
+            raise UsageError("no model was opened that could be adapted")
+        self._begin(self._adapt, (self._opened,), "adapt")
+
+    def _adapt(self, model: Model) -> None:
+        try:
+            found = adapt(model, self.reopened(), device=self.device, force=True)
+            if found.adapted:
+                self.open_model(found.model)
+        except TomoclassError as error:
+            self._events.tell("trouble", message=str(error))
+            return
+        after = found.after if found.adapted and found.after is not None else found.before
+        self._events.tell("fit", verdict=after.verdict, drift=after.drift, margin=after.mean_margin,
+                          trained_margin=after.trained_margin, reason=found.reason)  # fmt: skip
 
     def model(self, *, progress: Progress | None = None) -> Model:
         """The model of the strokes as they are, the same that the command of :meth:`recipe` trains.
@@ -368,15 +392,19 @@ class Session:
         UsageError
             If one is running.
         """
-        if self.is_classifying:
-            raise UsageError("the volume is being classified", do="wait for the end, or stop it")
         self._stop_classifying.clear()
-        self._classifying = threading.Thread(target=self._classify, args=(output, options), name="classify all")
+        self._begin(self._classify, (output, options), "classify all")
+
+    def _begin(self, work: Callable[..., None], arguments: tuple[Any, ...], name: str) -> None:
+        """Work that takes minutes, in a thread of its own, one at a time."""
+        if self.is_classifying:
+            raise UsageError("the volume is being worked on", do="wait for the end, or stop it")
+        self._classifying = threading.Thread(target=work, args=arguments, name=name)
         self._classifying.start()
 
     @property
     def is_classifying(self) -> bool:
-        """Tell whether the volume is being classified."""
+        """Tell whether the volume is being classified, or a model adapted to it."""
         return self._classifying is not None and self._classifying.is_alive()
 
     def stop_classifying(self) -> None:
@@ -435,9 +463,15 @@ class Session:
         return self._model.classes if self._model is not None else default_classes(["class 1", "class 2"])
 
     def _new_scale(self) -> IntensityScale:
-        if self._model is not None:
+        """That of a model, until strokes of two classes teach another."""
+        if self._model is not None and len(self.strokes.values()) < 2:
             return self._model.intensity
-        return IntensityScale.for_volume(self.volume, mode=self._intensity)
+        return self._own_scale()
+
+    def _own_scale(self) -> IntensityScale:
+        if self._measured is None:
+            self._measured = IntensityScale.for_volume(self.volume, mode=self._intensity)
+        return self._measured
 
     def _new_learner(self) -> Learner:
         return Learner(
@@ -446,8 +480,27 @@ class Session:
             events=self._events,
         )  # fmt: skip
 
+    def _restart(self, scale: IntensityScale) -> None:
+        """Another learner, which is not started yet, for features of another bank or scale."""
+        old = self._learner
+        old.close()
+        self._scale = scale
+        self._learner = self._new_learner()
+        self._learner.take_over(old)
+
+    def _use_own_scale(self) -> None:
+        """A model that was opened has the scale of its volume; one that is learnt from strokes here has this one's."""
+        with self._restarting:
+            own = self._own_scale()
+            if self._scale != own:
+                self._restart(own)
+                self._learner.relearn()
+                self._learner.start()
+
     def _changed(self, planes: list[int]) -> list[int]:
         if planes:
+            if self._model is not None and len(self.strokes.values()) > 1:
+                self._use_own_scale()
             if self._store is not None:
                 self._store.save(self.strokes, planes)
             self._events.tell("strokes", planes=planes)

@@ -204,3 +204,33 @@ def test_a_model_shows_what_it_makes_of_another_volume(sample: tuple[np.ndarray,
         session.add_strokes(gt.load_annotation(marks, volume_shape=marks.shape))
         assert session.wait(60)
         assert session.overlay(6) is not overlay
+
+
+def test_a_model_is_adapted_and_then_taught_with_the_scale_of_this_volume(
+    sample: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Grey values of another detector; what is learnt here is what a training here gives, to the bit."""
+    marks = np.zeros_like(sample[1])
+    marks[3, 5:60:7, 5:50] = sample[1][3, 5:60:7, 5:50]
+    options = {"features": FEATURES, "n_trees": 5, "class_names": NAMES}
+    model = gt.train(sample[0], marks, **options)
+    other = (sample[0] * 0.45 + 9000).astype(np.uint16)
+    fits: list[dict] = []  # type: ignore[type-arg]
+    with gt.Session(other, model=model, n_trees=5) as session:
+        session.listen(lambda event: fits.append(event.data) if event.kind == "fit" else None)
+        session.look_at(3)
+        assert session.wait(60)
+        before = session.overlay(3)
+        assert before is not None
+        session.adapt()
+        session.wait_for_labels()
+        assert session.wait(60)
+        adapted = session.overlay(3)
+        assert adapted is not None
+        assert (adapted.labels == sample[1][3]).mean() > (before.labels == sample[1][3]).mean()
+        assert any("adapted" in fit.get("reason", "") for fit in fits)
+        session.add_strokes(gt.load_annotation(marks, volume_shape=marks.shape, class_names=NAMES))
+        assert session.wait(60)
+        taught = session.overlay(3)
+        assert taught is not None
+        assert np.array_equal(taught.labels, gt.preview(gt.train(other, marks, **options), other, plane=3).labels)

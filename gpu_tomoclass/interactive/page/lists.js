@@ -1,7 +1,7 @@
 // Scores, strokes and suggestions, and what the background is doing.
 import { jump } from "./planes.js";
 import { ask } from "./socket.js";
-import { byId, className, colour, on, state } from "./state.js";
+import { byId, className, colour, on, state, tell } from "./state.js";
 
 const WORK = { features: "computing features", forest: "learning", plane: "classifying", check: "checking the model", score: "testing on held-out strokes", suggestions: "looking for places", cache: "keeping features" };
 const scores = { oob: null, held: null, fit: null, seconds: null };
@@ -23,6 +23,7 @@ function showScores() {
   if (scores.oob !== null) rows.push(["out-of-bag error", `${(100 * scores.oob).toFixed(2)} %`]);
   if (scores.seconds !== null) rows.push(["stroke to overlay", `${scores.seconds.toFixed(2)} s`]);
   if (scores.fit) rows.push(["opened model", scores.fit.verdict]);
+  byId("adapt").hidden = !(scores.fit && scores.fit.verdict !== "fits" && !scores.fit.reason);
   byId("scores").replaceChildren(...rows.flatMap(([name, value]) => {
     const term = document.createElement("dt"), text = document.createElement("dd");
     term.textContent = name;
@@ -72,8 +73,14 @@ on("score", (data) => {
   document.body.dataset.score = data.version;
   showScores();
 });
+byId("adapt").addEventListener("click", () => {
+  ask({ do: "adapt" });
+  byId("adapt").hidden = true;
+  tell("message", { text: "The model is being adapted to this volume.", fine: true });
+});
 on("fit", (data) => {
   scores.fit = data;
+  if (data.reason) tell("message", { text: data.reason, fine: true });
   showScores();
 });
 on("overlay", (data) => {
