@@ -109,6 +109,7 @@ export function repaint() {
   if (values.grey) paintGrey();
   if (values.marks) paintMarks();
   if (values.labels) paintLabels();
+  if (values.uncertainty && state.show.uncertainty) paintUncertainty();
   tell("redraw");
 }
 
@@ -136,7 +137,8 @@ on("labels", ({ header, parts }) => {
   values.uncertainty = parts[1];
   values.labelsOf = header.version;
   paintLabels();
-  paintUncertainty();
+  layers.uncertainty.ready = false;
+  if (state.show.uncertainty) paintUncertainty(); // else when it is asked for
   document.body.dataset.overlay = `${header.z}:${header.version}`; // for whoever drives the page
   tell("redraw");
 });

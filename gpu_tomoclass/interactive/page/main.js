@@ -14,7 +14,7 @@ import { redraw } from "./view.js";
 for (const name of Object.keys(state.show)) {
   byId(`show-${name}`).addEventListener("change", (event) => {
     state.show[name] = event.target.checked;
-    if (name === "outlines") repaint();
+    if (name === "outlines" || name === "uncertainty") repaint();
     if (name === "sections") showSections(event.target.checked);
     redraw();
   });
