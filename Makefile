@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help demo test check docs dist lock mutate kill-test fuzz clean
+.PHONY: help demo test check docs dist lock mutate kill-test fuzz interop clean
 help:
 	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 2 minutes with the installation)"
 	@echo "make test   run the tests (about 4 minutes on 2 cores with the installation)"
 	@echo "make kill-test  100 killed runs, resumed and compared (2 minutes)"
 	@echo "make fuzz   20,000 damaged inputs, read under limits of time and memory"
+	@echo "make interop  open what we write with other programs' readers (2 minutes with the installation)"
 	@echo "make check  ruff and mypy (under a minute)"
 	@echo "make mutate plants faults, one at a time, and sees whether the tests of their room notice (about 15 minutes)"
 	@echo "make docs   build the documentation site, docs/_build/html/index.html (1 minute)"
@@ -43,6 +44,16 @@ kill-test: $(VENV)/.test
 fuzz: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py --cases 20000
 
+# What we write, opened by other programs' readers, in an environment of its own; a reader that is missing is a failure.
+INTEROP := .venv-interop
+$(INTEROP)/.done: pyproject.toml
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --editable '.[interop]'
+	@touch $@
+
+interop: $(INTEROP)/.done
+	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest --quiet tests/interop/check_readers.py
+
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,7 +74,7 @@ mutate: $(VENV)/.test
 	$(BIN)/python tools/mutate.py
 
 clean:
-	rm -rf $(VENV) dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The versions that CI installs, for every system and Python; without it CI takes the newest (once a week, to see what breaks).
 lock: $(VENV)/.run
