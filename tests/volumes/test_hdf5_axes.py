@@ -120,3 +120,16 @@ def test_what_is_said_wrongly_is_noted(tmp_path):
     np.testing.assert_array_equal(values, TRUTH)
     assert any("axes is damaged and was ignored" in note for note in volume.notes)
     assert any("read as z, y, x" in note for note in volume.notes)
+
+
+@pytest.mark.parametrize("wrong", [{"index_in_array": 7}, {"index_in_array": float("inf")}, {"scale": "wide"}])
+def test_damaged_axes_of_hyperspy(tmp_path, wrong):
+    with h5py.File(tmp_path / "a.hspy", "w") as file:
+        group = file.create_group("Experiments/sample")
+        group["data"] = TRUTH
+        for i, name in enumerate("zyx"):
+            group.create_group(f"axis-{i}").attrs.update({"name": name, "scale": 1.0, "units": "nm", **wrong})
+    values, volume = read_all(tmp_path / "a.hspy")
+    np.testing.assert_array_equal(values, TRUTH)
+    assert volume.voxel_size is None
+    assert any("axes is damaged and was ignored" in note for note in volume.notes)

@@ -42,7 +42,7 @@ def read_labels(dataset: h5py.Dataset) -> Labels:
     for source in (_axistags, _emd, _hyperspy, _nexus, _dimension_labels, _velox, _matlab):
         try:
             source(found, dataset)
-        except (KeyError, ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
+        except (LookupError, ArithmeticError, ValueError, TypeError, AttributeError, OSError, RuntimeError) as error:
             found.notes.append(f"what the file says about its axes is damaged and was ignored: {error}")
             found.names = None
         if found.names is not None:

@@ -1,10 +1,11 @@
 """Open HDF5 files in a process of their own first: libhdf5 believes what it reads.
 
-Most of an HDF5 file's structure has no checksum, and some kinds of damage in it (seen: object headers, heaps, B-trees)
-make the library write where it must not, which ends the process: a napari session with its unsaved strokes, or a batch
-of a hundred volumes. So everything that opening does with the library is done in a helper process first. If the helper
-dies, the file is an error like any other. The helper starts with the first HDF5 file (half a second), serves this
-process as long as it lives, and ends with it.
+Most of an HDF5 file's structure has no checksum. Some kinds of damage in it (seen: in attributes and in the index of
+chunks) make the library read or write where it must not, which ends the process (a napari session with its unsaved
+strokes, a batch of a hundred volumes), or go round in a circle for ever. So everything that opening does with the
+library is done in a helper process first, which has a limit of computing time; if it dies, the file is an error like
+any other. The helper starts with the first HDF5 file (half a second), serves this process as long as it lives, and ends
+with it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from gpu_tomoclass.errors import DataError, TomoclassError
+from gpu_tomoclass.errors import DataError
 
 _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1])\n"
     "from gpu_tomoclass.volumes.hdf5 import probe, reader\n"
     "probe.serve(reader.open_hdf5)"
 )
+CPU_SECONDS = 120  # for one file; ten million chunks are listed in a tenth of it
+_XCPU = 24  # the signal of a process that has used its time; signal.SIGXCPU is not on every system
 _inside = False  # whether this is the helper process
 
 
@@ -48,8 +51,9 @@ class _Helper:
             code = self._ask(request)
             if code:
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                what = f"ends the process that does it ({how})" if code != -_XCPU else "goes round in a circle"
                 raise DataError(
-                    f"is damaged: reading its structure ends the process that does it ({how})",
+                    f"is damaged: reading its structure {what}",
                     where=file_name,
                     do="copy or export it again",
                 )
@@ -126,6 +130,17 @@ def serve(open_file: Callable[..., Any]) -> None:
     answers.write(b"ready\n")
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        with contextlib.suppress(TomoclassError, OSError, MemoryError):
+        _limit_time()
+        with contextlib.suppress(Exception):  # which the caller meets again
             open_file(request.pop("path"), **request)
         answers.write(b"done\n")
+
+
+def _limit_time() -> None:
+    """Let the system end this process when it has computed for too long from now on; waiting for a disk is free."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _, most = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + CPU_SECONDS, most))

@@ -47,6 +47,6 @@ def hyperspy_axes(
         attributes.append(node.attributes)
     try:
         return signal_axes(attributes)
-    except (IndexError, TypeError, ValueError, AttributeError) as error:
+    except (IndexError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         notes.append(f"what the file says about its axes is damaged and was ignored: {error}")
         return None
