@@ -52,7 +52,7 @@ $(INTEROP)/.done: pyproject.toml
 	@touch $@
 
 interop: $(INTEROP)/.done
-	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest --quiet tests/interop/check_readers.py
+	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest --quiet tests/interop/check_readers.py tests/interop/check_wrappers.py
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
