@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from gpu_tomoclass.volumes import Volume
 
 
+on_gpu_option = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    callback=lambda ctx, parameter, value: None if value == "cpu" else value,
+    help="cuda: on a GPU, by cuCIM; default cpu.",
+)
+
+
 @command(
     short_help="Compare labels with the truth",
     examples=(
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
 )
 @click.option("--halo-distance", type=click.FloatRange(1), default=4, show_default=True, help="Of --halo, in pixels.")
 @click.option("--no-boundaries", is_flag=True, help="No distances between borders: faster.")
+@on_gpu_option
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @overwrite_option
 @quiet_option
@@ -58,6 +67,7 @@ def evaluate(
     halo: str | None,
     halo_distance: float,
     no_boundaries: bool,
+    device: str | None,
     as_json: bool,
     overwrite: bool,
     quiet: bool,
@@ -92,6 +102,7 @@ def evaluate(
                 boundaries=not no_boundaries,
                 halo=beside,
                 halo_distance=halo_distance,
+                device=device,
                 progress=advance,
             )
         if output is not None:
@@ -157,9 +168,18 @@ def _show_evaluation(result: Evaluation) -> None:
     "-o", "--output", type=OutputPath(), required=True, metavar="PARTICLES.csv", help="One line per particle."
 )
 @click.option("--histograms", type=OutputPath(), metavar="PICTURE.png", help="Also draw diameters and distances.")
+@on_gpu_option
 @overwrite_option
 @quiet_option
-def measure(labels: str, class_name: str, output: str, histograms: str | None, overwrite: bool, quiet: bool) -> None:
+def measure(
+    labels: str,
+    class_name: str,
+    output: str,
+    histograms: str | None,
+    device: str | None,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
     """Measure the particles of a class: volume, diameter, surface, centre, nearest neighbour; in nm."""
     from gpu_tomoclass.classes import class_value
     from gpu_tomoclass.labels import check_measurement_targets, measure_particles, save_histograms, save_particles
@@ -170,7 +190,7 @@ def measure(labels: str, class_name: str, output: str, histograms: str | None, o
         show_notes(volume.notes, quiet=quiet)
         value = class_value(class_name, volume.classes)
         with progress("measure", quiet=quiet) as advance:
-            found = measure_particles(volume, value=value, progress=advance)
+            found = measure_particles(volume, value=value, device=device, progress=advance)
     save_particles(found, output, overwrite=overwrite)
     if histograms is not None:
         save_histograms(
@@ -213,6 +233,7 @@ def _show_particles(found: Particles) -> None:
 @click.option("--fill", is_flag=True, help="Give the voxels to the class around them instead of 0.")
 @click.option("--class", "class_names", multiple=True, metavar="CLASS",
               help="Name or label value whose objects may go; repeatable; default all but 0.")  # fmt: skip
+@on_gpu_option
 @overwrite_option
 @quiet_option
 def clean(
@@ -221,6 +242,7 @@ def clean(
     min_size: int,
     fill: bool,
     class_names: tuple[str, ...],
+    device: str | None,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -235,7 +257,14 @@ def clean(
         names = {c.value: c.name for c in volume.classes}
         with progress("clean", quiet=quiet, unit="steps") as advance:
             result = run(
-                volume, output, min_size=min_size, fill=fill, classes=classes, overwrite=overwrite, progress=advance
+                volume,
+                output,
+                min_size=min_size,
+                fill=fill,
+                classes=classes,
+                overwrite=overwrite,
+                device=device,
+                progress=advance,
             )
     add_result(voxels_changed=result.voxels)
     rows = [("class", "objects removed", "kept")]

@@ -149,7 +149,7 @@ def _import_cuml() -> tuple[Any, str]:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "cuml"
         reason = "is not installed" if missing else f"cannot be loaded: {type(error).__name__}: {error}"
         raise ResourceError(
-            f"cuML {reason}", do=f"pip install 'gpu_tomoclass[cuda12]' or [cuda13], or {OTHERWISE}"
+            f"cuML {reason}", do=f"pip install 'gpu_tomoclass[rapids12]' or [rapids13], or {OTHERWISE}"
         ) from error
     if _year_and_month(version) < OLDEST:
         raise ResourceError(

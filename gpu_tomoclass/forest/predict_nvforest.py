@@ -97,5 +97,5 @@ def _import_nvforest() -> Any:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "nvforest"
         reason = "is not installed" if missing else f"cannot be loaded: {type(error).__name__}: {error}"
         raise ResourceError(
-            f"nvForest {reason}", do="pip install 'gpu_tomoclass[cuda12]' or [cuda13], which bring it with cuML"
+            f"nvForest {reason}", do="pip install 'gpu_tomoclass[rapids12]' or [rapids13], which bring it with cuML"
         ) from error

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.labels.image_tools import CpuTools, ImageTools
 from gpu_tomoclass.volumes import VoxelSize
 
 HALO_DISTANCE = 4.0  # pixels
@@ -27,9 +27,12 @@ class BoundaryDistances:
     ----------
     voxel_size : (z, y, x) in nm, optional
         Distances are in nm too where it is known.
+    tools : ImageTools, optional
+        What computes distances; default the CPU's.
     """
 
-    def __init__(self, voxel_size: VoxelSize | None = None) -> None:
+    def __init__(self, voxel_size: VoxelSize | None = None, *, tools: ImageTools | None = None) -> None:
+        self._distances = (tools or CpuTools()).distances
         self._pixel = None if voxel_size is None else voxel_size[1:]
         self._found: dict[int, dict[str, _Distances]] = {}
         self._lost: dict[int, int] = {}
@@ -45,11 +48,11 @@ class BoundaryDistances:
                 self._lost[value] = self._lost.get(value, 0) + int(border.sum())
                 continue
             units = self._found.setdefault(value, {"pixels": _Distances(), "nm": _Distances()})
-            away = distance_transform_edt(~true_border)[border]
+            away = self._distances(~true_border)[border]
             units["pixels"].add(away)
             if self._pixel is not None:
                 y, x = self._pixel
-                units["nm"].add(away * y if x == y else distance_transform_edt(~true_border, sampling=(y, x))[border])
+                units["nm"].add(away * y if x == y else self._distances(~true_border, sampling=(y, x))[border])
 
     def of(self, value: int) -> dict[str, Any]:
         """Distances of one class: ``mean``, ``p95`` (95 % are not farther) by unit, and ``lost``.
@@ -78,9 +81,14 @@ class HaloShare:
         Label values of the outermost solid class and of what surrounds it.
     distance : float
         In pixels from centre to centre.
+    tools : ImageTools, optional
+        What computes distances; default the CPU's.
     """
 
-    def __init__(self, solid: int, background: int, *, distance: float = HALO_DISTANCE) -> None:
+    def __init__(
+        self, solid: int, background: int, *, distance: float = HALO_DISTANCE, tools: ImageTools | None = None
+    ) -> None:
+        self._distances = (tools or CpuTools()).distances
         if solid == background:
             raise UsageError(f"a halo lies between two classes, not between {solid} and itself")
         if not distance >= 1:
@@ -95,7 +103,7 @@ class HaloShare:
             opposite = truth == there
             if not opposite.any():
                 continue
-            near = (truth == here) & (distance_transform_edt(~opposite) <= self.distance)
+            near = (truth == here) & (self._distances(~opposite) <= self.distance)
             if mask is not None:
                 near &= mask
             found = labels[near]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass import __version__
+from gpu_tomoclass.device import Device
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.labels.objects import ObjectFinder, ObjectSlab
 from gpu_tomoclass.types import Progress
@@ -44,6 +45,7 @@ def clean(
     classes: Collection[int] | None = None,
     overwrite: bool = False,
     slab_planes: int | None = None,
+    device: Device | str | None = None,
     progress: Progress | None = None,
     **format_options: Any,
 ) -> Cleaned:
@@ -69,6 +71,8 @@ def clean(
     overwrite : bool
     slab_planes : int, optional
         Planes in memory at once; the result does not depend on it.
+    device : str or Device, optional
+        ``"cuda"``: objects are found on the GPU, by cuCIM; the result is the same. Default: the CPU.
     progress : callable, optional
         Called with (planes done, twice the planes in all).
     **format_options
@@ -81,14 +85,15 @@ def clean(
     DataError
         If the output exists, or the volume holds no labels.
     ResourceError
-        If the memory does not hold a slab; raised before the work.
+        If the memory does not hold a slab, or the GPU or cuCIM is missing; raised before the work.
     """
     if min_size < 1:
         raise UsageError(f"a smallest object of {min_size} voxels", do="use 1 or more")
     labels = open_volume(labels)
     target: dict[str, Any] = {"inputs": labels.inputs(), "overwrite": overwrite, **format_options}
     check_volume_target(path, dtype=np.uint8, shape=labels.shape, classes=labels.classes, **target)
-    finder = ObjectFinder(labels, classes=range(1, 256) if classes is None else classes, slab_planes=slab_planes)
+    wanted = range(1, 256) if classes is None else classes
+    finder = ObjectFinder(labels, classes=wanted, slab_planes=slab_planes, device=device)
     nz = labels.shape[0]
     settings = {"min_size": min_size, "fill": fill, "classes": None if classes is None else sorted(classes)}
     writer = create_volume(

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass.device import Device
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.labels.boundaries import HALO_DISTANCE, BoundaryDistances, HaloShare
+from gpu_tomoclass.labels.image_tools import image_tools
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import PartVolume, Volume, VolumeLike, VoxelSize, open_volume
 
@@ -294,6 +296,7 @@ def evaluate_volumes(
     boundaries: bool = True,
     halo: tuple[int, int] | None = None,
     halo_distance: float = HALO_DISTANCE,
+    device: Device | str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """`compare_volumes`, and where the borders lie; one plane in memory at a time.
@@ -308,16 +311,24 @@ def evaluate_volumes(
         Label values of the two classes whose border may have a halo, see `HaloShare`.
     halo_distance : float
         In pixels.
+    device : str or Device, optional
+        ``"cuda"``: distances are computed on the GPU, by cuCIM; default: the CPU.
     progress : callable, optional
         Called with (planes done, planes in all).
+
+    Raises
+    ------
+    ResourceError
+        If the GPU or cuCIM is missing where it is asked for.
     """
     labels, truth = open_volume(labels), open_volume(truth)
     chosen = list(range(labels.shape[0]) if planes is None else planes)
     voxel_size = labels.voxel_size or truth.voxel_size
+    tools = image_tools(device)
     found = Evaluation(
         confusion=Confusion(classes, names=_names(labels, truth)),
-        boundaries=BoundaryDistances(voxel_size) if boundaries else None,
-        halo=None if halo is None else HaloShare(*halo, distance=halo_distance),
+        boundaries=BoundaryDistances(voxel_size, tools=tools) if boundaries else None,
+        halo=None if halo is None else HaloShare(*halo, distance=halo_distance, tools=tools),
         voxel_size=voxel_size,
     )
     pairs = _plane_pairs(labels, truth, planes=chosen, ignore=ignore, mapping=mapping)

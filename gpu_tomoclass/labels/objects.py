@@ -1,7 +1,7 @@
 """Objects: connected voxels of one class, found slab by slab in label volumes of any size.
 
 Two voxels of one class belong together when they touch by a face, an edge or a corner (26 neighbours). Each slab is
-labelled on its own by connected-components-3d with numbers that go on from slab to slab; numbers that meet across two
+labelled on its own (``image_tools.py``) with numbers that go on from slab to slab; numbers that meet across two
 slabs are joined at the end. So memory holds one slab and a few numbers per object, whatever the volume's size, and the
 objects do not depend on the thickness of the slabs.
 """
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from gpu_tomoclass.device import available_bytes
+from gpu_tomoclass.device import Device, available_bytes
 from gpu_tomoclass.errors import ResourceError, UsageError
 from gpu_tomoclass.labels.evaluate import as_labels
+from gpu_tomoclass.labels.image_tools import image_tools
 from gpu_tomoclass.outputs import size_text
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Volume
@@ -67,6 +68,8 @@ class ObjectFinder:
         Label values whose connected voxels are objects, each class on its own.
     slab_planes : int, optional
         Planes in memory at once; by default about 4 million voxels.
+    device : str or Device, optional
+        ``"cuda"``: slabs are labelled on the GPU, by cuCIM; default, and all others: on the CPU.
 
     Raises
     ------
@@ -74,13 +77,20 @@ class ObjectFinder:
         If the memory does not hold a slab.
     """
 
-    def __init__(self, labels: Volume, *, classes: Collection[int], slab_planes: int | None = None) -> None:
+    def __init__(
+        self,
+        labels: Volume,
+        *,
+        classes: Collection[int],
+        slab_planes: int | None = None,
+        device: Device | str | None = None,
+    ) -> None:
         if not classes or not all(0 <= value <= 255 for value in classes):
             raise UsageError(f"classes {sorted(classes)} are not some label values of 0 to 255")
         if slab_planes is not None and slab_planes < 1:
             raise UsageError(f"slabs of {slab_planes} planes", do="use 1 or more")
         nz, ny, nx = labels.shape
-        self._volume = labels
+        self._volume, self._tools = labels, image_tools(device)
         self._is_object = np.isin(np.arange(256), list(classes))
         self.slab_planes = min(nz, slab_planes or max(1, SLAB_VOXELS // (ny * nx)))
         self._pairs: list[np.ndarray] = []
@@ -102,8 +112,6 @@ class ObjectFinder:
 
     def slabs(self, progress: Progress | None = None) -> Iterator[ObjectSlab]:
         """The slabs from the first to the last; iterating again gives the same numbers."""
-        import cc3d
-
         nz = self._volume.shape[0]
         self._pairs, last = [], 0
         before: np.ndarray | None = None
@@ -118,8 +126,7 @@ class ObjectFinder:
             labels = np.stack(planes)
             # 0 is what cc3d leaves out, but it may be a class here: values move up by one, in 16 bits.
             values = np.where(self._is_object[labels], labels + np.uint16(1), np.uint16(0))
-            found, count = cc3d.connected_components(values, connectivity=26, return_N=True)
-            numbers = found.astype(np.int64)
+            numbers, count = self._tools.components(values)
             numbers[numbers > 0] += last
             last += count
             if before is not None and numbers_before is not None:

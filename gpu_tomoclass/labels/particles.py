@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial import KDTree, SphericalVoronoi
 
+from gpu_tomoclass.device import Device
 from gpu_tomoclass.labels.objects import ObjectFinder, ObjectSlab
 from gpu_tomoclass.labels.pictures import chart_png
 from gpu_tomoclass.outputs import atomic, check_output, check_suffix
@@ -62,7 +63,12 @@ class Particles:
 
 
 def measure_particles(
-    labels: VolumeLike, *, value: int, slab_planes: int | None = None, progress: Progress | None = None
+    labels: VolumeLike,
+    *,
+    value: int,
+    slab_planes: int | None = None,
+    device: Device | str | None = None,
+    progress: Progress | None = None,
 ) -> Particles:
     """Measure every connected object (26 neighbours) of one class.
 
@@ -76,6 +82,8 @@ def measure_particles(
         The class.
     slab_planes : int, optional
         Planes in memory at once; the result does not depend on it.
+    device : str or Device, optional
+        ``"cuda"``: objects are found on the GPU, by cuCIM; default: the CPU.
     progress : callable, optional
         Called with (planes done, planes in all).
 
@@ -85,7 +93,7 @@ def measure_particles(
         If the memory does not hold a slab; raised before the work.
     """
     labels = open_volume(labels)
-    finder = ObjectFinder(labels, classes=(value,), slab_planes=slab_planes)
+    finder = ObjectFinder(labels, classes=(value,), slab_planes=slab_planes, device=device)
     size = labels.voxel_size or (1.0, 1.0, 1.0)
     weights = surface_weights(size)
     nz, ny, nx = labels.shape

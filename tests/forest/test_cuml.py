@@ -127,7 +127,7 @@ def test_oldest_version(cuml, version, fits):
 
 def test_without_cuml(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuml", None)
-    with pytest.raises(ResourceError, match=r"cuML is not installed; pip install .*\[cuda12\].*--forest weka"):
+    with pytest.raises(ResourceError, match=r"cuML is not installed; pip install .*\[rapids12\].*--forest weka"):
         train_cuml(*rows())
 
 
