@@ -39,6 +39,7 @@ COMMANDS = {
         "check": ("quality", "Say whether a model fits a volume"),
         "suggest": ("suggest", "Say where to mark next"),
         "adapt": ("quality", "Make a model fit another volume, without strokes"),
+        "model": ("models", "Import Fiji's classifiers, look into model files"),
     },
     "Apply": {
         "plan": ("classification", "Say beforehand what memory, disk, time it takes"),
@@ -50,9 +51,6 @@ COMMANDS = {
         "figure": ("figure", "Draw planes with their labels for a paper"),
         "measure": ("labels", "Measure the particles of a class"),
         "clean": ("labels", "Remove small objects"),
-    },
-    "From Fiji": {
-        "model": ("models", "Import Fiji's classifiers, look into model files"),
     },
     "Compare": {
         "baseline": ("baseline", "The conventional way: denoise, threshold"),

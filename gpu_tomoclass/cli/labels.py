@@ -37,7 +37,8 @@ on_gpu_option = click.option(
 )
 @click.argument("labels", type=InputPath())
 @click.argument("truth", type=InputPath())
-@click.option("-o", "--output", type=OutputPath(), metavar="REPORT.html", help="Also write a page with pictures.")
+@click.option("-o", "--output", type=OutputPath(), metavar="REPORT",
+              help="Also write a page with pictures (.html), all scores (.json) or a table (.csv).")  # fmt: skip
 @click.option("--grey", type=InputPath(), metavar="VOLUME", help="Shown in the report beside its labels.")
 @click.option("--map", "pairs", multiple=True, type=ValuePairs(),
               help="Values in TRUTH:values in LABELS, such as 0:1,1:2; repeatable.")  # fmt: skip
@@ -79,7 +80,7 @@ def evaluate(
     from gpu_tomoclass.volumes import open_volume
 
     if output is not None:
-        check_suffix(output, ".html", ".htm")
+        check_suffix(output, ".html", ".htm", ".json", ".csv")
         check_output(output, overwrite=overwrite)
     with open_volume(labels) as all_ours, open_volume(truth) as all_theirs:
         show_notes((*all_ours.notes, *all_theirs.notes), quiet=quiet or as_json)
@@ -105,7 +106,11 @@ def evaluate(
                 device=device,
                 progress=advance,
             )
-        if output is not None:
+        if output is not None and output.lower().endswith((".json", ".csv")):
+            from gpu_tomoclass.labels import save_evaluation
+
+            save_evaluation(result, output, overwrite=overwrite)
+        elif output is not None:
             from gpu_tomoclass.labels import evaluation_report
 
             with ExitStack() as stack:

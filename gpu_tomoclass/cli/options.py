@@ -362,8 +362,9 @@ def given_zarr_options(ome_version: str | None, sharded: bool) -> dict[str, Any]
 
 def open_device(device_name: str, gpu_id: int, workers: int | None, *, quiet: bool) -> Device:
     """The device that :func:`device_options` ask for; says on stderr which it is and why not a faster one."""
-    from gpu_tomoclass.device import choose_device
+    from gpu_tomoclass.device import choose_device, when_compiling
 
+    when_compiling(lambda: show_notes(["compiling kernels for this processor, once"], quiet=quiet))
     device = choose_device(device_name, gpu_id, threads=workers)
     context = click.get_current_context(silent=True)
     verbose = context is not None and context.meta.get(VERBOSE, False)

@@ -63,9 +63,19 @@ def info(
     if as_json:
         click.echo(json.dumps(description, indent=2))
         return
-    click.echo(table(description_rows({k: v for k, v in description.items() if k != "metadata" or not stats})))
+    shown = {k: v for k, v in description.items() if k != "metadata" or not stats}
+    click.echo(table(description_rows(_for_people(shown))))
     if picture is not None:
         click.echo(f"picture: {picture}")
+
+
+def _for_people(description: dict[str, Any]) -> dict[str, Any]:
+    """Without times and checksums by which programs tell files apart; --json has them."""
+    return {
+        name: _for_people(value) if isinstance(value, dict) else value
+        for name, value in description.items()
+        if name not in ("mtime_ns", "crc32")
+    }
 
 
 @command(

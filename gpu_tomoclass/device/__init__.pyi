@@ -1,6 +1,6 @@
 from .base import Array, BoundKernel, Device, NumpyDevice, Stopwatch, is_out_of_memory
 from .choice import DEVICES, choose_device
-from .compiler import LibraryCache, find_compiler
+from .compiler import LibraryCache, find_compiler, when_compiling
 from .cores import usable_cores, worker_count
 from .cuda import cupys_own_allocator, free_cupys_pool, gpu_of, visible_gpus
 from .dry import DryDevice
@@ -43,5 +43,6 @@ __all__ = [
     "temporary_folder",
     "usable_cores",
     "visible_gpus",
+    "when_compiling",
     "worker_count",
 ]

@@ -234,6 +234,8 @@ class LibraryCache:
             return self._figures[key]
 
     def _compile(self, code: str, compiler: Compiler, command: tuple[str, ...], key: str) -> Path:
+        while _told:
+            _told.pop()()
         with tempfile.TemporaryDirectory(prefix="compile-", dir=self.folder) as scratch:
             source, made = Path(scratch) / "kernel.cpp", Path(scratch) / "kernel.so"
             source.write_text(code, encoding="utf-8")
@@ -249,6 +251,14 @@ class LibraryCache:
             final = self.folder / f"{key}-{_digest(made.read_bytes())}.so"
             os.replace(made, final)
         return final
+
+
+def when_compiling(say: Callable[[], None] | None) -> None:
+    """Have ``say`` called before the next kernel is compiled, which takes seconds to minutes; None for nothing."""
+    _told[:] = [] if say is None else [say]
+
+
+_told: list[Callable[[], None]] = []
 
 
 def _stored_figures(path: Path, keys: Sequence[str]) -> dict[str, float] | None:

@@ -1,6 +1,7 @@
 from .boundaries import HaloShare
 from .cleaning import clean
 from .evaluate import Confusion, Evaluation, as_labels, compare_volumes, evaluate_volumes, same_planes
+from .evaluation_files import save_evaluation
 from .evaluation_page import evaluation_report
 from .figure import PANELS, label_figure
 from .particles import Particles, check_measurement_targets, measure_particles, save_histograms, save_particles
@@ -39,6 +40,7 @@ __all__ = [
     "measure_particles",
     "overlay_image",
     "same_planes",
+    "save_evaluation",
     "save_figure",
     "save_histograms",
     "save_particles",

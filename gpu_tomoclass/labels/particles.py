@@ -216,6 +216,8 @@ def particle_figure(particles: Particles, *, title: str) -> Figure:
             axes.hist(values[known], bins=bins, weights=shares, color=(*colour, 0.35), edgecolor=colour)
         else:
             axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)
+        if weights is None:
+            axes.yaxis.get_major_locator().set_params(integer=True)  # particles are counted
         axes.set(xlabel=f"{name} ({particles.unit})", ylabel=amount)
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gpu_tomoclass.annotations import Annotation, merge_classes
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.device import Device, choose_device
-from gpu_tomoclass.errors import DataError, ModelError, UsageError
+from gpu_tomoclass.errors import DataError, ModelError, TomoclassError, UsageError
 from gpu_tomoclass.features import (
     FeatureBank,
     FeatureCache,
@@ -31,10 +31,17 @@ from gpu_tomoclass.model import same_voxels
 from gpu_tomoclass.training.drift import sampled_pixels
 from gpu_tomoclass.training.in_order import map_in_order
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Crop, Region, Volume, VolumeLike, VoxelSize, voxel_text
+from gpu_tomoclass.volumes import Crop, Region, Volume, VolumeLike, VoxelSize, detect_format, voxel_text
 
 GROUPINGS = ("stroke", "plane", "volume")
 SAMPLE_PIXELS = 20_000  # of all marked planes together: what the model remembers of the volume's features
+
+
+def _is_mrc(path: str) -> bool:
+    try:
+        return detect_format(path).name.startswith("MRC")
+    except TomoclassError:  # a volume in memory
+        return False
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,12 @@ def collect_rows(
     outside_of = {int(z): region.outside(int(z)) for z in volumes[0][1].planes()} if not region.is_whole else {}
     notes: list[str] = []
     classes = merge_classes([annotation for _, annotation in volumes], notes)
+    notes += [
+        f"{volume.path}: Fiji's Bio-Formats shows MRC files upside down, and ROIs drawn on one are mirrored here; draw"
+        " on a TIFF, which substack writes"
+        for volume, annotation in volumes
+        if annotation.traced.any() and _is_mrc(volume.path)
+    ]
     scale = IntensityScale.for_volume(first, mode=intensity)
     plane_device, n_workers = choose_device(device).side_by_side()
     engines = threading.local()

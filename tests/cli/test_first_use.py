@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 
@@ -286,3 +287,66 @@ def test_help_fits_a_screen(command):
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
     assert all(any(line.split(maxsplit=2)[-1] or name in line for line in lines) for name in cli.commands)
+
+
+def test_a_folder_that_is_not_there_is_misspelt(folder, model, command, tmp_path):
+    wrong = tmp_path / "labls" / "y.tif"
+    for words in (
+        ("classify", folder / "volume.tif", model, "-o", wrong),
+        ("substack", folder / "volume.tif", "-o", wrong, "--every", 3),
+        ("classify", folder / "volume.tif", model, "-o", tmp_path / "y.tif", "--profile", wrong.with_suffix(".json")),
+    ):
+        done = command(*words)
+        assert done.code == 2
+        assert f"its folder does not exist; correct the name, or make {tmp_path / 'labls'}" in done.err
+    assert entries(tmp_path) == []
+
+
+def test_scores_for_programs(folder, command, tmp_path):
+    words = ("evaluate", folder / "truth.tif", folder / "truth.tif", "-q", "-o")
+    assert command(*words, tmp_path / "r.json").code == 0
+    assert command(*words, tmp_path / "r.csv").code == 0
+    found = json.loads((tmp_path / "r.json").read_text())
+    with open(tmp_path / "r.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert found["accuracy"] == 1
+    assert [(row["value"], row["name"], float(row["iou"])) for row in rows] == [
+        (str(c["value"]), c["name"], 1.0) for c in found["classes"]
+    ]
+    assert any(name.startswith("border_") for name in rows[0])
+    assert command(*words, tmp_path / "r.pdf").code == 2
+
+
+def test_rois_on_mrc_files_may_be_upside_down(folder, command, tmp_path):
+    assert command("convert", folder / "volume.tif", "-o", tmp_path / "v.mrc", "-q").code == 0
+    rois = []
+    for group, (x, y) in ((1, (2, 1)), (2, (8, 10))):
+        box = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, left=x, top=y, right=x + 8, bottom=y + 2, group=group)
+        box.position, box.name = 3, f"stroke-{group}"
+        rois.append(box)
+    roifile.roiwrite(tmp_path / "s.zip", rois, mode="w")
+    for volume, said in ((tmp_path / "v.mrc", True), (folder / "volume.tif", False)):
+        done = command("train", volume, tmp_path / "s.zip", "-o", tmp_path / "m.tcm", "--overwrite", *FEW)
+        assert done.code == 0, done.err
+        assert ("Bio-Formats shows MRC files upside down" in done.err) == said
+
+
+def test_info_is_for_people(folder, model, command, tmp_path):
+    output = tmp_path / "l.tif"
+    assert command("classify", folder / "volume.tif", model, "-o", output, "--device", "numpy", "-q").code == 0
+    shown = command("info", output).out
+    assert "made_by" in shown
+    assert "mtime" not in shown
+    assert "crc32" not in shown
+    assert "crc32" in command("info", output, "--json").out
+
+
+def test_compiling_is_said_once(monkeypatch, tmp_path, capsys):
+    from gpu_tomoclass.device import LibraryCache, find_compiler, when_compiling
+
+    cache = LibraryCache(tmp_path)
+    said = []
+    when_compiling(lambda: said.append("compiling"))
+    for code in ('extern "C" int one() { return 1; }', 'extern "C" int two() { return 2; }'):
+        cache.library(code, find_compiler(cache))
+    assert said == ["compiling"]

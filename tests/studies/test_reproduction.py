@@ -5,6 +5,7 @@ import json
 import re
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -332,3 +333,26 @@ def test_what_makes_no_sense_is_refused_before_the_work(tmp_path):
         reproduce(tmp_path, given_pillar=(str(tmp_path / "pillar_nad.tif"), truth), overwrite=True, device=device)
     assert (tmp_path / "pillar_nad.tif").read_bytes() == before
     assert not (tmp_path / "out").exists()
+
+
+def test_after_an_interruption_the_same_call_goes_through(tmp_path, monkeypatch):
+    """What it had made stands in nobody's way; a file of somebody else does."""
+    module = "gpu_tomoclass.studies.reproduction.study"
+    target, mine = tmp_path / "study", phantom.phantom_files(tmp_path / "study", phantom.VARIANTS[0])[0]
+
+    def interrupted(*arguments, **options):
+        mine.write_bytes(b"made before the interruption")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{module}._phantom", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(target, only=["phantom"], device="numpy")
+    monkeypatch.setattr(f"{module}._phantom", lambda *arguments, **options: None)
+    page = SimpleNamespace(write=lambda path, overwrite: Path(path).write_text("a page"))
+    monkeypatch.setattr("gpu_tomoclass.studies.reproduction.page.make_page", lambda study: page)
+    said = []
+    reproduce(target, only=["phantom"], device="numpy", say=said.append)
+    assert any("interrupted here" in message for message in said)
+    assert not (target / "unfinished.txt").exists()
+    with pytest.raises(DataError, match="exists already"):
+        reproduce(target, only=["phantom"], device="numpy")

@@ -24,6 +24,7 @@ from gpu_tomoclass.studies.simulation.pillar import SAMPLE_CLASSES
 from gpu_tomoclass.types import Progress
 
 SUBJECTS = ("phantom", "pillar", "needle")
+UNFINISHED = "unfinished.txt"  # in the folder of a study, while it is made
 FAR = 15  # planes; beyond, a plane shares hardly a silica sphere with a painted one
 
 
@@ -151,8 +152,12 @@ def reproduce(
     if "pillar" in subjects and not given_pillar and shape[0] < pillar.FEWEST_PLANES:
         raise UsageError(f"a pillar of {shape[0]} planes", do=f"use {pillar.FEWEST_PLANES} or more")
     size = phantom.QUICK_SIZE if quick else phantom.SIZE
+    if (target / UNFINISHED).is_file():
+        say("an earlier study was interrupted here: what it made is made again")
+        overwrite = True
     _check_targets(target, subjects, given, overwrite=overwrite)
     target.mkdir(parents=True, exist_ok=True)
+    (target / UNFINISHED).write_text("Of a study that has not been finished; the same command makes it again.\n")
     study = Study(Settings(choose_device(device), seed=seed), quick=quick)
     steps = _Steps(_total(subjects, given, shape=shape, repeats=repeats, habits=study.habits), progress)
     with ExitStack() as stack:
@@ -170,6 +175,7 @@ def reproduce(
         page.write(target / "report.html", overwrite=overwrite)
         study.seconds["report"] = time.perf_counter() - began
     _write_json(target / "numbers.json", study.to_dict(), overwrite=overwrite)
+    (target / UNFINISHED).unlink(missing_ok=True)
     return str(target / "report.html"), str(target / "numbers.json")
 
 
