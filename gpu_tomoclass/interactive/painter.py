@@ -62,7 +62,7 @@ class Painter:
     def __init__(self, session: Session, targets: Targets, *, name: str) -> None:
         self.session, self.targets, self.name = session, targets, name
         self._pages: dict[int, tuple[Send, int]] = {}  # number -> how to send, plane in view
-        self._last: dict[str, dict[str, Any]] = {}
+        self._last: dict[str, dict[str, Any]] = {"work": {"what": "", "z": session.view}}
         self._next_page = 0
         self._lock = threading.RLock()
         self._overview: Overview | None = None

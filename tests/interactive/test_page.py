@@ -125,6 +125,17 @@ def test_strangers_are_kept_out(volume: Path) -> None:
         assert process.wait(60) == 0
 
 
+def test_a_server_that_is_not_installed_is_said(
+    volume: Path, command: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "gpu_tomoclass.interactive.server", raising=False)
+    done = command("paint", volume)
+    assert done.code == 5
+    assert "pip install 'gpu_tomoclass[paint]'" in done.err
+    assert not volume.with_name("sample_strokes.ome.zarr").exists()
+
+
 def browser_path() -> str:
     """A Chromium of the system; where the checks of a change run, there must be one."""
     found = next((path for path in map(shutil.which, BROWSERS) if path), None)
