@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,4 +66,7 @@ class Events:
             if kind == "trouble":
                 self._troubles = [*self._troubles[-19:], event]
         for listener in listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception:  # of a listener that does not belong to us: learning goes on
+                traceback.print_exc()

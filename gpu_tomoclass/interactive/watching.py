@@ -127,7 +127,7 @@ def watch(
             n_written += 1
             trouble = ""
             seconds = time.perf_counter() - began
-            say(f"{annotation.z.size} pixels on {annotation.planes().size} planes: {fspath(output)}, {seconds:.1f} s")
+            say(f"{_marked_text(annotation)}: {fspath(output)}, {seconds:.1f} s")
         except StoppedError:
             break
         except TomoclassError as error:
@@ -191,17 +191,12 @@ def _page(
     model = result.model
     error = "unknown" if result.oob_error is None else f"{100 * result.oob_error:.2f} %"
     report.text(
-        f"{annotation.z.size} marked pixels on {annotation.planes().size} planes, out-of-bag error {error} (usually too"
-        " good: cross-validate says how good the model is). The page loads itself again."
+        f"{_marked_text(annotation)}, out-of-bag error {error} (usually too good: cross-validate says how good the"
+        " model is). The page loads itself again."
     )
     report.legend(model.classes)
     report.table(("class", "marked pixels"), list(result.counts.items()))
     places = suggest_places({s.z: s.uncertainty for s in seen}, {s.z: s.marked for s in seen})
-    if places:
-        report.heading("Where to mark next")
-        slices = {} if substack is None else {int(z): i + 1 for i, z in enumerate(substack.planes)}
-        rows = [(i + 1, _plane_text(s.z, slices), s.y, s.x, s.uncertainty) for i, s in enumerate(places)]
-        report.table(("place", "plane", "y", "x", "uncertainty"), rows)
     report.heading("Marked planes")
     for s in seen:
         here = [(i + 1, place) for i, place in enumerate(places) if place.z == s.z]
@@ -209,9 +204,19 @@ def _page(
         caption = f"plane {s.z}, uncertainty" + (f"; in the frames: {numbers}" if here else "")
         report.figures([(s.overlay, f"plane {s.z}, classes and strokes"),
                         (_framed(s.uncertainty, [place for _, place in here]), caption)])  # fmt: skip
+    if places:
+        report.heading("Where to mark next")
+        slices = {} if substack is None else {int(z): i + 1 for i, z in enumerate(substack.planes)}
+        rows = [(i + 1, _plane_text(s.z, slices), s.y, s.x, s.uncertainty) for i, s in enumerate(places)]
+        report.table(("place", "plane", "y", "x", "uncertainty"), rows)
     for note in dict.fromkeys([*annotation.notes, *result.notes]):
         report.text(note)
     return report
+
+
+def _marked_text(annotation: Annotation) -> str:
+    n, n_planes = annotation.z.size, annotation.planes().size
+    return f"{n} marked pixels on {n_planes} plane{'' if n_planes == 1 else 's'}"
 
 
 def _plane_text(z: int, slices: dict[int, int]) -> str:

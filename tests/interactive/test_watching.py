@@ -44,7 +44,7 @@ def test_model_and_page_follow_the_strokes(tmp_path: Path, monkeypatch: pytest.M
         assert said[0].startswith("waiting for")
         tifffile.imwrite(marks, whole, photometric="minisblack", metadata={"axes": "ZYX"})
         until(lambda: len(said) > 1 and page.exists())
-        assert said[1].startswith("224 pixels on 2 planes")
+        assert said[1].startswith("224 marked pixels on 2 planes")
         same = gt.train(volume, marks, every=3, start=1, class_names=names, features=FEATURES, n_trees=5)
         assert np.array_equal(gt.load_model(model).forest.threshold, same.forest.threshold)
         text = page.read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def test_model_and_page_follow_the_strokes(tmp_path: Path, monkeypatch: pytest.M
         whole[0, 30:34, 2:30] = 2
         tifffile.imwrite(marks, whole, photometric="minisblack", metadata={"axes": "ZYX"})
         until(lambda: len(said) > 3)
-        assert said[3].startswith("336 pixels")
+        assert said[3].startswith("336 marked pixels")
         until(lambda: "were not used" not in page.read_text(encoding="utf-8"))
     finally:
         stop.set()

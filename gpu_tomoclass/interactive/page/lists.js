@@ -17,7 +17,7 @@ function patch(value) {
 function showScores() {
   const rows = [];
   if (scores.held) {
-    rows.push(["held-out Dice", scores.held.mean_dice === undefined ? "needs more strokes" : scores.held.mean_dice.toFixed(3)]);
+    rows.push(["held-out Dice", scores.held.mean_dice === undefined ? "mark more" : scores.held.mean_dice.toFixed(3)]);
     for (const [value, dice] of Object.entries(scores.held.dice || {})) rows.push([`  ${className(Number(value))}`, dice === null ? "-" : dice.toFixed(3)]);
   }
   if (scores.oob !== null) rows.push(["out-of-bag error", `${(100 * scores.oob).toFixed(2)} %`]);
