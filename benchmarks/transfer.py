@@ -15,7 +15,7 @@ import json
 import platform
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from gpu_tomoclass.studies.simulation.phantom import simulate_phantom
 from gpu_tomoclass.studies.simulation.pillar import simulate_sample
 from gpu_tomoclass.studies.simulation.tilt_series import tilt_angles
 from gpu_tomoclass.studies.strokes import draw_strokes
+from gpu_tomoclass.training.adapt_model import adapt
 from gpu_tomoclass.training.drift import LOST_ACCURACY, SAMPLE_PIXELS, compare
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
@@ -64,6 +65,7 @@ PILLARS = {
     "60 iterations": {"seed": 8, "iterations": 60},
     "misaligned": {"seed": 9, "max_shift": 2.5},
     "less contrast": {"seed": 10, "levels": (1.0, 1.4)},
+    "more silica": {"seed": 11, "silica_fraction": 0.4},
 }
 
 
@@ -124,8 +126,29 @@ def annotation_of(case: Case, *, per_class: int, length: int) -> Annotation:
     return Annotation.from_voxels(z, y, x, painted[z, y, x], shape=case.truth.shape, classes=classes)
 
 
-def run_group(cases: list[Case], *, bank, device, folder: Path, per_class: int, length: int) -> list[dict]:
-    """Of every (trained on, applied to) pair what is known with and without the truth."""
+def scored_accuracy(model, forest, case: Case, path: Path, *, engine) -> float:
+    """Of a model with its own intensity scale on the planes to score."""
+    right = total = 0
+    with open_volume(path) as volume:
+        for z in case.scored:
+            flat = engine.compute(prepare_plane(volume, z, scale=model.intensity).image[np.newaxis])
+            flat = flat.reshape(model.bank.n_channels, -1)
+            found = (
+                engine.device.numpy(forest.probabilities(flat)) if forest else predict_probabilities(model.forest, flat)
+            )
+            values = np.array([c.value for c in model.classes])
+            right += int((values[found.argmax(axis=0)] == case.truth[z].ravel()).sum())
+            total += case.truth[z].size
+    return right / total
+
+
+def run_group(
+    cases: list[Case], *, bank, device, folder: Path, per_class: int, length: int, hub: bool = False
+) -> list[dict]:
+    """Of every (trained on, applied to) pair what is known with and without the truth, and the adapted model.
+
+    With ``hub``, only of pairs with the first volume.
+    """
     paths, models = [], []
     for i, case in enumerate(cases):
         paths.append(folder / f"{i}.tif")
@@ -161,14 +184,29 @@ def run_group(cases: list[Case], *, bank, device, folder: Path, per_class: int, 
         sample = np.concatenate(samples)
         accuracy = right / total
         own = float(accuracy[cases.index(case)])
+        here = cases.index(case)
         for k, model in enumerate(models):
+            if hub and 0 not in (k, here):
+                continue
             drift = compare(model, sample)
+            if k == here:
+                moved, adapted = None, float(accuracy[k])
+            else:
+                with open_volume(path) as volume:
+                    useful = min(case.scored), max(case.scored) + 1
+                    tried = adapt(model, volume, device=device, planes=useful, n_planes=len(case.scored))
+                moved, drift = tried.before.moved, replace(drift, verdict=tried.before.verdict)
+                adapted = float(accuracy[k])
+                if tried.adapted:
+                    adapted = scored_accuracy(tried.model, forests[k], case, path, engine=engine)
             pairs.append({
                 "trained_on": cases[k].name,
                 "applied_to": case.name,
                 "accuracy": round(float(accuracy[k]), 4),
                 "own_accuracy": round(own, 4),
                 "lost": round(own - float(accuracy[k]), 4),
+                "adapted_accuracy": round(adapted, 4),
+                "moved": None if moved is None else round(moved, 4),
                 "drift": round(drift.drift, 4),
                 "outside": round(drift.outside, 4),
                 "mean_margin": round(drift.mean_margin, 4),
@@ -177,6 +215,7 @@ def run_group(cases: list[Case], *, bank, device, folder: Path, per_class: int, 
             })  # fmt: skip
             p = pairs[-1]
             print(f"{p['trained_on']:22} {p['applied_to']:22} accuracy {p['accuracy']:.3f} of {own:.3f}  "
+                  f"adapted {adapted:.3f}  moved {moved or 0:.3f}  "
                   f"drift {p['drift']:.3f}  outside {p['outside']:.3f}  "
                   f"margin {p['mean_margin']:.3f} of {p['trained_margin']:.3f}  {p['verdict']}",
                   flush=True)  # fmt: skip
@@ -198,6 +237,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="of the phantoms, in pixels")
     parser.add_argument("--seed", type=int, default=0, help="added to every seed: other noise, other pillars")
     parser.add_argument("--features", default="paper")
+    parser.add_argument("--hub", action="store_true", help="only pairs with the first volume of each group")
+    parser.add_argument("--only", nargs="+", metavar="GROUP", help="of phantom, pillar and those given")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--output", default=str(RESULTS / "transfer.json"))
@@ -213,9 +254,12 @@ def main() -> None:
         makers[name] = lambda truth=truth, paths=paths: given(truth, paths)
     groups = {}
     for name, make in makers.items():
+        if options.only and name not in options.only:
+            continue
         print(f"== {name}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            groups[name] = run_group(make(), bank=bank, device=device, folder=Path(folder), per_class=8, length=24)
+            groups[name] = run_group(make(), bank=bank, device=device, folder=Path(folder), per_class=8, length=24,
+                                     hub=options.hub)  # fmt: skip
     record = {
         "lost_accuracy_called_bad": LOST_ACCURACY,
         "features": options.features,

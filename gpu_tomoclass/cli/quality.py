@@ -296,7 +296,8 @@ def check(
         raise ModelError(
             f"the model does not fit: {result.explain()}",
             where=volume,
-            do="train on planes of this volume, or on several such volumes (train --also)",
+            do="adapt the model (gpu-tomoclass adapt), train on planes of this volume, or on several such volumes"
+            " (train --also)",
         )
     if result.verdict == "doubtful":
         show_notes([f"doubtful: {result.explain()}; look at a preview before classifying"])
@@ -388,6 +389,11 @@ def _drift_text(result: Drift) -> str:
             f"drift {result.drift:.3f} (0 equal, 1 disjoint), {100 * result.outside:.2f} % of values outside the"
             " training range",
             f"mean margin {result.mean_margin:.3f}, on the training planes {result.trained_margin:.3f}",
+            *(
+                []
+                if result.moved is None
+                else [f"adapting would move {100 * result.moved:.1f} % of the pixels between classes"]
+            ),
             table([("family", "drift"), *families]),
         )
     )

@@ -1,6 +1,6 @@
-from .adapt_model import Adaptation, adapt
+from .adapt_model import Adaptation, adapt, check_drift
 from .cross_validation import CrossValidation, cross_validate
-from .drift import Drift, check_drift
+from .drift import Drift
 from .rows import TrainingRows, collect_rows
 from .selection import Selection, measure_costs, measure_together, select_families, slab_to_time, trade_off_figure
 from .suggest_places import SuggestedPlace, suggest

@@ -1,4 +1,4 @@
-"""Make a model fit another reconstruction of the same kind of specimen, without new strokes: a map of grey values.
+"""Check whether a model fits a volume, and make it fit without new strokes: by a map of grey values.
 
 Reconstructions differ mostly in how grey values lie: a map of the volume's to those of the training volume undoes that.
 Equal quantiles would be such a map if both volumes held the same shares of each class. They need not, so quantiles of
@@ -19,14 +19,17 @@ from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, ModelError
 from gpu_tomoclass.features import FeatureEngine, IntensityScale
 from gpu_tomoclass.forest import predict_probabilities
-from gpu_tomoclass.model import GREY_LEVELS, Model, check_fits
-from gpu_tomoclass.training.drift import N_PLANES, Drift, Looked, compare, look_at
+from gpu_tomoclass.model import GREY_LEVELS, Model, check_fits, fits_volume
+from gpu_tomoclass.training.drift import N_PLANES, Drift, Looked, compare, look_at, verdict_of
 from gpu_tomoclass.training.grey_memory import FEW, sure, weighted_quantiles
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Crop, VolumeLike, open_volume
 
 ROUNDS = 2
 LOST_MARGIN, MORE_DRIFT = 0.07, 0.05  # more than that after adapting: not kept; docs/adapt.md
+NEAR = (
+    "drift and margin are like those of the training planes: the model is left as it is (--always tries all the same)"
+)
 Points = list[tuple[float, float]]
 
 
@@ -41,8 +44,8 @@ class Adaptation:
     adapted : bool
         Whether it was.
     before, after : Drift
-        What ``check`` says of the model as given, and of the adapted one; ``after`` is None where ``before`` says
-        that the model fits, and nothing was tried.
+        What ``check`` says of the model as given, and of the adapted one; ``after`` is None where drift and margin
+        are so near to those of the training that the model is left as it is.
     reason : str
         Why it was adapted or not, in a sentence.
     """
@@ -52,6 +55,68 @@ class Adaptation:
     before: Drift
     after: Drift | None
     reason: str
+
+
+def check_drift(
+    model: Model,
+    volume: VolumeLike,
+    *,
+    device: Device | str = "auto",
+    planes: tuple[int, int | None] | None = None,
+    crop: Crop | None = None,
+    mask: VolumeLike | None = None,
+    n_planes: int = N_PLANES,
+    nan: str = "fill",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Drift:
+    """Compare some planes of a volume with what the model was trained among.
+
+    A model that could be adapted is tried so, too: what that would move is the best witness.
+
+    Parameters
+    ----------
+    model : Model
+        One that was trained here from a volume.
+    volume : Volume, path or array
+    device : str or Device
+        ``"auto"`` is the first that works.
+    planes : (int, int or None), optional
+        First and last + 1 of the planes to choose from; default all. Planes without the specimen look foreign to a
+        model that was trained on planes with it.
+    crop, mask : optional
+        Look only at these voxels; see :meth:`gpu_tomoclass.volumes.Region.of`.
+    n_planes : int
+        So many of them, evenly spaced.
+    nan : {"error", "fill", "mask"}
+        Non-finite voxels.
+    force : bool
+        Although the voxel size differs.
+    progress : callable, optional
+        Called with (planes done, planes in all).
+
+    Raises
+    ------
+    ModelError
+        If the model knows nothing of its training volume, or does not fit this one at all.
+    UsageError
+        If there are no such planes.
+    DataError
+        If they hold nothing to look at.
+    """
+    if model.quantiles is None or len(model.quantiles) != len(model.training.get("mean_margins", [])):
+        raise ModelError(
+            "the model does not know the volume it was trained on",
+            do="train it here from a volume; models from Fiji and from ARFF tables cannot be checked",
+        )
+    volume = open_volume(volume)
+    fits_volume(model, volume, force=force)
+    looked = Looked.at(volume, planes=planes, crop=crop, mask=mask, n_planes=n_planes)
+    if remembers_grey(model):
+        return _tried(model, looked, device=device, nan=nan, progress=progress)[0]
+    engine = FeatureEngine(choose_device(device), model.bank.blocks)
+    sample, used = look_at(model.bank, looked, engine=engine, scale=model.intensity, nan=nan, progress=progress)
+    return compare(model, sample, planes=used)
 
 
 def adapt(
@@ -79,7 +144,7 @@ def adapt(
     device, planes, crop, mask, n_planes, nan, force
         See :func:`gpu_tomoclass.training.check_drift`: the same planes are looked at.
     always : bool
-        Try although ``check`` says that the model fits.
+        Keep a map that fits although drift and margin are near to those of the training.
     progress : callable, optional
         Called with (planes done, planes in all).
 
@@ -92,8 +157,7 @@ def adapt(
     DataError
         If they hold nothing to look at.
     """
-    shares = model.training.get("class_shares", [])
-    if model.grey is None or [len(row) for row in shares] != [len(model.classes)] * len(model.grey):
+    if not remembers_grey(model):
         raise ModelError(
             "the model does not remember the grey values of its training volume",
             do="train it again here from the volume; models from Fiji and from ARFF tables cannot be adapted",
@@ -102,38 +166,13 @@ def adapt(
     other = replace(model, training={**model.training, "dtype": volume.dtype.name})
     check_fits(other, dtype=volume.dtype, voxel_size=volume.voxel_size, force=force)
     looked = Looked.at(volume, planes=planes, crop=crop, mask=mask, n_planes=n_planes)
-    engine = FeatureEngine(choose_device(device), model.bank.blocks)
-    total, done = len(looked.planes) * (ROUNDS + 2), 0
-
-    def sample(scale: IntensityScale) -> npt.NDArray[np.float32]:
-        nonlocal done
-
-        def advance(n: int, _: int) -> None:
-            if progress is not None:
-                progress(done + n, total)
-
-        found, _ = look_at(model.bank, looked, engine=engine, scale=scale, nan=nan, progress=advance)
-        done += len(looked.planes)
-        return found
-
-    as_given = sample(model.intensity)
-    before = compare(model, as_given, planes=looked.planes)
-    if before.verdict == "fits" and not always:
-        return Adaptation(model, False, before, None, "the model fits as it is")
-    base = _base_scale(model, looked)
-    grey = as_given[:, 0] if base == model.intensity else looked.grey(base, nan=nan)
-    source = _nearest(model, as_given)
-    points = quantile_points(model, source, grey)
-    scale, mapped = base, as_given
-    for turn in range(ROUNDS + 1):
-        if len(points) < 2:
-            raise DataError("grey values are the same everywhere on the planes looked at", where=volume.path)
-        scale = base.mapped(points)
-        mapped = sample(scale)
-        if turn < ROUNDS:
-            probabilities = predict_probabilities(model.forest, np.ascontiguousarray(mapped.T))
-            points = class_points(model, source, grey, probabilities) or points
-    after = compare(model, mapped, planes=looked.planes)
+    before, after, scale = _tried(model, looked, device=device, nan=nan, progress=progress)
+    near = verdict_of(before.drift, before.trained_margin - before.mean_margin) == "fits"
+    if near and not always:  # where only shares of classes would move, the specimen may be of another composition
+        reason = "the model fits as it is" if before.verdict == "fits" else NEAR
+        return Adaptation(model, False, before, None, reason)
+    if after is None:
+        raise DataError("grey values are the same everywhere on the planes looked at", where=volume.path)
     better, reason = fits_better(before, after)
     if not better:
         return Adaptation(model, False, before, after, reason)
@@ -149,6 +188,51 @@ def adapt(
     return Adaptation(adapted, True, before, after, reason)
 
 
+def _tried(
+    model: Model, looked: Looked, *, device: Device | str, nan: str, progress: Progress | None
+) -> tuple[Drift, Drift | None, IntensityScale]:
+    """What the model makes of the planes as given and adapted, and the scale with the map; None without contrast."""
+    engine = FeatureEngine(choose_device(device), model.bank.blocks)
+    total, done = len(looked.planes) * (ROUNDS + 2), 0
+
+    def sample(scale: IntensityScale) -> npt.NDArray[np.float32]:
+        nonlocal done
+
+        def advance(n: int, _: int) -> None:
+            if progress is not None:
+                progress(done + n, total)
+
+        found, used[:] = look_at(model.bank, looked, engine=engine, scale=scale, nan=nan, progress=advance)
+        done += len(looked.planes)
+        return found
+
+    used: list[int] = []
+    as_given = sample(model.intensity)
+    before = compare(model, as_given, planes=used)
+    base = _base_scale(model, looked)
+    grey = as_given[:, 0] if base == model.intensity else looked.grey(base, nan=nan)
+    source = _nearest(model, as_given)
+    points = quantile_points(model, source, grey)
+    scale, mapped = base, as_given
+    for turn in range(ROUNDS + 1):
+        if len(points) < 2:
+            return before, None, base
+        scale = base.mapped(points)
+        mapped = sample(scale)
+        if turn < ROUNDS:
+            probabilities = predict_probabilities(model.forest, np.ascontiguousarray(mapped.T))
+            points = class_points(model, source, grey, probabilities) or points
+    shares = [np.bincount(_classes(model, values), minlength=len(model.classes)) for values in (as_given, mapped)]
+    moved = float(np.abs(shares[0] - shares[1]).sum() / 2 / len(as_given))
+    loss = before.trained_margin - before.mean_margin
+    before = replace(before, moved=moved, verdict=verdict_of(before.drift, loss, moved))
+    return before, compare(model, mapped, planes=used), scale
+
+
+def _classes(model: Model, sample: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    return predict_probabilities(model.forest, np.ascontiguousarray(sample.T)).argmax(axis=0)
+
+
 def fits_better(before: Drift, after: Drift) -> tuple[bool, str]:
     """Tell whether to keep the adapted model, and why in a sentence.
 
@@ -161,6 +245,12 @@ def fits_better(before: Drift, after: Drift) -> tuple[bool, str]:
     )
     worse = before.mean_margin - after.mean_margin > LOST_MARGIN or after.drift - before.drift > MORE_DRIFT
     return (False, f"not adapted, it would fit worse: {figures}") if worse else (True, f"adapted: {figures}")
+
+
+def remembers_grey(model: Model) -> bool:
+    """Whether the model can be adapted."""
+    shares = model.training.get("class_shares", [])
+    return model.grey is not None and [len(row) for row in shares] == [len(model.classes)] * len(model.grey)
 
 
 def _base_scale(model: Model, looked: Looked) -> IntensityScale:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.device import Device, choose_device
-from gpu_tomoclass.errors import DataError, ModelError, UsageError
+from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.features import (
     FeatureBank,
     FeatureEngine,
@@ -27,9 +26,9 @@ from gpu_tomoclass.features import (
     prepare_slab,
 )
 from gpu_tomoclass.forest import Forest, lead, predict_probabilities
-from gpu_tomoclass.model import N_QUANTILES, Model, fits_volume
+from gpu_tomoclass.model import N_QUANTILES, Model
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Crop, Region, Volume, VolumeLike, open_volume
+from gpu_tomoclass.volumes import Crop, Region, Volume, VolumeLike
 
 N_PLANES = 8
 SAMPLE_PIXELS = 20_000
@@ -37,6 +36,8 @@ LEVELS = np.linspace(0.0, 1.0, N_QUANTILES)
 # Chosen on the pairs of benchmarks/transfer.py; docs/quality.md says how well they separate good from bad.
 DOUBTFUL_DRIFT, WRONG_DRIFT = 0.05, 0.10
 DOUBTFUL_LOSS, WRONG_LOSS = 0.05, 0.12  # of mean margin
+DOUBTFUL_MOVE, WRONG_MOVE = 0.04, 0.05  # of class shares; with it as a witness
+NEAR_DRIFT, NEAR_LOSS = 0.09, 0.08  # need not be doubtful
 LOST_ACCURACY = 0.03  # compared with a model trained on the volume itself: more is a bad transfer
 
 
@@ -59,6 +60,9 @@ class Drift:
         Mean lead of the best class over the second, here and on the training planes (of several volumes, the nearest).
     planes : list of int
         Those looked at.
+    moved : float or None
+        Share of the pixels by which classes would gain or lose if the model were adapted to the volume (see
+        :func:`gpu_tomoclass.training.adapt`): the best witness. None for models that cannot be adapted.
     """
 
     verdict: str
@@ -68,6 +72,7 @@ class Drift:
     mean_margin: float
     trained_margin: float
     planes: Sequence[int]
+    moved: float | None = None
 
     def explain(self) -> str:
         """Difference, in one phrase."""
@@ -161,64 +166,6 @@ def question_drift(
 def outside_range(quantiles: npt.NDArray[np.float32], sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Share of the values of each channel outside of the training planes' range: (n_channels,)."""
     return ((sample < quantiles[:, 0]) | (sample > quantiles[:, -1])).mean(axis=0)
-
-
-def check_drift(
-    model: Model,
-    volume: VolumeLike,
-    *,
-    device: Device | str = "auto",
-    planes: tuple[int, int | None] | None = None,
-    crop: Crop | None = None,
-    mask: VolumeLike | None = None,
-    n_planes: int = N_PLANES,
-    nan: str = "fill",
-    force: bool = False,
-    progress: Progress | None = None,
-) -> Drift:
-    """Compare some planes of a volume with what the model was trained among.
-
-    Parameters
-    ----------
-    model : Model
-        One that was trained here from a volume.
-    volume : Volume, path or array
-    device : str or Device
-        ``"auto"`` is the first that works.
-    planes : (int, int or None), optional
-        First and last + 1 of the planes to choose from; default all. Planes without the specimen look foreign to a
-        model that was trained on planes with it.
-    crop, mask : optional
-        Look only at these voxels; see :meth:`gpu_tomoclass.volumes.Region.of`.
-    n_planes : int
-        So many of them, evenly spaced.
-    nan : {"error", "fill", "mask"}
-        Non-finite voxels.
-    force : bool
-        Although the voxel size differs.
-    progress : callable, optional
-        Called with (planes done, planes in all).
-
-    Raises
-    ------
-    ModelError
-        If the model knows nothing of its training volume, or does not fit this one at all.
-    UsageError
-        If there are no such planes.
-    DataError
-        If they hold nothing to look at.
-    """
-    if model.quantiles is None or len(model.quantiles) != len(model.training.get("mean_margins", [])):
-        raise ModelError(
-            "the model does not know the volume it was trained on",
-            do="train it here from a volume; models from Fiji and from ARFF tables cannot be checked",
-        )
-    volume = open_volume(volume)
-    fits_volume(model, volume, force=force)
-    looked = Looked.at(volume, planes=planes, crop=crop, mask=mask, n_planes=n_planes)
-    engine = FeatureEngine(choose_device(device), model.bank.blocks)
-    sample, used = look_at(model.bank, looked, engine=engine, scale=model.intensity, nan=nan, progress=progress)
-    return compare(model, sample, planes=used)
 
 
 @dataclass(frozen=True)
@@ -323,6 +270,15 @@ def sampled_pixels(
     return among[random.integers(among.size, size=min(n, among.size))]
 
 
+def verdict_of(drift: float, loss: float, moved: float | None = None) -> str:
+    """Verdict on drift, loss of mean margin and, where it is known, what adapting the model would move."""
+    if drift > WRONG_DRIFT or loss > WRONG_LOSS or (moved is not None and moved > WRONG_MOVE):
+        return "does not fit"
+    if moved is None:
+        return "fits" if drift <= DOUBTFUL_DRIFT and loss <= DOUBTFUL_LOSS else "doubtful"
+    return "fits" if moved <= DOUBTFUL_MOVE and drift <= NEAR_DRIFT and loss <= NEAR_LOSS else "doubtful"
+
+
 def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[int] = ()) -> Drift:
     """The verdict on pixels of a volume: (n_pixels, n_channels) float32.
 
@@ -346,14 +302,8 @@ def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[i
         per_family[family] = float(np.average(of_node[nodes], weights=weights[nodes]))
     of_channel = np.bincount(forest.feature[asking], weights=weights[asking], minlength=forest.n_features)
     margin, trained = mean_margin(forest, sample), float(model.training["mean_margins"][nearest])
-    loss = trained - margin
-    verdict = "fits"
-    if drift > DOUBTFUL_DRIFT or loss > DOUBTFUL_LOSS:
-        verdict = "doubtful"
-    if drift > WRONG_DRIFT or loss > WRONG_LOSS:
-        verdict = "does not fit"
     return Drift(
-        verdict=verdict,
+        verdict=verdict_of(drift, trained - margin),
         drift=drift,
         per_family=dict(sorted(per_family.items(), key=lambda item: -item[1])),
         outside=float((outside_range(quantiles, sample) * of_channel).sum()),

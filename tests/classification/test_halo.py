@@ -24,7 +24,7 @@ from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.prepare import prepare_slab
 from gpu_tomoclass.forest.predict import predict_probabilities
-from gpu_tomoclass.training.drift import check_drift
+from gpu_tomoclass.training import check_drift
 from gpu_tomoclass.training.selection import measure_costs, slab_to_time
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes.opening import create_volume, open_volume

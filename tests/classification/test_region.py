@@ -11,7 +11,7 @@ from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.preview_plane import preview
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.training.drift import check_drift
+from gpu_tomoclass.training import check_drift
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes import Region, crop_pairs
 from gpu_tomoclass.volumes.opening import open_volume
