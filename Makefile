@@ -40,7 +40,7 @@ test: $(VENV)/.test
 kill-test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python tools/kill_test.py --kills 100
 
-# Damaged inputs of 21 kinds, each kind read in a process of its own with limits of time and memory.
+# Damaged inputs of 23 kinds, each kind read in a process of its own with limits of time and memory.
 fuzz: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py --cases 20000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,17 @@ COMMANDS: dict[str, list[str]] = {
     "preview": ["preview", "{in}/v.tif", "{in}/m.tcm", "--plane", "1", "-o", "{}", "--no-cache", *CLASSIFY],
     "select": ["select-features", "{in}/v.tif", "{in}/strokes.tif", "-o", "{}", "--trees", "2", "--folds", "2", *FAST],
     "batch": ["batch", "{in}/job.toml", "--json", "{}"],
+    "picture": ["info", "{in}/v.tif", "--picture", "{}"],
+    "result": ["info", "{in}/v.tif", "--result", "{}"],
+    "log": ["info", "{in}/v.tif", "--log-json", "{}"],
+    "suggest": ["suggest", "{in}/v.tif", "{in}/m.tcm", "-o", "{}", *CLASSIFY],
+    "adapt": ["adapt", "{in}/v.tif", "{in}/m.tcm", "-o", "{}", *CLASSIFY],
+    "figure": ["figure", "{in}/v.tif", "{in}/truth.tif", "--planes", "1", "-o", "{}"],
+    "watch": ["watch", "{in}/v.tif", "{in}/strokes.tif", "-o", "{}", "--trees", "2", *FAST],
+    "watch page": ["watch", "{in}/v.tif", "{in}/strokes.tif", "-o", "out/w.tcm", "--page", "{}", "--trees", "2", *FAST],
+    "paint": ["paint", "{in}/v.tif", "--strokes", "{}", "--no-browser", *FAST],
+    "plan": ["plan", "{in}/v.tif", "{in}/m.tcm", "-o", "{}", "--no-time", *CLASSIFY],
+    "pillar": ["simulate", "pillar", "-o", "{}", "--shape", "4,16,16"],
     "simulate": ["simulate", "phantom", "-o", "{}", "--size", "16"],
 }
 # Names that are inputs, or would damage one, whoever reads them.
@@ -143,24 +155,30 @@ def test_no_command_writes_in_the_place_of_what_it_reads(
     read += ["inputs/m.tcm", "inputs/v.tif"] if command == "batch" else []
     names = [n.format(**{"in": "inputs", "abs": place / "inputs"}) for n in NAMES]
     chosen = [name for name in names if any(touches(name, r) for r in read)]
+    if command == "suggest":  # makes x.zip, x.csv and x.html of a name without a suffix
+        chosen = [name for name in chosen if Path(name).suffix]
     assert len(chosen) >= 4 or not read
     for name in chosen:
         overwrite = [] if command == "batch" else ["--overwrite"]
         code = run([*filled(words, name), *overwrite, "-q"])
-        assert code in (2, 3), (name, code, capsys.readouterr())
+        said = capsys.readouterr()
+        assert code in (2, 3), (name, code, said)
+        assert not re.search("o such option|Missing|Invalid value", said.err), said.err  # refused for the name alone
         assert content(place) == before, name
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_replaces_a_file_unasked(place: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = content(place)
-    suffixes = {"simulate": (".tif", ".zarr", ".mrc")}.get(command, ("",))
+    simulated = (".tif", ".zarr", ".mrc")  # other names are folders, in which new files do no harm
+    suffixes = {"simulate": simulated, "pillar": simulated}.get(command, ("",))
     for name in NAMES:
         name = name.format(**{"in": "inputs", "abs": place / "inputs"})
         if os.path.lexists(name.rstrip("/")) and name.endswith(suffixes):
             code = run([*filled(COMMANDS[command], name), "-q"])
-            one_file_per_channel = command == "features" and name.endswith(".mrc")  # makes v_original.mrc and so on
-            assert code in (2, 3) or one_file_per_channel, (name, code, capsys.readouterr())
+            other_names = command == "features" and name.endswith(".mrc")  # makes v_original.mrc and so on
+            other_names |= command == "suggest" and not Path(name).suffix
+            assert code in (2, 3) or other_names, (name, code, capsys.readouterr())
             assert before.items() <= content(place).items(), name
 
 
@@ -269,6 +287,28 @@ def test_every_path_of_the_command_line_says_whether_it_is_read_or_written() -> 
     assert {parameter for _, parameter in plain} <= texts, plain
     assert sum(isinstance(p.type, OutputPath) for _, p in commands(cli)) >= 20
     assert sum(isinstance(p.type, InputPath) for _, p in commands(cli)) >= 30
+
+
+# Outputs that the table has for one command for all, and those that are folders of the command's own.
+SHARED = {"--log-json", "--result", "--cache"}
+OWN = {("demo", "-o"), ("reproduce", "-o"), ("model import", "-o"), ("paint", "-o"), ("paint", "--labels")}
+
+
+def test_every_output_option_is_in_the_table() -> None:
+    """Whoever adds an option that writes adds a row to COMMANDS."""
+    rows = set()
+    for words in COMMANDS.values():
+        group = cli.commands[words[0]]
+        named = " ".join(words[:2]) if isinstance(group, click.Group) else words[0]
+        rows.add((named, words[words.index("{}") - 1]))
+    missing = [
+        (name.strip(), parameter.opts)
+        for name, parameter in commands(cli)
+        if isinstance(parameter.type, OutputPath)
+        and not {(name.strip(), option) for option in parameter.opts} & (rows | OWN)
+        and not SHARED & {*parameter.opts}
+    ]
+    assert not missing, f"add a row to COMMANDS for {missing}"
 
 
 def test_identity_without_a_command(tmp_path: Path) -> None:

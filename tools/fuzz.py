@@ -84,6 +84,25 @@ def write_zarr(path: Path, **options: Any) -> None:
     array[...] = voxels()
 
 
+def write_packed(path: Path) -> None:
+    import gzip
+
+    with tempfile.TemporaryDirectory() as name:
+        write_volume(Path(name, "v.mrc"))
+        path.write_bytes(gzip.compress(Path(name, "v.mrc").read_bytes()))
+
+
+def write_hspy(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        group = file.create_group("Experiments/sample")
+        group.create_dataset("data", data=voxels(), chunks=(1, 24, 20), compression="gzip")
+        for i, name in enumerate("zyx"):
+            axis = {"name": name, "scale": 1.5, "offset": 2.0, "units": "nm", "index_in_array": i}
+            group.create_group(f"axis-{i}").attrs.update(axis)
+
+
 def write_labels(path: Path) -> None:
     import tifffile
 
@@ -204,6 +223,7 @@ KINDS = {
         ("tiff-tiles", "v.tif", write_tiff, (), {"tile": (16, 16), "compression": "zstd", "photometric": "minisblack"}),
         ("planes", "v", write_planes, (), {}),
         ("mrc", "v.mrc", write_volume, (), {}),
+        ("mrc-gz", "v.mrc.gz", write_packed, (), {"has_checksum": True}),
         ("ome-zarr-0.4", "v.ome.zarr", write_volume, (), {}),
         ("ome-zarr-0.5", "v.ome.zarr", write_volume, (), {"ome_version": "0.5", "has_checksum": True}),
         ("ome-zarr-sharded", "v.ome.zarr", write_volume, (), {"ome_version": "0.5", "sharded": True,
@@ -214,6 +234,7 @@ KINDS = {
         ("hdf5-gzip", "v.h5", write_hdf5, (), {"chunks": (1, 24, 20), "compression": "gzip"}),
         ("hdf5-fletcher32", "v.h5", write_hdf5, (), {"chunks": (1, 24, 20), "compression": "gzip", "fletcher32": True,
                                                     "has_checksum": True}),
+        ("hspy", "v.hspy", write_hspy, (), {}),
         ("labels", "l.tif", write_labels, (read_annotation,), {}),
         ("rois", "r.zip", write_rois, (read_annotation,), {}),
         ("model", "m.tcm", write_model, (read_model,), {"has_checksum": True}),
