@@ -225,6 +225,8 @@ EXPORTS = {
     ".czi": ("a Zeiss file", "export it as OME-TIFF from ZEN or Bio-Formats"),
     ".vol": ("raw voxels", "say what they are: --shape 850,400,400 --dtype uint16"),
     ".raw": ("raw voxels", "say what they are: --shape 850,400,400 --dtype uint16"),
+    ".zip": ("a ZIP archive", "unpack it: of ImageJ it holds a TIFF, as .zarr.zip a Zarr store; ROIs are annotations"),
+    ".ozx": ("a zipped OME-Zarr store", "unpack it (unzip) and open the folder"),
     ".n5": ("an N5 store", "export it as OME-Zarr or TIFF from Fiji"),
 }
 

@@ -151,7 +151,9 @@ def test_damaged_microscope_files(tmp_path, suffix):
         open_volume(tmp_path / f"a.{suffix}")
 
 
-@pytest.mark.parametrize(("name", "words"), [("a.am", "Amira"), ("a.ilp", "ilastik"), ("a.npz", "numpy.save")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("a.am", "Amira"), ("a.ilp", "ilastik"), ("a.npz", "numpy.save"), ("a.zarr.zip", "unpack it")]
+)
 def test_what_is_not_read_is_named_with_a_way_out(tmp_path, name, words):
     (tmp_path / name).write_bytes(b"# anything")
     with pytest.raises(DataError, match=words):
