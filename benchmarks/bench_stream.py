@@ -62,7 +62,7 @@ def stages(volume: Volume, model: Model, *, threads: int, n_planes: int, folder:
     planes = [work.prepared(z, z + 1) for z in range(n_planes)]
     plane_device, n_threads = device.side_by_side()
     size = SlabSize(plane_device, used_blocks(model), n_threads=n_threads)
-    slabs = SlabClassifier(model, plane_device, wanted=work.options.wanted, size=size)
+    slabs = SlabClassifier(model, plane_device, products=work.options.products, size=size)
     with ThreadPoolExecutor(n_threads) as pool:
         timings: list[dict[str, float]] = [{} for _ in planes]
         list(pool.map(slabs.classify, range(2 * n_threads), planes, timings))  # compiles, allocates

@@ -50,9 +50,12 @@ MUTANTS = (
     ),
     # volumes
     Mutant(
-        "volumes/turned.py", "(size[z], size[y], size[x])", "(size[x], size[y], size[z])", "volumes/test_open_volume.py"
+        "volumes/reordered.py",
+        "(size[z], size[y], size[x])",
+        "(size[x], size[y], size[z])",
+        "volumes/test_array.py",
     ),
-    Mutant("volumes/turned.py", "start = z - z % self._thickness", "start = z", "volumes/test_open_volume.py"),
+    Mutant("volumes/reordered.py", "start = z - z % self._thickness", "start = z", "volumes/test_array.py"),
     Mutant("volumes/mrc/mrc.py", 'int(header["nsymbt"])', '0 * int(header["nsymbt"])', "volumes/test_mrc.py"),
     Mutant(
         "volumes/region.py",

@@ -1,12 +1,11 @@
 from .batch import Outcome, check_job, run_job
-from .classify_volume import ClassifyResult, classify, plane_range
+from .classify_volume import ClassifyResult, classify
 from .cluster import Cluster
 from .job_file import load_job
 from .plan import Plan, make_plan
 from .predict_arrays import Prediction, predict
 from .predicted import batch_script, planned_gpus
 from .preview_plane import Preview, preview
-from .slab import Wanted
 from .staging import locked
 
 __all__ = [
@@ -16,14 +15,12 @@ __all__ = [
     "Plan",
     "Prediction",
     "Preview",
-    "Wanted",
     "batch_script",
     "check_job",
     "classify",
     "load_job",
     "locked",
     "make_plan",
-    "plane_range",
     "planned_gpus",
     "predict",
     "preview",

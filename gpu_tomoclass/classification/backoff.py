@@ -11,7 +11,7 @@ import numpy as np
 
 from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.passes import InPasses, Passes
-from gpu_tomoclass.classification.slab import UNLABELLED, Slab, Wanted
+from gpu_tomoclass.classification.slab import UNLABELLED, ProductOptions, Slab
 from gpu_tomoclass.classification.slabs import SlabSize
 from gpu_tomoclass.classification.smoothing import Smoother, sigma_in_voxels
 from gpu_tomoclass.device import Device, available_bytes, is_out_of_memory
@@ -31,7 +31,7 @@ class SlabClassifier:
     model : Model
     device : Device
         That of one thread; see :meth:`gpu_tomoclass.device.Device.side_by_side`.
-    wanted : Wanted
+    products : ProductOptions
     size : SlabSize, optional
         How many planes, and in how many threads, are computed at once; default one plane in one thread.
     in_plane : (slice, slice)
@@ -49,7 +49,7 @@ class SlabClassifier:
         model: Model,
         device: Device,
         *,
-        wanted: Wanted,
+        products: ProductOptions,
         size: SlabSize | None = None,
         in_plane: tuple[slice, slice] = (slice(None), slice(None)),
         voxel_size: VoxelSize | None = None,
@@ -57,9 +57,9 @@ class SlabClassifier:
         folder: str | PathLike[str] | None = None,
     ) -> None:
         self.classifier = Classifier(model, device)
-        self.wanted, self.size = wanted, size or SlabSize(device, self.classifier.blocks)
+        self.products, self.size = products, size or SlabSize(device, self.classifier.blocks)
         self._in_plane = in_plane
-        self._smoother = None if wanted.smooth is None else Smoother(sigma_in_voxels(wanted.smooth, voxel_size))
+        self._smoother = None if products.smooth is None else Smoother(sigma_in_voxels(products.smooth, voxel_size))
         self.notes: list[str] = []
         self.in_passes = None if passes is None else InPasses(self.classifier, passes, folder=folder)
         self._n_threads = self.size.n_threads
@@ -121,8 +121,8 @@ class SlabClassifier:
     def _classify(self, start: int, prepared: PreparedSlab, timings: dict[str, float]) -> Slab:
         planes, images = prepared.wanted, prepared.images
         shape = (len(planes), *images[0].shape)
-        n_classes, wanted = len(self.classifier.class_values), self.wanted
-        want_probabilities = wanted.needs_probabilities
+        n_classes, products = len(self.classifier.class_values), self.products
+        want_probabilities = products.needs_probabilities
         if all(plane.missing or (plane.outside is not None and plane.outside.all()) for plane in planes):
             labels = np.full(shape, UNLABELLED, np.uint8)
             p = np.zeros((n_classes, *shape), np.float32) if want_probabilities else None
@@ -135,7 +135,7 @@ class SlabClassifier:
             labels, p = self.classifier.classify(
                 images, place=prepared.place, want_probabilities=want_probabilities, timings=timings
             )
-        if wanted.mask_filled:
+        if products.mask_filled:
             labels[influenced(prepared, self.classifier.blocks)] = UNLABELLED
         for i, plane in enumerate(planes):
             if plane.missing or plane.outside is not None:
@@ -149,11 +149,11 @@ class SlabClassifier:
 
     def _values(self, labels: np.ndarray, p: np.ndarray | None) -> dict[str, np.ndarray]:
         """The products of labels (...) and probabilities (n_classes, ...), by name."""
-        wanted, values = self.wanted, {"labels": labels}
-        if p is not None and wanted.probabilities:
-            values["probabilities"] = p if wanted.probabilities == "float32" else np.rint(p * 255).astype(np.uint8)
-        if p is not None and wanted.uncertainty:
-            values["uncertainty"] = uncertainty(p, kind=wanted.uncertainty)
+        products, values = self.products, {"labels": labels}
+        if p is not None and products.probabilities:
+            values["probabilities"] = p if products.probabilities == "float32" else np.rint(p * 255).astype(np.uint8)
+        if p is not None and products.uncertainty:
+            values["uncertainty"] = uncertainty(p, kind=products.uncertainty)
         return values
 
     def _in_passes(
@@ -165,7 +165,7 @@ class SlabClassifier:
         for pixels, labels, p in in_passes.bands(
             prepared.images,
             place=prepared.place,
-            want_probabilities=self.wanted.needs_probabilities,
+            want_probabilities=self.products.needs_probabilities,
             timings=timings,
         ):
             if outside is not None:
@@ -176,7 +176,7 @@ class SlabClassifier:
                     made[name] = np.empty((*values.shape[:-1], plane.image.size), values.dtype)
                 made[name][..., pixels] = values
         shaped = {name: values.reshape(*values.shape[:-1], 1, *plane.image.shape) for name, values in made.items()}
-        if self.wanted.mask_filled:
+        if self.products.mask_filled:
             shaped["labels"][influenced(prepared, self.classifier.blocks)] = UNLABELLED
         return {name: np.ascontiguousarray(values[(..., *self._in_plane)]) for name, values in shaped.items()}
 
@@ -251,7 +251,7 @@ class _Gate:
 
 
 def uncertainty(probabilities: np.ndarray, *, kind: str) -> np.ndarray:
-    """Uncertainty from 0 (certain) to 1, see :class:`Wanted`.
+    """Uncertainty from 0 (certain) to 1, see :class:`ProductOptions`.
 
     Parameters
     ----------

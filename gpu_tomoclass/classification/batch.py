@@ -194,7 +194,7 @@ def _checked_item(item: Item, models: dict[str, Model]) -> Outcome:
         shape = Region.of(volume, planes=run.planes, crop=run.crop, mask=run.mask).box_shape
         goes_on = Path(f"{item.output}.partial").exists()
         check_products(
-            products_of(item.output, model.classes, run.wanted),
+            products_of(item.output, model.classes, run.products),
             shape=shape,
             overwrite=overwrite or goes_on,
             **options,

@@ -121,7 +121,7 @@ def classify(
         Also write probabilities per class to ``<output>_probabilities``, same format.
     uncertainty : {None, "margin", "entropy"}
         Also write how unsure the forest is to ``<output>_uncertainty``; see
-        :class:`gpu_tomoclass.classification.slab.Wanted`.
+        :class:`gpu_tomoclass.classification.slab.ProductOptions`.
     smooth : float, optional
         Sigma in nm of a Gaussian that probabilities are smoothed by, in three dimensions, before the class is taken:
         fewer specks, and small things go. Probabilities and uncertainty are the smoothed ones.
@@ -220,7 +220,7 @@ def classify(
     keeper: Staging | ArrayOutput | None = None
     products: list[Product] = []
     if isinstance(output, (str, PathLike)):
-        products = products_of(output, model.classes, options.wanted)
+        products = products_of(output, model.classes, options.products)
         check_products(products, shape=shape, inputs=inputs, overwrite=True, **format_options)
     elif cluster is not None:
         raise UsageError("processes of a cluster cannot write into an array", do="give a path")
@@ -229,7 +229,7 @@ def classify(
     work = Work(volume, model, options, scale=scale, first=start)
     passes = None
     if cluster is None:
-        chosen, passes = within_memory(memory_limit, volume, model, chosen, wanted=options.wanted)
+        chosen, passes = within_memory(memory_limit, volume, model, chosen, products=options.products)
         if passes is not None:
             notes.append(f"memory does not hold the features of a plane: it is computed in {len(passes.groups)} passes")
     device_name = chosen.name if cluster is None else cluster.device
@@ -354,11 +354,6 @@ class _Run:
             "thread_seconds": dict(self.workers.timings),
             "planes": int(self._todo.size),
         }
-
-
-def plane_range(volume: Volume, planes: tuple[int, int] | None) -> tuple[int, int]:
-    """(start, stop) within the volume; a UsageError if the range is empty or leaves it."""
-    return Region.of(volume, planes=planes).box[0]
 
 
 def provenance(volume: Volume, model: Model, *, region: Region, scale: IntensityScale, nan: str) -> dict[str, Any]:

@@ -192,7 +192,7 @@ class _Opened:
         device = _device(job.device, n_threads)
         limit = job.options.memory_limit
         if limit is not None and not device.has_own_memory:
-            needed = ProcessMemory(volume, model, device, job.options.wanted)
+            needed = ProcessMemory(volume, model, device, job.options.products)
             n_threads = threads_within(limit, needed, device=device, blocks=used_blocks(model))
         thread_device, most = side_by_side(device, used_blocks(model))
         n_threads = min(n_threads, most) if most == 1 else n_threads

@@ -9,7 +9,7 @@ import numpy as np
 from gpu_tomoclass.classification.on_device import Classifier, used_blocks
 from gpu_tomoclass.classification.passes import Passes, plan_passes
 from gpu_tomoclass.classification.pipeline import AHEAD
-from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.classification.slabs import MEMORY_SHARE, SlabMemory, threads_within
 from gpu_tomoclass.classification.smoothing import planes_around, sigma_in_voxels
 from gpu_tomoclass.device import Device, DryDevice, available_bytes, resident_bytes
@@ -29,7 +29,7 @@ def thread_memory(
     device_name: str,
     shape: tuple[int, int],
     *,
-    wanted: Wanted,
+    products: ProductOptions,
     depth: int | None = None,
     aspect: Aspect = CUBES,
 ) -> SlabMemory:
@@ -38,7 +38,7 @@ def thread_memory(
     depth = 2 * reach + 2 if depth is None else depth
     n_classes = len(model.classes)
     n_pixels = shape[0] * shape[1]
-    want_probabilities = wanted.needs_probabilities
+    want_probabilities = products.needs_probabilities
     # Beside the arrays of the device: labels and their copy, and what is made of the probabilities.
     host = n_pixels * (2 + (8 * n_classes if want_probabilities else 0))
     if device_name == "numpy":
@@ -66,35 +66,35 @@ def thread_memory(
 
 
 def in_flight_bytes(
-    volume: Volume, *, n_threads: int, slab_planes: int, n_classes: int, wanted: Wanted, reach: int = 0
+    volume: Volume, *, n_threads: int, slab_planes: int, n_classes: int, products: ProductOptions, reach: int = 0
 ) -> int:
     """Host memory of what is read, waits, is computed and is written at the same time; slabs share their halos of
     ``reach`` planes."""
     n_pixels = volume.shape[1] * volume.shape[2] * slab_planes
     given = n_pixels * (4 + volume.dtype.itemsize)
-    made = n_pixels * product_bytes(n_classes, wanted)
+    made = n_pixels * product_bytes(n_classes, products)
     halos = 4 * volume.shape[1] * volume.shape[2] * min(2 * reach, volume.shape[0])
-    around = 2 * smoothing_reach(wanted, volume)  # probabilities that are kept, and a slab's while they are added
+    around = 2 * smoothing_reach(products, volume)  # probabilities that are kept, and a slab's while they are added
     kept = 4 * n_classes * volume.shape[1] * volume.shape[2] * (around + 4 * n_threads * slab_planes)
-    return (given + made) * (AHEAD + 1 + n_threads) + halos + (kept if wanted.smooth else 0)
+    return (given + made) * (AHEAD + 1 + n_threads) + halos + (kept if products.smooth else 0)
 
 
-def smoothing_reach(wanted: Wanted, volume: Volume) -> int:
+def smoothing_reach(products: ProductOptions, volume: Volume) -> int:
     """Planes on each side whose probabilities a plane's depend on."""
-    return 0 if wanted.smooth is None else planes_around(sigma_in_voxels(wanted.smooth, volume.voxel_size)[0])
+    return 0 if products.smooth is None else planes_around(sigma_in_voxels(products.smooth, volume.voxel_size)[0])
 
 
-def product_bytes(n_classes: int, wanted: Wanted) -> int:
+def product_bytes(n_classes: int, products: ProductOptions) -> int:
     """Per voxel of all outputs."""
-    of_probability = {None: 0, "float32": 4, "uint8": 1}[wanted.probabilities]
-    return 1 + of_probability * n_classes + (4 if wanted.uncertainty else 0)
+    of_probability = {None: 0, "float32": 4, "uint8": 1}[products.probabilities]
+    return 1 + of_probability * n_classes + (4 if products.uncertainty else 0)
 
 
 class ProcessMemory:
     """Bytes of host memory that the process takes, by the number of threads and of planes that each has at once."""
 
-    def __init__(self, volume: Volume, model: Model, device: Device, wanted: Wanted) -> None:
-        self._volume, self._model, self._device, self._wanted = volume, model, device, wanted
+    def __init__(self, volume: Volume, model: Model, device: Device, products: ProductOptions) -> None:
+        self._volume, self._model, self._device, self._products = volume, model, device, products
 
     @cached_property
     def threads(self) -> SlabMemory:
@@ -104,7 +104,7 @@ class ProcessMemory:
             self._model,
             self._device.name,
             volume.shape[1:],
-            wanted=self._wanted,
+            products=self._products,
             depth=volume.shape[0],
             aspect=aspect_of(volume.voxel_size),
         )
@@ -116,7 +116,7 @@ class ProcessMemory:
     @cached_property
     def _reach(self) -> int:
         of_features = halo(used_blocks(self._model), aspect_of(self._volume.voxel_size))
-        return of_features + smoothing_reach(self._wanted, self._volume)
+        return of_features + smoothing_reach(self._products, self._volume)
 
     def __call__(self, n_threads: int, n_planes: int) -> int:
         threads = self.threads  # the process is looked at after the dry run, which loads libraries
@@ -125,7 +125,7 @@ class ProcessMemory:
             n_threads=n_threads,
             slab_planes=n_planes,
             n_classes=len(self._model.classes),
-            wanted=self._wanted,
+            products=self._products,
             reach=self._reach,
         )
         if self._device.has_own_memory:
@@ -134,7 +134,7 @@ class ProcessMemory:
 
 
 def within_memory(
-    limit: int | None, volume: Volume, model: Model, device: Device, *, wanted: Wanted
+    limit: int | None, volume: Volume, model: Model, device: Device, *, products: ProductOptions
 ) -> tuple[Device, Passes | None]:
     """The device with as many threads as keep the process within ``limit`` bytes, by default what is free; and if not
     even one does, passes that do.
@@ -154,15 +154,15 @@ def within_memory(
         if free is None or roughly < MEMORY_SHARE * free:
             return device, None
         limit = (resident_bytes() or PROCESS_BYTES) + int(MEMORY_SHARE * free)
-    needed = ProcessMemory(volume, model, device, wanted)
+    needed = ProcessMemory(volume, model, device, products)
     try:
         return device.with_threads(threads_within(limit, needed, device=device, blocks=blocks)), None
     except ResourceError as error:
-        if not device.runs_kernels or not blocks or wanted.smooth is not None:
+        if not device.runs_kernels or not blocks or products.smooth is not None:
             if given:
                 raise
             return device.with_threads(1), None  # what it needs is an estimate
-        room = limit - beside_passes(volume, model, device, wanted)
+        room = limit - beside_passes(volume, model, device, products)
         aspect = aspect_of(volume.voxel_size)
         middle = volume.shape[0] // 2
         reach = halo(blocks, aspect)
@@ -178,12 +178,12 @@ def within_memory(
         raise ResourceError(what, do=error.do) from error
 
 
-def beside_passes(volume: Volume, model: Model, device: Device, wanted: Wanted) -> int:
+def beside_passes(volume: Volume, model: Model, device: Device, products: ProductOptions) -> int:
     """Bytes that a process takes beside what :class:`Passes` counts: itself, the forest, prepared planes, products."""
     aspect, n_classes = aspect_of(volume.voxel_size), len(model.classes)
     n_planes = min(1 + 2 * halo(used_blocks(model), aspect), volume.shape[0])
     dry = DryDevice(device.name, threads=device.threads)
     Classifier(model, dry).prepare()
-    per_pixel = 4 * n_planes + product_bytes(n_classes, wanted)
+    per_pixel = 4 * n_planes + product_bytes(n_classes, products)
     pixels = volume.shape[1] * volume.shape[2]
     return (resident_bytes() or PROCESS_BYTES) + WORK_BYTES + dry.n_bytes + per_pixel * pixels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpu_tomoclass.classification.slab import PROBABILITIES, UNCERTAINTIES, Wanted
+from gpu_tomoclass.classification.slab import PROBABILITIES, UNCERTAINTIES, ProductOptions
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import NAN_POLICIES
 from gpu_tomoclass.volumes import Volume, crop_pairs
@@ -24,7 +24,7 @@ class RunOptions:
     Attributes
     ----------
     probabilities, uncertainty, smooth
-        See :class:`gpu_tomoclass.classification.slab.Wanted`.
+        See :class:`gpu_tomoclass.classification.slab.ProductOptions`.
     planes : (int, int), optional
         First and last + 1 of the planes to classify; default all.
     crop : str, optional
@@ -83,9 +83,9 @@ class RunOptions:
             raise UsageError(f"the memory limit must be at least 1 byte, not {self.memory_limit}")
 
     @property
-    def wanted(self) -> Wanted:
+    def products(self) -> ProductOptions:
         """Products made of every plane."""
-        return Wanted(self.probabilities, self.uncertainty, self.smooth, mask_filled=self.nan == "mask")
+        return ProductOptions(self.probabilities, self.uncertainty, self.smooth, mask_filled=self.nan == "mask")
 
 
 def _check_choice(name: str, value: str | None, choices: Sequence[str | None]) -> None:

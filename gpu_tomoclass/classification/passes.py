@@ -197,7 +197,7 @@ class InPasses:
         self, planes: Planes, *, place: Place, want_probabilities: bool, timings: MutableMapping[str, float]
     ) -> Iterator[tuple[slice, npt.NDArray[np.uint8], npt.NDArray[np.float32]]]:
         """The results of :meth:`~gpu_tomoclass.classification.on_device.Classifier.classify` for some pixels of the
-        wanted plane after the other.
+        products plane after the other.
 
         Yields
         ------

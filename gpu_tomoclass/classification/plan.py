@@ -13,17 +13,18 @@ import numpy as np
 from gpu_tomoclass.classification.backoff import SlabClassifier
 from gpu_tomoclass.classification.needs import ProcessMemory, beside_passes, product_bytes, within_memory
 from gpu_tomoclass.classification.on_device import used_blocks
+from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.passes import Passes
 from gpu_tomoclass.classification.pipeline import Pipeline
 from gpu_tomoclass.classification.predicted import PlannedGpu, PredictedTime, predict_time
 from gpu_tomoclass.classification.products import check_products, products_of
-from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.classification.slabs import SlabSize, cpu_planes, gpu_planes, side_by_side
 from gpu_tomoclass.device import Device, available_bytes, choose_device, resident_bytes
 from gpu_tomoclass.features import Place, PreparedSlab, aspect_of, halo, prepare_slab
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.outputs import free_bytes, size_text
-from gpu_tomoclass.volumes import Volume, VolumeLike, open_volume
+from gpu_tomoclass.volumes import Region, Volume, VolumeLike, open_volume
 
 PART = 1024  # pixels: edge of what is classified of a plane to know its time, where it is taken in passes
 COMPRESSED_PIXELS = 4 / 3  # a pyramid of halved levels adds at most a third
@@ -84,9 +85,11 @@ def make_plan(
     model: Model,
     device: Device | str = "auto",
     *,
-    wanted: Wanted | None = None,
+    probabilities: str | None = None,
+    uncertainty: str | None = None,
+    smooth: float | None = None,
     output: str | PathLike[str] | None = None,
-    n_planes: int | None = None,
+    planes: tuple[int, int] | None = None,
     slab_planes: int | None = None,
     force: bool = False,
     measure: bool = True,
@@ -105,10 +108,11 @@ def make_plan(
     model : Model
     device : str or Device
         ``"auto"`` is the first that works.
-    wanted : Wanted, optional
+    probabilities, uncertainty, smooth
+        As the run will be given.
     output : path, optional
         Where the outputs will be: its disk is looked at, and TIFF and MRC need their size twice.
-    n_planes : int, optional
+    planes : (start, stop), optional
         Default all of the volume.
     slab_planes : int, optional
         The value that will be given to ``--slab-planes``.
@@ -136,18 +140,24 @@ def make_plan(
     """
     volume, device = open_volume(volume), choose_device(device) if gpu is None else PlannedGpu(gpu)
     fits_volume(model, volume, force=force)
-    wanted = wanted or Wanted()
-    n_planes = volume.shape[0] if n_planes is None else n_planes
+    products = RunOptions(probabilities=probabilities, uncertainty=uncertainty, smooth=smooth).products
+    start, stop = Region.of(volume, planes=planes).box[0]
+    n_planes = stop - start
     blocks = used_blocks(model)
     if output is not None:
-        products = products_of(output, model.classes, wanted)
         check_products(
-            products, shape=(n_planes, *volume.shape[1:]), inputs=volume.inputs(), overwrite=overwrite, **format_options
+            products_of(output, model.classes, products),
+            shape=(n_planes, *volume.shape[1:]),
+            inputs=volume.inputs(),
+            overwrite=overwrite,
+            **format_options,
         )
-    device, passes = within_memory(memory_limit, volume, model, device, wanted=wanted)
+    device, passes = within_memory(memory_limit, volume, model, device, products=products)
     if passes is not None:
-        return _plan_in_passes(passes, volume, model, device, wanted, n_planes=n_planes, output=output, measure=measure)
-    needed = ProcessMemory(volume, model, device, wanted)
+        return _plan_in_passes(
+            passes, volume, model, device, products, n_planes=n_planes, output=output, measure=measure
+        )
+    needed = ProcessMemory(volume, model, device, products)
     plane_device, n_threads = side_by_side(device, blocks) if n_planes > 1 else (device, 1)
     n_threads = min(n_threads, n_planes)
     free_on_device = device.free_memory() if device.has_own_memory else None
@@ -162,7 +172,7 @@ def make_plan(
         n_threads = 1  # as the run will find out
     on_device = needed.threads.bytes(slab, n_threads=n_threads)
     host = needed(n_threads, slab)
-    disk = _disk_bytes(volume, n_planes=n_planes, n_classes=len(model.classes), wanted=wanted, output=output)
+    disk = _disk_bytes(volume, n_planes=n_planes, n_classes=len(model.classes), products=products, output=output)
     n_voxels = (n_planes, *volume.shape[1:])
     return Plan(
         device=device.name,
@@ -172,11 +182,13 @@ def make_plan(
         host_bytes=host,
         device_bytes=on_device if device.has_own_memory else None,
         disk_bytes=disk,
-        seconds_per_plane=_measured(volume, model, plane_device, wanted, n_threads=n_threads, slab=slab)
+        seconds_per_plane=_measured(volume, model, plane_device, products, n_threads=n_threads, slab=slab)
         if measure and gpu is None
         else None,
         warnings=_warnings(host, disk, on_device, free_on_device, output=output),
-        predicted=None if gpu is None else predict_time(model, gpu, shape=n_voxels, slab_planes=slab, wanted=wanted),
+        predicted=None
+        if gpu is None
+        else predict_time(model, gpu, shape=n_voxels, slab_planes=slab, products=products),
     )
 
 
@@ -185,14 +197,14 @@ def _plan_in_passes(
     volume: Volume,
     model: Model,
     device: Device,
-    wanted: Wanted,
+    products: ProductOptions,
     *,
     n_planes: int,
     output: str | PathLike[str] | None,
     measure: bool,
 ) -> Plan:
-    host = beside_passes(volume, model, device, wanted) + passes.n_bytes
-    disk = _disk_bytes(volume, n_planes=n_planes, n_classes=len(model.classes), wanted=wanted, output=output)
+    host = beside_passes(volume, model, device, products) + passes.n_bytes
+    disk = _disk_bytes(volume, n_planes=n_planes, n_classes=len(model.classes), products=products, output=output)
     disk += passes.scratch_bytes
     return Plan(
         device=device.name,
@@ -202,18 +214,18 @@ def _plan_in_passes(
         host_bytes=host,
         device_bytes=None,
         disk_bytes=disk,
-        seconds_per_plane=_measured_on_a_part(volume, model, device, wanted) if measure else None,
+        seconds_per_plane=_measured_on_a_part(volume, model, device, products) if measure else None,
         warnings=_warnings(host, disk, 0, None, output=output),
         n_passes=len(passes.groups),
     )
 
 
 def _disk_bytes(
-    volume: Volume, *, n_planes: int, n_classes: int, wanted: Wanted, output: str | PathLike[str] | None
+    volume: Volume, *, n_planes: int, n_classes: int, products: ProductOptions, output: str | PathLike[str] | None
 ) -> int:
     voxels = n_planes * volume.shape[1] * volume.shape[2]
     is_zarr = output is None or fspath(output).rstrip("/\\").lower().endswith(".zarr")
-    return int(voxels * product_bytes(n_classes, wanted) * (COMPRESSED_PIXELS if is_zarr else 2))
+    return int(voxels * product_bytes(n_classes, products) * (COMPRESSED_PIXELS if is_zarr else 2))
 
 
 def _warnings(
@@ -236,7 +248,7 @@ def _warnings(
     return tuple(found)
 
 
-def _measured_on_a_part(volume: Volume, model: Model, device: Device, wanted: Wanted) -> float:
+def _measured_on_a_part(volume: Volume, model: Model, device: Device, products: ProductOptions) -> float:
     """Wall seconds per plane, by the middle of one, which is computed at once."""
     middle = volume.shape[0] // 2
     reach = halo(used_blocks(model), aspect_of(volume.voxel_size))
@@ -244,7 +256,7 @@ def _measured_on_a_part(volume: Volume, model: Model, device: Device, wanted: Wa
     ny, nx = volume.shape[1:]
     part = tuple(slice((n - m) // 2, (n + m) // 2) for n, m in ((ny, min(ny, PART)), (nx, min(nx, PART))))
     planes = [replace(plane, image=np.ascontiguousarray(plane.image[part]), filled=None) for plane in whole.planes]
-    classifier = SlabClassifier(model, device, wanted=wanted)
+    classifier = SlabClassifier(model, device, products=products)
     seconds = 0.0
     for _ in range(2):  # the first one compiles
         began = time.perf_counter()
@@ -253,12 +265,14 @@ def _measured_on_a_part(volume: Volume, model: Model, device: Device, wanted: Wa
     return seconds * ny * nx / planes[0].image.size
 
 
-def _measured(volume: Volume, model: Model, device: Device, wanted: Wanted, *, n_threads: int, slab: int) -> float:
+def _measured(
+    volume: Volume, model: Model, device: Device, products: ProductOptions, *, n_threads: int, slab: int
+) -> float:
     """Wall seconds per plane: some slabs through the pipeline, the first of each thread not counted (it allocates)."""
-    wanted = replace(wanted, smooth=None)  # one plane again and again says nothing about it
+    products = replace(products, smooth=None)  # one plane again and again says nothing about it
     pixels = volume.shape[1] * volume.shape[2]
     size = SlabSize(device, used_blocks(model), n_threads=n_threads, plane_pixels=pixels, most=slab)
-    classifier = SlabClassifier(model, device, wanted=wanted, size=size)
+    classifier = SlabClassifier(model, device, products=products, size=size)
     reach = classifier.classifier.halo(aspect_of(volume.voxel_size))
     start = max(0, (volume.shape[0] - slab) // 2)
     if reach:

@@ -154,7 +154,7 @@ def _in_memory(
         if progress is not None:
             progress(arrays.n_done, len(volume))
 
-    chosen, passes = within_memory(memory_limit, volume, model, choose_device(device), wanted=options.wanted)
+    chosen, passes = within_memory(memory_limit, volume, model, choose_device(device), products=options.products)
     workers = ThreadWorkers(work, chosen, n_planes=len(volume), keep=arrays.keep, passes=passes)
     workers.run(np.arange(len(volume)), finished=finished, should_stop=lambda: False)
     return arrays.made
@@ -197,7 +197,7 @@ def _on_gpu(
             images, slab = prepare_on_device(gpu, planes, place, scale=scale, nan=nan)
             part = None if found is None else found[:, core]
             classifier.classify_on_device(images, place=place, labels=labels[core], probabilities=part)
-            if options.wanted.mask_filled and any(plane.filled is not None for plane in slab.planes):
+            if options.products.mask_filled and any(plane.filled is not None for plane in slab.planes):
                 gpu.put(labels[core], influenced(slab, classifier.blocks), UNLABELLED)
         except Exception as error:
             if not is_out_of_memory(error) or size.take_less(n) is None:

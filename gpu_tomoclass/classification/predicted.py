@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_tomoclass.classification.on_device import used_blocks
-from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.device import DryDevice
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import FeatureBank
@@ -96,7 +96,7 @@ def gpu_row(name: str) -> dict[str, Any]:
 
 
 def predict_time(
-    model: Model, name: str, *, shape: tuple[int, int, int], slab_planes: int, wanted: Wanted
+    model: Model, name: str, *, shape: tuple[int, int, int], slab_planes: int, products: ProductOptions
 ) -> PredictedTime:
     """Time of classifying (nz, ny, nx) voxels by slabs.
 
@@ -124,7 +124,7 @@ def predict_time(
     per_voxel += row["seconds_per_voxel"]["forest"] * _forest_weight(model)
     kernels = n_voxels * per_voxel
     launching = math.ceil(shape[0] / slab_planes) * launches * _table()["launch_seconds"]
-    host = n_voxels * (HOST_SECONDS[wanted.probabilities] + (4e-8 if wanted.uncertainty else 0.0))
+    host = n_voxels * (HOST_SECONDS[products.probabilities] + (4e-8 if products.uncertainty else 0.0))
     seconds = max(kernels, launching) + host
     assumptions = [
         "nobody has measured on this GPU: kernels by benchmarks/roofline, 70 microseconds of Python per launch",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
-from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.outputs import StrPath, check_space
 from gpu_tomoclass.volumes import check_volume_target, is_folder, least_bytes, product_name, volume_names
 
@@ -49,14 +49,14 @@ class Product:
         return volume_names(self.path, channels=self.channels)
 
 
-def products_of(output: str | PathLike[str], classes: Sequence[LabelClass], wanted: Wanted) -> list[Product]:
+def products_of(output: str | PathLike[str], classes: Sequence[LabelClass], options: ProductOptions) -> list[Product]:
     """The volumes that a run makes, named after the labels."""
     products = [Product("labels", fspath(output), np.dtype(np.uint8), classes=classes)]
-    if wanted.probabilities:
+    if options.probabilities:
         names = [c.name for c in classes]
         path = product_name(output, "probabilities")
-        products.append(Product("probabilities", path, np.dtype(wanted.probabilities), channels=names))
-    if wanted.uncertainty:
+        products.append(Product("probabilities", path, np.dtype(options.probabilities), channels=names))
+    if options.uncertainty:
         products.append(Product("uncertainty", product_name(output, "uncertainty"), np.dtype(np.float32)))
     return products
 

@@ -1,4 +1,4 @@
-"""Slabs of finished planes, and the products wanted of each."""
+"""Slabs of finished planes, and the options of what is made of each."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ UNCERTAINTIES = ("margin", "entropy")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Products wanted beside the labels.
+class ProductOptions:
+    """Options of what is made of every plane, beside the labels.
 
     Attributes
     ----------

@@ -99,7 +99,7 @@ class Work:
         options, limit, most = self.options, self.options.memory_limit, MAX_SLAB
         blocks, plane_pixels = used_blocks(self.model), self.volume.shape[1] * self.volume.shape[2]
         if limit is not None and not device.has_own_memory and passes is None:
-            needed = ProcessMemory(self.volume, self.model, device, options.wanted)
+            needed = ProcessMemory(self.volume, self.model, device, options.products)
             most = planes_within(limit, needed, most=cpu_planes(blocks, plane_pixels))
         size = SlabSize(
             device,
@@ -113,7 +113,7 @@ class Work:
         return SlabClassifier(
             self.model,
             device,
-            wanted=options.wanted,
+            products=options.products,
             size=size,
             in_plane=self.region.in_plane,
             voxel_size=self.volume.voxel_size,

@@ -93,7 +93,7 @@ def plan(
     Memory follows from the code that will allocate it; time from a few planes that are classified for real. With --gpu
     nothing is computed: for a head node, with lines to submit by sbatch.
     """
-    from gpu_tomoclass.classification import Wanted, batch_script, make_plan, plane_range
+    from gpu_tomoclass.classification import batch_script, make_plan
     from gpu_tomoclass.outputs import size_text
     from gpu_tomoclass.volumes import open_volume
 
@@ -102,14 +102,15 @@ def plan(
     device = "auto" if gpu else open_device(device_name, gpu_id, workers, quiet=quiet or as_json)
     with open_volume(volume, **reading) as source:
         chosen = None if planes is None else (planes[0], source.shape[0] if planes[1] is None else planes[1])
-        first, last = plane_range(source, chosen)
         found = make_plan(
             source,
             loaded,
             device,
-            wanted=Wanted(probabilities, uncertainty, smooth),
+            probabilities=probabilities,
+            uncertainty=uncertainty,
+            smooth=smooth,
             output=output,
-            n_planes=last - first,
+            planes=chosen,
             slab_planes=slab_planes,
             memory_limit=memory_limit,
             overwrite=overwrite,

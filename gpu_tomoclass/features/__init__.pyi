@@ -4,8 +4,8 @@ from .channel_names import grey_dimensions, image_kind
 from .computing import Channels, compute_features, make_bank
 from .engine import FeatureEngine, accelerated_family
 from .families import FAMILIES, ORIGINAL, PLANE_FAMILIES, VOLUME_FAMILIES
+from .feature_file import write_features
 from .hessian_formula import formula_of_relation, formula_of_table
-from .inspection import write_features
 from .intensity import INTENSITY_MODES, NAN_POLICIES, IntensityScale
 from .place import Place, aspect_of
 from .planes_on_gpu import prepare_on_device, scale_on_device

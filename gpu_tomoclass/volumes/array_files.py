@@ -13,7 +13,7 @@ import numpy as np
 
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.volumes.indexed import IndexedVolume
-from gpu_tomoclass.volumes.stored import choose_axes
+from gpu_tomoclass.volumes.stored_axes import choose_axes
 from gpu_tomoclass.volumes.volume import Volume
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from gpu_tomoclass.errors import DataError, StoppedError, UsageError
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 from gpu_tomoclass.volumes.place import moved, with_place
-from gpu_tomoclass.volumes.turned import TurnedVolume
+from gpu_tomoclass.volumes.reordered import ReorderedVolume
 from gpu_tomoclass.volumes.volume import Volume
 
 Progress = Callable[[int, int], None]
@@ -150,7 +150,7 @@ def reslice(
     progress : callable, optional
         Called with (planes done, planes in all).
     memory_bytes : int
-        Memory for planes that are collected in one pass over the input, see :mod:`gpu_tomoclass.volumes.turned`.
+        Memory for planes that are collected in one pass over the input, see :mod:`gpu_tomoclass.volumes.reordered`.
 
     ``metadata["reslice"]`` of the output lists the tilt axes of this and earlier calls.
 
@@ -165,7 +165,9 @@ def reslice(
     """
     if tilt_axis not in TILT_ORDERS:
         raise UsageError(f"tilt axis {tilt_axis!r} is unknown", do="choose x, y or z")
-    turned = volume if tilt_axis == "z" else TurnedVolume(volume, order=TILT_ORDERS[tilt_axis], slab_bytes=memory_bytes)
+    turned = (
+        volume if tilt_axis == "z" else ReorderedVolume(volume, order=TILT_ORDERS[tilt_axis], slab_bytes=memory_bytes)
+    )
     metadata = {**volume.metadata, "reslice": [*volume.metadata.get("reslice", ()), tilt_axis]}
     if tilt_axis != "z":
         metadata.pop("substack", None)  # its planes are no planes of the output

@@ -12,9 +12,9 @@ import numpy as np
 
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.volumes.formats import TIFF_SUFFIXES
-from gpu_tomoclass.volumes.stored import order_notes, stored_order
+from gpu_tomoclass.volumes.reordered import ReorderedVolume
+from gpu_tomoclass.volumes.stored_axes import order_notes, stored_order
 from gpu_tomoclass.volumes.tiff.reader import open_tiff
-from gpu_tomoclass.volumes.turned import TurnedVolume
 from gpu_tomoclass.volumes.volume import Volume, ranges_text
 
 
@@ -49,7 +49,7 @@ def open_folder(
             where=volume.path,
             do="leave out allow_missing_planes",
         )
-    return TurnedVolume(volume, order=order)
+    return ReorderedVolume(volume, order=order)
 
 
 class FolderVolume(Volume):

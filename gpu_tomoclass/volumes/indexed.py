@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.errors import DataError
-from gpu_tomoclass.volumes.stored import LayerCache, StoredAxes
+from gpu_tomoclass.volumes.stored_axes import LayerCache, StoredAxes
 from gpu_tomoclass.volumes.volume import Volume
 
 # Without chunks, z along rows or columns: as many planes are collected in one pass as this many bytes hold.

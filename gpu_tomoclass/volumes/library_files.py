@@ -15,7 +15,7 @@ from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 from gpu_tomoclass.volumes.formats import named_format
 from gpu_tomoclass.volumes.indexed import SLAB_BYTES, IndexedVolume
 from gpu_tomoclass.volumes.place import with_origin
-from gpu_tomoclass.volumes.stored import check_declared, choose_axes
+from gpu_tomoclass.volumes.stored_axes import check_declared, choose_axes
 from gpu_tomoclass.volumes.units import LARGEST_PIXEL, MILLIMETRE, nanometres
 from gpu_tomoclass.volumes.volume import Volume
 

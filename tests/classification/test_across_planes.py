@@ -25,7 +25,7 @@ from gpu_tomoclass.device.native import NativeDevice
 from gpu_tomoclass.errors import StoppedError
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.cache import FeatureCache
-from gpu_tomoclass.features.inspection import write_features
+from gpu_tomoclass.features.feature_file import write_features
 from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.prepare import PreparedPlane, PreparedSlab, prepare_slab

@@ -15,7 +15,7 @@ from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.classification.passes import Passes, plan_passes
 from gpu_tomoclass.classification.plan import make_plan
 from gpu_tomoclass.classification.predict_arrays import predict
-from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.device.native import NativeDevice
 from gpu_tomoclass.errors import ResourceError
@@ -100,7 +100,7 @@ def test_a_limit_too_small_for_one_thread_leads_to_passes(planes, model, tmp_pat
     """The plan, the run and the prediction of arrays agree on them; without a limit what is free is one."""
     device, volume = DEVICE, open_volume(planes)
     monkeypatch.setattr("gpu_tomoclass.classification.needs.resident_bytes", lambda: 10**8)  # else it grows meanwhile
-    whole = make_plan(volume, model, device.with_threads(1), n_planes=1, measure=False)
+    whole = make_plan(volume, model, device.with_threads(1), planes=(0, 1), measure=False)
     limit = whole.host_bytes - 2_000_000
     plan = make_plan(volume, model, device, output=tmp_path / "l.tif", memory_limit=limit, overwrite=True)
     assert (plan.n_threads, plan.slab_planes, whole.n_passes) == (1, 1, 1)
@@ -115,11 +115,11 @@ def test_a_limit_too_small_for_one_thread_leads_to_passes(planes, model, tmp_pat
     np.testing.assert_array_equal(found, predict(model, planes, device=device).labels)
     assert list((tmp_path).iterdir()) == [tmp_path / "l.tif"]
     monkeypatch.setattr("gpu_tomoclass.classification.needs.available_bytes", lambda: 8_000_000)
-    assert within_memory(None, volume, model, device, wanted=Wanted())[1] is not None
+    assert within_memory(None, volume, model, device, products=ProductOptions())[1] is not None
     with pytest.raises(ResourceError, match=r"one thread needs .*, in passes .*; the limit is 1.0 MB"):
-        within_memory(1_000_000, volume, model, device, wanted=Wanted())
+        within_memory(1_000_000, volume, model, device, products=ProductOptions())
     with pytest.raises(ResourceError, match=r"one thread needs .* the limit is 1.0 MB"):
-        within_memory(1_000_000, volume, model, NumpyDevice(), wanted=Wanted())
+        within_memory(1_000_000, volume, model, NumpyDevice(), products=ProductOptions())
 
 
 def test_a_full_disk_is_met_before_the_first_plane(planes, model, tmp_path, monkeypatch):

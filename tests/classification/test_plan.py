@@ -14,7 +14,7 @@ from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.needs import ProcessMemory, thread_memory
 from gpu_tomoclass.classification.on_device import Classifier, used_blocks
 from gpu_tomoclass.classification.plan import make_plan
-from gpu_tomoclass.classification.slab import Wanted
+from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.classification.slabs import threads_within
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.device.memory import available_bytes, peak_bytes, resident_bytes
@@ -81,7 +81,9 @@ def test_a_dry_run_allocates_what_the_real_one_does(sample_path, sample_model, p
     """The engine's arrays, to the byte, on a CPU and on a (simulated) GPU."""
     planes = np.zeros((2, 24, 21), np.float32)
     for device in (NativeDevice(threads=1), ptx_device()[0]):
-        memory = thread_memory(sample_model, device.name, (24, 21), wanted=Wanted(probabilities=probabilities))
+        memory = thread_memory(
+            sample_model, device.name, (24, 21), products=ProductOptions(probabilities=probabilities)
+        )
         device.for_thread = lambda d=device: d
         classifier = Classifier(sample_model, device)
         allocated = []
@@ -105,7 +107,7 @@ def test_a_memory_limit_leaves_fewer_threads(large):
         room = 20_000_000  # this process grows a little between the two calls
         for n in (1, 2, 3):  # planned anew: what earlier tests left in this process may have gone since
             need = make_plan(volume, model, device.with_threads(n), measure=False).host_bytes
-            needed = ProcessMemory(volume, model, device, Wanted())
+            needed = ProcessMemory(volume, model, device, ProductOptions())
             assert threads_within(need + room, needed, device=device, blocks=used_blocks(model)) == n
         with pytest.raises(ResourceError, match=r"one thread needs .* of memory, the limit is 50.0 MB"):
             threads_within(50_000_000, needed, device=device, blocks=used_blocks(model))
@@ -124,13 +126,13 @@ def test_the_limit_reaches_the_run(sample_path, sample_model, tmp_path):
 def test_what_a_plan_says(sample_path, sample_model, tmp_path):
     with open_volume(sample_path) as volume:
         device = NumpyDevice(threads=2)
-        plan = make_plan(volume, sample_model, device, output=tmp_path / "o.tif", n_planes=6)
+        plan = make_plan(volume, sample_model, device, output=tmp_path / "o.tif", planes=(2, 8))
         assert (plan.device, plan.n_threads, plan.slab_planes, plan.n_planes) == ("numpy", 2, 1, 6)
         assert plan.seconds == pytest.approx(6 * plan.seconds_per_plane)
         assert plan.device_bytes is None
         assert plan.disk_bytes == 2 * 6 * 24 * 21  # labels, unfinished and finished
-        more = Wanted("float32", "entropy")
-        assert make_plan(volume, sample_model, device, wanted=more, measure=False).disk_bytes == int(
+        more = {"probabilities": "float32", "uncertainty": "entropy"}
+        assert make_plan(volume, sample_model, device, measure=False, **more).disk_bytes == int(
             12 * 24 * 21 * (1 + 8 + 4) * 4 / 3
         )
 

@@ -6,12 +6,12 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import Commands
 
 from gpu_tomoclass.classification import batch_script, make_plan, planned_gpus
 from gpu_tomoclass.classification.predicted import RANGE, PlannedGpu, gpu_row
-from gpu_tomoclass.classification.slab import Wanted
 from gpu_tomoclass.cli.classification import GPUS
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.model.model import load_model, save_model
@@ -27,10 +27,11 @@ def test_the_command_knows_the_gpus_of_the_table() -> None:
 def test_memory_and_time(sample_path: Path, sample_model) -> None:
     """A GPU that computes faster is predicted faster; more planes take longer; slabs fit the memory."""
     with open_volume(sample_path) as volume:
-        plans = {name: make_plan(volume, sample_model, gpu=name, n_planes=400) for name in planned_gpus()}
-        twice = make_plan(volume, sample_model, gpu="h100", n_planes=800).predicted
-        wanted = Wanted("float32", None, None)
-        more = make_plan(volume, sample_model, gpu="h100", n_planes=400, wanted=wanted).predicted
+        deep = open_volume(np.broadcast_to(volume[0], (800, *volume.shape[1:])), voxel_size=volume.voxel_size)
+    half = (0, 400)
+    plans = {name: make_plan(deep, sample_model, gpu=name, planes=half) for name in planned_gpus()}
+    twice = make_plan(deep, sample_model, gpu="h100").predicted
+    more = make_plan(deep, sample_model, gpu="h100", planes=half, probabilities="float32").predicted
     for name, plan in plans.items():
         assert plan.device == "cuda"
         assert plan.seconds_per_plane is None

@@ -12,7 +12,7 @@ from simulated_cupy import SimulatedCupy
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.volumes import ArrayVolume, create_volume, open_volume
-from gpu_tomoclass.volumes.turned import TurnedVolume
+from gpu_tomoclass.volumes.reordered import ReorderedVolume
 
 VOXELS = np.random.default_rng(1).integers(0, 60000, (7, 5, 6)).astype(np.uint16)
 INDICES = [
@@ -139,8 +139,19 @@ def test_repr_tells_what_it_is():
 def test_a_file_is_closed_when_nobody_holds_the_volume(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", VOXELS, imagej=True)
     volume = open_volume(tmp_path / "a.tif")
-    TurnedVolume(volume, order="yzx").plane(0)  # and is gone
+    ReorderedVolume(volume, order="yzx").plane(0)  # and is gone
     np.testing.assert_array_equal(volume.plane(1), VOXELS[1])
     handle = volume._file
     del volume
     assert handle.closed
+
+
+def test_another_order_of_axes_takes_one_pass_for_each_slab(monkeypatch):
+    read = []
+    plane_of = ArrayVolume._read_plane
+    monkeypatch.setattr(ArrayVolume, "_read_plane", lambda self, z: (read.append(z), plane_of(self, z))[1])
+    base = ArrayVolume(VOXELS, voxel_size=(3.0, 2.0, 1.0))  # its axes are y, z, x in the other
+    volume = ReorderedVolume(base, order="yzx", slab_bytes=2 * 7 * 6 * VOXELS.itemsize)
+    assert volume.voxel_size == (2.0, 3.0, 1.0)
+    np.testing.assert_array_equal(np.stack([plane for _, plane in volume.planes()]), VOXELS.transpose(1, 0, 2))
+    assert read == [*range(7)] * 3  # five planes, two at a time

@@ -24,7 +24,7 @@ from gpu_tomoclass.volumes.hdf5.probe import check_survives
 from gpu_tomoclass.volumes.hdf5.storage import ChunkTable, check_filters
 from gpu_tomoclass.volumes.indexed import IndexedVolume
 from gpu_tomoclass.volumes.place import with_origin
-from gpu_tomoclass.volumes.stored import StoredAxes, check_declared, choose_axes
+from gpu_tomoclass.volumes.stored_axes import StoredAxes, check_declared, choose_axes
 from gpu_tomoclass.volumes.volume import Volume, ranges_text
 
 _DAMAGE = (KeyError, RuntimeError, ValueError, TypeError, AttributeError)  # h5py's answers to damaged objects

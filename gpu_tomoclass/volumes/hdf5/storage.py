@@ -23,7 +23,7 @@ import numpy as np
 
 from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.volumes.ome_zarr.codecs import DECODE_ERRORS, DECODERS
-from gpu_tomoclass.volumes.stored import check_declared
+from gpu_tomoclass.volumes.stored_axes import check_declared
 
 CHUNK_COUNT_LIMIT = 50_000_000  # with more, the shape is wrong
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3

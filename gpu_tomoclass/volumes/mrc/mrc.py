@@ -18,8 +18,8 @@ from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.outputs import AtomicOutput, atomic, check_output, check_space, discard, writing
 from gpu_tomoclass.volumes.mrc import header as mrc_header
 from gpu_tomoclass.volumes.place import with_place
-from gpu_tomoclass.volumes.stored import order_notes, stored_order
-from gpu_tomoclass.volumes.turned import TurnedVolume
+from gpu_tomoclass.volumes.reordered import ReorderedVolume
+from gpu_tomoclass.volumes.stored_axes import order_notes, stored_order
 from gpu_tomoclass.volumes.volume import Volume, VolumeWriter, VoxelSize
 
 
@@ -50,7 +50,7 @@ def in_volume_order(stored: MrcVolume) -> Volume:
     """The volume with axes z, y, x of one whose axes are in the order of the file."""
     if stored.order == "zyx":
         return stored
-    volume = TurnedVolume(stored, order=stored.order)
+    volume = ReorderedVolume(stored, order=stored.order)
     if stored.order[0] == "z":  # planes stay planes: one set, so that what is missing there is missing here
         volume.missing_planes = stored.missing_planes
     return volume

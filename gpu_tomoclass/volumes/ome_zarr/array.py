@@ -22,7 +22,7 @@ import numpy as np
 
 from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.volumes.ome_zarr.codecs import DECODERS, decode, encoded_limit
-from gpu_tomoclass.volumes.stored import check_declared
+from gpu_tomoclass.volumes.stored_axes import check_declared
 
 JSON_LIMIT = 64 * 2**20
 CHUNK_LIMIT = 2**31  # bytes of a decoded chunk; the compressors of Zarr cannot hold more

@@ -22,7 +22,7 @@ from gpu_tomoclass.volumes.indexed import IndexedVolume
 from gpu_tomoclass.volumes.ome_zarr.array import Node, ZarrArray, read_node
 from gpu_tomoclass.volumes.ome_zarr.hyperspy import hyperspy_axes, hyperspy_signal
 from gpu_tomoclass.volumes.place import with_origin
-from gpu_tomoclass.volumes.stored import UNSUSPICIOUS_BYTES, StoredAxes, check_declared, choose_axes
+from gpu_tomoclass.volumes.stored_axes import UNSUSPICIOUS_BYTES, StoredAxes, check_declared, choose_axes
 from gpu_tomoclass.volumes.units import nanometres
 from gpu_tomoclass.volumes.volume import Volume, VoxelSize, ranges_text
 

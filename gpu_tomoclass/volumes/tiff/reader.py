@@ -19,7 +19,8 @@ import tifffile
 
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.outputs import size_text
-from gpu_tomoclass.volumes.stored import check_declared, order_notes, stored_order
+from gpu_tomoclass.volumes.reordered import ReorderedVolume
+from gpu_tomoclass.volumes.stored_axes import check_declared, order_notes, stored_order
 from gpu_tomoclass.volumes.tiff.layout import (
     Stack,
     axes_of,
@@ -31,7 +32,6 @@ from gpu_tomoclass.volumes.tiff.layout import (
 from gpu_tomoclass.volumes.tiff.log import LogRecords, plain, tifffile_log
 from gpu_tomoclass.volumes.tiff.metadata import describe
 from gpu_tomoclass.volumes.tiff.pages import PageChain, is_directory, read_page_chain
-from gpu_tomoclass.volumes.turned import TurnedVolume
 from gpu_tomoclass.volumes.volume import Volume
 
 # What tifffile and its codecs raise on files that are not as they should be. imagecodecs' errors are RuntimeErrors.
@@ -69,7 +69,7 @@ def open_tiff(
 
     Stored axes other than Z, Y and X: a single other axis is read as z, with a note; of two, ``channel`` picks a
     position on the one that is not z. With ``axes`` where z is not the first stored axis, a plane is gathered from all
-    stored planes (see :mod:`gpu_tomoclass.volumes.turned` for the cost).
+    stored planes (see :mod:`gpu_tomoclass.volumes.reordered` for the cost).
 
     Raises
     ------
@@ -97,7 +97,7 @@ def open_tiff(
         if chain is not None:
             volume.notes.extend(_check_unreferenced(tif, stack, chain, name, fill=allow_missing_planes))
         volume.notes.extend(order_notes(axes, stack.order, order))
-        return volume if order == "zyx" else TurnedVolume(volume, order=order)
+        return volume if order == "zyx" else ReorderedVolume(volume, order=order)
     except BaseException:
         tif.close()
         raise

@@ -15,7 +15,7 @@ from gpu_tomoclass.volumes.volume import Volume
 SLAB_BYTES = 2**28
 
 
-class TurnedVolume(Volume):
+class ReorderedVolume(Volume):
     """``base`` with its axes renamed and transposed; nothing is flipped.
 
     Parameters
