@@ -82,7 +82,7 @@ def planned_gpus() -> tuple[str, ...]:
 
 
 def gpu_row(name: str) -> dict[str, Any]:
-    """What the table has about a GPU.
+    """Row of the table for a GPU.
 
     Raises
     ------

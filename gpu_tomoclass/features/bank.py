@@ -108,7 +108,7 @@ class FeatureBlock:
 
     @property
     def has_kernel(self) -> bool:
-        """Whether devices that run kernels compute it by them; if not, by the reference."""
+        """Tell whether devices that run kernels compute it by them; if not, by the reference."""
         row = _row(self.family)
         return row.kernel is not None and row.has_kernel(**dict(self.parameters))
 

@@ -161,7 +161,7 @@ class DeviceForest:
         return probabilities
 
     def part(self, features: Array, start: int) -> npt.NDArray[Any]:
-        """What the trees ask of some features, which it replaces: on a CPU, for :meth:`probabilities_of_parts`.
+        """Answers of some features to the trees, which it replaces: on a CPU, for :meth:`probabilities_of_parts`.
 
         Parameters
         ----------

@@ -92,7 +92,7 @@ class CpuWalk(Walk):
 
     @abstractmethod
     def join(self, parts: Iterable[tuple[int, int, npt.NDArray[Any]]], n_pixels: int) -> Array:
-        """What :meth:`known` makes of all features, from (start, stop, part) of all that the trees ask for."""
+        """Join what :meth:`known` makes of all features, from (start, stop, part) of all that the trees ask for."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ MODULES = ("cucim.skimage.measure", "cucim.core.operations.morphology")
 
 
 class ImageTools(Protocol):
-    """What label images are asked."""
+    """Questions to label images."""
 
     def components(self, values: npt.NDArray[np.uint16]) -> tuple[npt.NDArray[np.int64], int]:
         """Number the components of equal values that touch by a face, an edge or a corner; 0 is no component.

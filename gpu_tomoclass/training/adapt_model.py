@@ -191,7 +191,7 @@ def adapt(
 def _tried(
     model: Model, looked: Looked, *, device: Device | str, nan: str, progress: Progress | None
 ) -> tuple[Drift, Drift | None, IntensityScale]:
-    """What the model makes of the planes as given and adapted, and the scale with the map; None without contrast."""
+    """Try the model on planes as given and adapted, and the scale with the map; None without contrast."""
     engine = FeatureEngine(choose_device(device), model.bank.blocks)
     total, done = len(looked.planes) * (ROUNDS + 2), 0
 
@@ -248,7 +248,7 @@ def fits_better(before: Drift, after: Drift) -> tuple[bool, str]:
 
 
 def remembers_grey(model: Model) -> bool:
-    """Whether the model can be adapted."""
+    """Tell whether the model can be adapted."""
     shares = model.training.get("class_shares", [])
     return model.grey is not None and [len(row) for row in shares] == [len(model.classes)] * len(model.grey)
 
