@@ -75,8 +75,8 @@ COMMANDS = {
 def cli() -> None:
     """Classify electron tomograms into materials from a few brush strokes.
 
-    Each command has --help with examples. Results go to stdout, all else to stderr. Exit codes: 0 ok, 1 bug, 2 usage,
-    3 bad data, 4 model does not fit the data, 5 resources (memory, disk, device), 6 stopped.
+    Each command has --help. Results go to stdout, all else to stderr. Exit codes: 0 ok, 1 bug, 2 usage, 3 data,
+    4 model, 5 resources, 6 stopped.
     """
 
 

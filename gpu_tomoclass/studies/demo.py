@@ -263,7 +263,7 @@ def _report(
     report.commands(
         (
             "gpu-tomoclass train sample.tif strokes.tif -o materials.tcm --overwrite",
-            f"gpu-tomoclass preview materials.tcm sample.tif --plane {marked[0]} -o look.png",
+            f"gpu-tomoclass preview sample.tif materials.tcm --plane {marked[0]} -o look.png",
             "gpu-tomoclass classify sample.tif materials.tcm -o labels.ome.zarr",
             "gpu-tomoclass evaluate labels.ome.zarr truth.tif",
         )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
+import shutil
+from pathlib import Path
 
 import click
 import numpy as np
@@ -284,9 +287,37 @@ def test_examples_of_the_help_are_of_this_command(name):
 
 def test_help_fits_a_screen(command):
     lines = command("--help").out.splitlines()
-    assert len(lines) <= 40
+    assert len(lines) <= 41
     assert max(map(len, lines)) <= 80
     assert all(any(line.split(maxsplit=2)[-1] or name in line for line in lines) for name in cli.commands)
+
+
+def test_the_page_of_the_command_line_runs_as_printed(folder, command, tmp_path, monkeypatch):
+    """All but "demo", whose files are those of this module; with few features and trees."""
+    for name, of_demo in (("volume", "sample"), ("strokes", "strokes"), ("truth", "truth")):
+        shutil.copy(folder / f"{name}.tif", tmp_path / f"{of_demo}.tif")
+    for name in ("TRAIN", "CROSS_VALIDATE"):
+        monkeypatch.setenv(f"GPU_TOMOCLASS_{name}_FEATURES", "gaussian_blur")
+        monkeypatch.setenv(f"GPU_TOMOCLASS_{name}_N_TREES", "5")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.splitlines()]
+    assert lines[:2] == ["gpu-tomoclass demo -o demo", "cd demo"]
+    truth = ("--map", "0:1", "--map", "1:2")  # of these labels and this truth, which begins at 0
+    for line in lines[2:]:
+        words = shlex.split(line)[1:]
+        done = command(*words, *(truth if words[0] == "evaluate" else ()))
+        assert done.code == 0, f"{line}: {done.err}"
+    made = {
+        "look.png",
+        "mine.tcm",
+        "mine.ome.zarr",
+        "mine_uncertainty.ome.zarr",
+        "scores.csv",
+        "particles.csv",
+        "figure.svg",
+    }
+    assert made <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_folder_that_is_not_there_is_misspelt(folder, model, command, tmp_path):
