@@ -70,7 +70,7 @@ MUTANTS = (
         "annotations/roi_pixels.py",
         "np.lexsort((pixels.y, pixels.x))",
         "np.lexsort((pixels.x, pixels.y))",
-        "annotations/test_annotations.py annotations/test_rois.py",
+        "annotations training/test_row_order.py",
     ),
     Mutant(
         "annotations/roi_pixels.py",
@@ -187,12 +187,6 @@ MUTANTS = (
     ),
     # api, interactive, studies, doctor, cli
     Mutant("api/pixel_classifier.py", "chosen = mark != 0", "chosen = mark >= 0", "api/test_pixel_classifier.py"),
-    Mutant(
-        "interactive/strokes.py",
-        "if plane.counts[1:].any()",
-        "if plane.counts.any()",
-        "interactive/test_strokes.py",
-    ),
     Mutant(
         "studies/strokes.py",
         "(predicted != truth) & (truth > 0)",

@@ -116,3 +116,10 @@ def test_unknown_choices_are_usage_errors():
         prepare_plane(volume(np.uint8), 0, scale=IntensityScale(), nan="ignore")
     with pytest.raises(DataError, match="complex64"):
         IntensityScale.for_volume(volume(np.complex64))
+
+
+def test_half_a_percent_lies_beyond_each_end():
+    """The 0.5th and the 99.5th percentile of 0..1000 are 5 and 995; they become 10 % and 90 % of 65535."""
+    ramp = np.arange(1001, dtype=np.float32).reshape(1, 7, 143)
+    scale = IntensityScale.for_volume(CountedVolume(ramp))
+    np.testing.assert_allclose(scale.apply(np.float32([[5, 500, 995]])), [[6553.5, 32767.5, 58981.5]], rtol=1e-6)

@@ -9,7 +9,7 @@ from skimage.filters import threshold_multiotsu
 
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.studies.simulation.phantom import PHANTOM_LEVELS, phantom_labels, simulate_phantom
-from gpu_tomoclass.studies.simulation.pillar import SampleVolume, simulate_sample
+from gpu_tomoclass.studies.simulation.pillar import PillarRecipe, SampleVolume, simulate_sample
 from gpu_tomoclass.studies.simulation.tilt_series import (
     project,
     projection_matrix,
@@ -269,3 +269,7 @@ def test_more_counts_give_a_cleaner_sample():
 def test_impossible_samples_are_refused(options):
     with pytest.raises(UsageError):
         simulate_sample(**options)
+
+
+def test_a_pillar_is_seen_from_minus_76_to_70_degrees():
+    np.testing.assert_array_equal(PillarRecipe().tilt_angles, np.arange(-76, 71, 2))

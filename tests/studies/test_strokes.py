@@ -55,3 +55,11 @@ def test_corrections_go_to_the_largest_errors(truth):
 def test_same_seed_same_strokes(truth):
     np.testing.assert_array_equal(draw_strokes(truth, seed=3), draw_strokes(truth, seed=3))
     assert (draw_strokes(truth, seed=3) != draw_strokes(truth, seed=4)).any()
+
+
+def test_what_has_no_class_is_not_corrected():
+    """The largest area that differs from the truth is one where the truth is unknown: the other gets the stroke."""
+    truth = np.zeros((20, 30), np.uint8)
+    truth[:, 22:] = 2
+    corrected = correction_strokes(truth, np.ones_like(truth), np.zeros_like(truth), n=1)
+    assert set(np.unique(corrected)) == {0, 2}
