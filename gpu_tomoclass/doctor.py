@@ -36,7 +36,7 @@ from gpu_tomoclass.device import (
     largest_difference,
     usable_cores,
 )
-from gpu_tomoclass.errors import TomoclassError
+from gpu_tomoclass.errors import TomoclassError, UsageError
 from gpu_tomoclass.features import (
     FAMILIES,
     ORIGINAL,
@@ -233,6 +233,62 @@ def examine(
         asked=device,
         error=_verdict(device, opened.get(device), reports),
     )
+
+
+def warm(
+    device: str = "auto", *, gpu_id: int = 0, threads: int | None = None, progress: Progress | None = None
+) -> tuple[Device, dict[str, float], dict[str, str]]:
+    """Compile every kernel for this kind of machine, so that later runs of the same user find them in the cache.
+
+    Nothing is compared: half a minute on a GPU node, where :func:`examine` takes the time of the reference too.
+
+    Parameters
+    ----------
+    device, gpu_id, threads
+        As for :func:`~gpu_tomoclass.device.choice.choose_device`.
+    progress : callable, optional
+
+    Returns
+    -------
+    device : Device
+        Its ``notes`` say where kernels are kept if not where they should be.
+    seconds : dict of str to float
+        Of each family and the forest, compiling and one run.
+    problems : dict of str to str
+        Of those that could not be run.
+
+    Raises
+    ------
+    ResourceError
+        If the device does not work here.
+    UsageError
+        If it compiles nothing.
+    """
+    chosen = choose_device(device, gpu_id, threads=threads)
+    if not chosen.runs_kernels:
+        raise UsageError(f"the {chosen.name} device compiles nothing", do="choose --device cuda or native")
+    subjects, seconds, problems = Subjects(), dict[str, float](), dict[str, str]()
+    for done, name in enumerate(subjects.names):
+        if progress is not None:
+            progress(done, len(subjects.names))
+        began = time.perf_counter()
+        try:
+            if name.startswith("forest"):
+                forest = DeviceForest(subjects.forests[name], chosen, by_rank=name == "forest")
+                forest.probabilities(chosen.array(subjects.values))
+            elif name in NAD_KINDS:
+                parameters = nad_parameters(name, subjects.planes.shape)
+                NAD_KINDS[name](subjects.planes, device=chosen, parameters=parameters)
+            else:
+                FeatureEngine(chosen, subjects.blocks[name]).compute(subjects.planes)
+            chosen.synchronize()
+        # As in check_device: whichever it is, this kernel is of no use here.
+        except Exception as error:
+            problems[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        seconds[name] = time.perf_counter() - began
+    if progress is not None:
+        progress(len(subjects.names), len(subjects.names))
+    return chosen, seconds, problems
 
 
 def _device_report(name: str, found: Device | TomoclassError, checks: Sequence[Check]) -> DeviceReport:

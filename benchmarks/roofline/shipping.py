@@ -38,12 +38,13 @@ def table(stored: dict[str, Any], *, n_trees: int, n_nodes: int) -> str:
             launches[kernel["part"]] = launches.get(kernel["part"], 0) + kernel["launches"] // n_slabs
         gpus[short] = {
             "name": name,
+            "basis": "kernels counted by benchmarks/roofline",
             "memory": found["gpu"]["memory"],
             "seconds_per_voxel": {part: float(f"{s / n_voxels:.3e}") for part, s in found["parts_s"].items()},
             "launches": launches,
         }
     shipped = {
-        "what": "predicted by benchmarks/roofline; nothing was measured on a GPU",
+        "what": "predicted, nothing was measured on a GPU; each GPU says where its times are from",
         "launch_seconds": HOST_SECONDS,
         "forest": {"n_trees": n_trees, "n_nodes": n_nodes},
         "gpus": gpus,

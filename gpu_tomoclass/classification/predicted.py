@@ -1,8 +1,8 @@
 """Predict what a run takes on a GPU that is not here: for a head node without one.
 
-Memory comes from the same dry run as every plan. Times come from ``predicted_speed.json``, which ``benchmarks/roofline
---ship`` writes: seconds per voxel of each family on each GPU, from counted instructions and bytes. Nobody has measured
-them, so a time is given as a range.
+Memory comes from the same dry run as every plan. Times come from ``predicted_speed.json``: seconds per voxel of each
+family on each GPU, with ``basis``, where they are from: counted by ``benchmarks/roofline``, whose ``--ship`` writes the
+table, or for some GPUs only scaled from another one. Nobody has measured them, so a time is given as a range.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def predict_time(
     host = n_voxels * (HOST_SECONDS[products.probabilities] + (4e-8 if products.uncertainty else 0.0))
     seconds = max(kernels, launching) + host
     assumptions = [
-        "nobody has measured on this GPU: kernels by benchmarks/roofline, 70 microseconds of Python per launch",
+        f"nobody has measured on this GPU: {row['basis']}; 70 microseconds of Python per launch",
         "reading and writing as on one core of a server and a local disk with the volume in memory; a cold start"
         " compiles for about 10 seconds",
     ]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     examples=(
         "doctor",
         "doctor --device cuda --json",
+        "doctor --device cuda --warm",
     ),
 )
 @click.option(
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 )
 @click.option("--gpu-id", type=click.IntRange(0), default=0, show_default=True, help="Which GPU.")
 @click.option("--workers", type=click.IntRange(1), help="CPU threads; default one per usable core.")
+@click.option("--warm", is_flag=True, help="Only compile all kernels, for later runs on this kind of machine.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @quiet_option
-def doctor(device_name: str, gpu_id: int, workers: int | None, as_json: bool, quiet: bool) -> None:
+def doctor(device_name: str, gpu_id: int, workers: int | None, warm: bool, as_json: bool, quiet: bool) -> None:
     """Say which devices work here and why others do not, and compare every kernel with the reference.
 
     The first run compiles all kernels. Exit codes: 0 every device that works agrees with the reference, 1 one does
@@ -43,11 +45,33 @@ def doctor(device_name: str, gpu_id: int, workers: int | None, as_json: bool, qu
     """
     from gpu_tomoclass.doctor import examine
 
+    if warm:
+        _warm(device_name, gpu_id, workers, as_json=as_json, quiet=quiet)
+        return
     with progress("doctor", quiet=quiet, unit="checks") as advance:
         report = examine(device_name, gpu_id=gpu_id, threads=workers, progress=advance)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else "\n".join(_lines(report)))
     if report.error is not None:
         raise report.error
+
+
+def _warm(device_name: str, gpu_id: int, workers: int | None, *, as_json: bool, quiet: bool) -> None:
+    from gpu_tomoclass.doctor import warm
+    from gpu_tomoclass.errors import TomoclassError
+
+    with progress("compile", quiet=quiet, unit="families") as advance:
+        device, seconds, problems = warm(device_name, gpu_id=gpu_id, threads=workers, progress=advance)
+    if as_json:
+        found = {"device": device.description, "notes": list(device.notes), "seconds": seconds, "problems": problems}
+        click.echo(json.dumps(found, indent=2))
+    else:
+        click.echo(
+            f"kernels of {len(seconds)} families compiled for {device.description} in {sum(seconds.values()):.0f} s"
+        )
+        for line in (*(f"note: {note}" for note in device.notes), *(f"{n}: {why}" for n, why in problems.items())):
+            click.echo(line)
+    if problems:
+        raise TomoclassError(f"kernels cannot be run: {', '.join(problems)}", do="report this with doctor --json")
 
 
 def _lines(report: Report) -> Iterator[str]:

@@ -325,3 +325,23 @@ def test_missing_and_infinite_values_must_be_in_the_same_places(at: tuple[int, i
 def test_a_difference_where_nothing_is_expected() -> None:
     assert largest_difference(np.float32([[1e-30]]), np.float32([[0]])) == np.inf
     assert largest_difference(np.zeros((1, 3), np.float32), np.zeros((1, 4), np.float32)) == np.inf
+
+
+# -- compile only --------------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("tiny_forest")
+def test_warm_compiles_every_kernel_and_compares_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor.Subjects, "compute_reference", lambda *_: pytest.fail("the reference was asked"))
+    assert run(["doctor", "--warm", "--device", "native", "--workers", "1", "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["seconds"]) == [*FEW, *doctor.OTHERS]
+    assert found["problems"] == {}
+    assert run(["doctor", "--warm", "--device", "numpy"]) == 2
+    assert "the numpy device compiles nothing; choose --device cuda or native" in capsys.readouterr().err
+    monkeypatch.setattr(
+        doctor, "accelerated_family", lambda name: accelerated_family(name) if name == "neighbors" else None
+    )
+    monkeypatch.setattr(doctor.FeatureEngine, "compute", lambda *_, **__: 1 / 0)
+    assert run(["doctor", "--warm", "--device", "native", "--workers", "1", "--quiet"]) == 1
+    assert "kernels cannot be run: neighbors;" in capsys.readouterr().err
