@@ -149,3 +149,20 @@ def test_docstrings_open_with_a_verb_or_a_noun() -> None:
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 first = (ast.get_docstring(node) or ".").split()[0]
                 assert first not in {"What", "Whether", "Which", "How", "Who"}, f"{name}: {getattr(node, 'name', '')}"
+
+
+def test_the_page_lists_what_the_command_line_takes_from_inside() -> None:
+    import gpu_tomoclass
+
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("### What the command line takes from inside the rooms")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ") and "`" in line]
+    listed = {(row[1].strip(), name.strip("`")) for row in rows for name in row[2].split()}
+    taken = set()
+    for path in (PACKAGE / "cli").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            base = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            here = room(base.partition(".")[2])
+            if base.startswith("gpu_tomoclass.") and here not in {"cli", *GROUND}:
+                taken |= {(here, alias.name) for alias in node.names if alias.name not in gpu_tomoclass.__all__}
+    assert taken == listed
