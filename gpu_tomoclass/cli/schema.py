@@ -20,7 +20,7 @@ FILE_SIZE: dict[str, Any] = {"type": ["integer", "null"], "minimum": 0}
 
 
 @command(
-    short_help="Print what a command takes, or a log holds, as JSON schema",
+    short_help="Print what a command takes as JSON schema",
     examples=("schema classify", "schema model import", "schema result"),
 )
 @click.argument("names", nargs=-1, metavar="[COMMAND|log|result]")

@@ -100,7 +100,9 @@ def test_help_is_light():
     imported = done.stderr.split()
     assert not {name.partition(".")[0] for name in imported} & HEAVY
     ours = {name for name in imported if name.startswith("gpu_tomoclass.")}
-    assert ours == {f"gpu_tomoclass.{name}" for name in ("cli", "cli.command", "cli.terminal", "errors", "outputs")}
+    assert ours == {
+        f"gpu_tomoclass.{name}" for name in ("cli", "cli.command", "cli.record", "cli.terminal", "errors", "outputs")
+    }
 
 
 def test_help_says_of_each_command_what_its_own_help_says():
