@@ -123,7 +123,7 @@ def open_microscope_file(
     notes = [] if lazy else ["the whole series is read into memory"]
     try:
         signals = [signal for signal in reader.file_reader(name, lazy=lazy) if np.ndim(signal["data"]) >= 2]
-    except (*_REFUSALS, OSError) as error:
+    except Exception as error:  # of a damaged file it raises errors of any kind, its own among them
         raise DataError(f"cannot be read by RosettaSciIO: {error}", where=name) from error
     if not signals or (series is None and len(signals) > 1):
         listed = "; ".join(f"{i}: {signal['data'].shape} {signal['data'].dtype}" for i, signal in enumerate(signals))

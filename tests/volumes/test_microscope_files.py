@@ -39,9 +39,10 @@ def test_digital_micrograph_without_a_spacing_of_planes(tmp_path):
     assert volume.voxel_size == pytest.approx((0.5, 0.5, 0.5))
     assert any("no spacing of planes" in note for note in volume.notes)
     raw = (tmp_path / "a.dm4").read_bytes()
-    (tmp_path / "a.dm4").write_bytes(raw[: len(raw) // 2])
-    with pytest.raises(DataError):
-        opened(tmp_path / "a.dm4")
+    for damaged in (raw[: len(raw) // 2], raw.replace(b"%%%%", b"%!%%"), raw.replace(b"\x14\x00\x09", b"\x58\x00\x09")):
+        (tmp_path / "a.dm4").write_bytes(damaged)
+        with pytest.raises(DataError):
+            opened(tmp_path / "a.dm4")
 
 
 @pytest.mark.parametrize("version", [0x0210, 0x0220])  # offsets of 32 and of 64 bits
