@@ -25,7 +25,7 @@ from gpu_tomoclass.studies.simulation.pillar import simulate_sample
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 OPTIONS = ("--features", "gaussian_blur,hessian,variance", "--trees", "20", "--no-cache")
-PATIENCE = 120_000  # ms, for a busy machine
+PATIENCE = 300_000  # ms, for a busy machine
 
 
 @contextlib.contextmanager
