@@ -33,7 +33,7 @@ FRONT = {"model.model": {"predict", "Prediction"}}
 # Studies are users: all else they take by the front door, as proof that it is enough.
 STUDIES_MAY = {"baseline", "labels", "volumes.is_folder", "volumes.is_written", "volumes.product_name", *GROUND}
 # Inside classification: what keeps planes on disk, and who may know it; all other modules compute and do not.
-KEEPING = {"staging", "products"}
+KEEPING = {"staging", "products", "finished_files", "lock"}
 KNOW_THE_DISK = KEEPING | {"classify_volume", "cluster", "cluster_worker", "plan", "batch"}
 
 

@@ -2,11 +2,11 @@ from .batch import Outcome, check_job, run_job
 from .classify_volume import ClassifyResult, classify
 from .cluster import Cluster
 from .job_file import load_job
+from .lock import locked
 from .plan import Plan, make_plan
 from .predict_arrays import Prediction, predict
 from .predicted import batch_script, planned_gpus
 from .preview_plane import Preview, preview
-from .staging import locked
 
 __all__ = [
     "ClassifyResult",

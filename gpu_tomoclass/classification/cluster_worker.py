@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass import __version__
+from gpu_tomoclass.classification.lock import LOCK
 from gpu_tomoclass.classification.needs import ProcessMemory
 from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.pipeline import StageSeconds
 from gpu_tomoclass.classification.slabs import side_by_side, threads_within
-from gpu_tomoclass.classification.staging import LOCK, MODEL, store_slab
+from gpu_tomoclass.classification.staging import MODEL, store_slab
 from gpu_tomoclass.classification.workers import Work, count_labels
 from gpu_tomoclass.device import Device, choose_device, kernels_folder
 from gpu_tomoclass.errors import DataError, ModelError, ResourceError, TomoclassError, UsageError

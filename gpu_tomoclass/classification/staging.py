@@ -19,20 +19,19 @@ import contextlib
 import json
 import os
 import shutil
-import socket
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from os import PathLike, fspath
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from gpu_tomoclass.classification.finished_files import FinishedFiles, checksum
+from gpu_tomoclass.classification.lock import LOCK, held, holds_lock
 from gpu_tomoclass.classification.products import KNOWN_PRODUCTS, Product, check_products
 from gpu_tomoclass.classification.slab import Slab
-from gpu_tomoclass.errors import DataError, ModelError, ResourceError, TomoclassError
+from gpu_tomoclass.errors import DataError, ModelError, TomoclassError
 from gpu_tomoclass.outputs import (
     check_output,
     discard,
@@ -49,11 +48,10 @@ from gpu_tomoclass.volumes import (
     ZarrArray,
     ZarrStore,
     create_volume,
-    open_volume,
     read_node,
 )
 
-RUN, JOURNAL, LOCK = "run.json", "done.jsonl", "lock"
+RUN, JOURNAL = "run.json", "done.jsonl"
 MODEL = "model.tcm"  # for workers elsewhere, see cluster.py
 
 
@@ -152,7 +150,7 @@ class Staging:
             if finished is None and not self._resumes():
                 self._check_targets()
             with writing(self.output):
-                self.owner = self._stack.enter_context(_held(self.folder, what=self.output))
+                self.owner = self._stack.enter_context(held(self.folder, what=self.output))
                 if finished is not None and not self._resumes():
                     os.rename(finished, self.folder / RUN)
             if self._resumes():
@@ -179,7 +177,7 @@ class Staging:
 
     def _is_ours(self) -> bool:
         """Tell whether the folder is still the one whose lock is held."""
-        return _holds(self.folder / LOCK, self.owner)
+        return holds_lock(self.folder / LOCK, self.owner)
 
     go_on = "repeat the same command, which goes on with the others"
 
@@ -238,7 +236,7 @@ class Staging:
         """
         if product not in self._stores:
             (found,) = (p for p in self.products if p.name == product)
-            with _Finished(found) as volume:
+            with FinishedFiles(found) as volume:
                 return volume.plane(z)
         plane = self._stored(product, z)
         if plane is None or checksum(plane) != self._crc[product][z]:
@@ -356,7 +354,7 @@ class Staging:
         if not there:
             return False
         try:
-            with _Finished(product, only=there) as volume:
+            with FinishedFiles(product, only=there) as volume:
                 return volume.shape == self.shape and all(
                     volume.channel_checksums(z) == volume.channel_checksums_of(self.plane(product.name, z))
                     for z in range(self.shape[0])
@@ -371,7 +369,7 @@ class Staging:
                 continue
             expected, problem = self._crc[product.name], ""
             try:
-                with _Finished(product) as volume:
+                with FinishedFiles(product) as volume:
                     if volume.shape != self.shape:
                         problem = f"is another volume now, of {volume.shape} voxels"
                     elif expected.any():
@@ -528,110 +526,6 @@ def store_slab(stores: Mapping[str, ZarrStore], slab: Slab) -> dict[str, list[in
     return {
         name: [checksum(values[..., i, :, :]) for i in range(values.shape[-3])] for name, values in slab.values.items()
     }
-
-
-def checksum(plane: np.ndarray) -> int:
-    """CRC-32 of the values of a plane, the same on every machine."""
-    little = plane.astype(plane.dtype.newbyteorder("<"), copy=False)
-    return zlib.crc32(np.ascontiguousarray(little).data)
-
-
-class _Finished:
-    """Files that have the final names of a product, read as its planes were written."""
-
-    def __init__(self, product: Product, *, only: Sequence[str] | None = None) -> None:
-        self._product = product
-        self._stack = contextlib.ExitStack()
-        names = product.paths
-        places: list[tuple[str, int | None]] = [(path, None) for path in names]
-        if len(names) == 1 and product.channels:
-            places = [(names[0], channel) for channel in range(len(product.channels))]
-        self._chosen = [i for i, (path, _) in enumerate(places) if only is None or path in only]
-        self._places = [places[i] for i in self._chosen]
-
-    def __enter__(self) -> _Finished:
-        with self._stack:
-            self._volumes = [
-                self._stack.enter_context(open_volume(path, channel=channel)) for path, channel in self._places
-            ]
-            shapes = {volume.shape for volume in self._volumes}
-            self.shape = shapes.pop() if len(shapes) == 1 else (0, 0, 0)
-            self._stack = self._stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def plane(self, z: int) -> np.ndarray:
-        """(ny, nx), or (n_channels, ny, nx)."""
-        planes = self._planes(z)
-        return np.stack(planes) if self._product.channels else planes[0]
-
-    def channel_checksums(self, z: int) -> list[int]:
-        return [checksum(plane) for plane in self._planes(z)]
-
-    def _planes(self, z: int) -> list[np.ndarray]:
-        dtype = self._product.dtype
-        return [volume.plane(z).astype(dtype, copy=False) for volume in self._volumes]  # MRC has no uint8
-
-    def channel_checksums_of(self, plane: np.ndarray) -> list[int]:
-        """Those of a plane of the product, for the channels that are here."""
-        return [checksum(plane[i]) for i in self._chosen] if self._product.channels else [checksum(plane)]
-
-
-@contextlib.contextmanager
-def _held(folder: Path, *, what: str) -> Iterator[str]:
-    """Make the folder and hold its lock; what the lock says of the holder.
-
-    Another run may remove the folder between the two: then its lock is nobody's, and a new folder is made.
-    """
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            try:
-                owner = stack.enter_context(locked(folder / LOCK, what=what))
-            except FileNotFoundError:
-                continue
-            if _holds(folder / LOCK, owner):
-                yield owner
-                return
-
-
-def _holds(lock: Path, owner: str) -> bool:
-    """Tell whether a lock says that this is the holder; what it says tells every run from any other."""
-    try:
-        return lock.read_text(encoding="utf-8") == owner
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-@contextlib.contextmanager
-def locked(file: Path, *, what: str) -> Iterator[str]:
-    """Hold a lock that the system releases when this process ends, however it ends; what it says of the holder.
-
-    Raises
-    ------
-    ResourceError
-        If another process holds it; says which.
-    """
-    import fcntl
-
-    with open(file, "a+b") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            owner = handle.read(500).decode(errors="replace").strip() or "another process"
-            raise ResourceError(
-                f"is being written by {owner}", where=what, do="wait for it, or choose another output"
-            ) from None
-        since = datetime.now(UTC).isoformat(timespec="milliseconds")
-        holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
-        handle.truncate(0)
-        handle.write(holder.encode())
-        handle.flush()
-        os.fsync(handle.fileno())  # workers on other machines read it
-        yield holder
 
 
 def _differences(then: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

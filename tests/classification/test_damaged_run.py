@@ -16,9 +16,10 @@ from small_volume import SHAPE, digest
 
 from gpu_tomoclass.classification import staging as staging_module
 from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.lock import LOCK
 from gpu_tomoclass.classification.products import Product
 from gpu_tomoclass.classification.slab import Slab
-from gpu_tomoclass.classification.staging import LOCK, Staging
+from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
 from gpu_tomoclass.volumes.opening import open_volume
