@@ -119,7 +119,7 @@ def start(site, name, arguments, **environment):
 
 def ends(process, code):
     """The exit code, once nothing of the job is left."""
-    _, said = process.communicate(timeout=90)
+    _, said = process.communicate(timeout=1200)
     assert process.returncode == code, said
     deadline = time.monotonic() + 20
     with contextlib.suppress(ProcessLookupError):

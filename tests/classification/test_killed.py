@@ -13,7 +13,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "kill_test.py"
 def test_killed_and_repeated() -> None:
     """Of each kind before the first change and before the two last, in which the run is tidied up."""
     done = subprocess.run(
-        [sys.executable, str(TOOL), "--kills", "15"], capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, str(TOOL), "--kills", "15"], capture_output=True, text=True, timeout=1200, check=False
     )
     assert done.returncode == 0, done.stderr
     found = dict(re.findall(r"^(\S+): (\d+) kills among \d+ changes of the disk, the same bytes", done.stdout, re.M))

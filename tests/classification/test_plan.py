@@ -60,7 +60,7 @@ sys.exit(code)"""
 def peak_of(*arguments):
     """Largest resident size of the command, in bytes, and what it wrote to stdout."""
     command = [sys.executable, "-c", CODE, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     return int(done.stderr.split()[-1]), done.stdout
 

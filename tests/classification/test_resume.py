@@ -86,7 +86,7 @@ def test_killed_at_random_moments(sample_path, sample_model, tmp_path):
     (tmp_path / "runs").mkdir()
     words = [sys.executable, RANDOM_KILLS, sample_path, tmp_path / "m.tcm", tmp_path / "runs", 16]
     alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=600, check=False, env=alone)
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=1200, check=False, env=alone)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["wrong"] == []
@@ -119,13 +119,13 @@ def test_signals_of_a_real_process(sample_path, sample_model, tmp_path):
             capture_output=True,
             text=True,
             env={**os.environ, "SIGNAL": name},
-            timeout=120,
+            timeout=1200,
         )
         assert process.returncode == 6, process.stderr
         assert f"resume with: gpu-tomoclass {' '.join(arguments)}" in process.stderr
         assert not output.exists()
         start = "from gpu_tomoclass.cli import main; main()"
-        done = subprocess.run([sys.executable, "-c", start, *arguments], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-c", start, *arguments], capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, done.stderr
         assert "had been done by an interrupted run" in done.stderr
         (tmp_path / name).mkdir()

@@ -51,7 +51,7 @@ def run(tmp_path_factory):
             env={**os.environ, "XDG_CACHE_HOME": str(cache), **(env or {})},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=1200,
             check=False,
             **options,
         )
@@ -302,7 +302,7 @@ def test_stopping_leaves_nothing_that_looks_finished(case, model, tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "classify", str(case / "volume.tif"), str(model), "-o", str(tmp_path / "o.tif")],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=1200,
     )  # fmt: skip
     assert "stopped" in one_line(done, 6)
     assert not (tmp_path / "o.tif").exists()

@@ -236,7 +236,7 @@ def test_home_cannot_be_written(compiler: str, tmp_path: Path) -> None:
     environment |= {"HOME": "/proc/x", "TMPDIR": str(tmp_path), "CUDA_VISIBLE_DEVICES": "", "CXX": compiler}
     program = f"{SMALL}\nimport sys; from gpu_tomoclass.cli import run; sys.exit(run(['doctor', '--json', '-q']))"
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=1200
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

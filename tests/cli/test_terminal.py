@@ -90,7 +90,7 @@ def test_streams_that_the_caller_closed(evil: Path, closed: str) -> None:
     """The output is complete, the exit code 0, and nothing that is printed lands in a file."""
     program = "from gpu_tomoclass.cli import main; main()"
     command = f'"{sys.executable}" -c "{program}" convert truth.tif -o out.tif {closed}'
-    done = subprocess.run(["sh", "-c", command], cwd=evil.parent, timeout=120, check=False)
+    done = subprocess.run(["sh", "-c", command], cwd=evil.parent, timeout=1200, check=False)
     assert done.returncode == 0
     np.testing.assert_array_equal(tifffile.imread(evil.parent / "out.tif"), tifffile.imread(evil.parent / "truth.tif"))
 

@@ -113,7 +113,7 @@ def test_a_device_has_entries_of_its_own(tmp_path, bank, image):
 def test_equal_planes_may_be_stored_at_the_same_time(tmp_path, bank, image, monkeypatch):
     """Two threads of one process write the same entry: neither takes the other's file away."""
     cache = FeatureCache(tmp_path)
-    together = threading.Barrier(2, timeout=30)
+    together = threading.Barrier(2, timeout=1200)
     save = np.save
 
     def slow_save(file, values, **options):

@@ -61,7 +61,7 @@ def asked(
     address: str, path: str = "/", *, method: str = "GET", body: bytes | None = None, **headers: str
 ) -> tuple[int, str, str]:
     """Status, Set-Cookie and text of an answer."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=1200)
     connection.request(
         method, path, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()}
     )
@@ -108,7 +108,7 @@ def test_strangers_are_kept_out(volume: Path) -> None:
             with pytest.raises(InvalidStatus):
                 connect(f"ws://{at.netloc}/talk", origin=origin, additional_headers={"Cookie": cookies})  # type: ignore[arg-type]
         with connect(f"ws://{at.netloc}/talk", origin=here, additional_headers={"Cookie": mine}) as talk:  # type: ignore[arg-type]
-            assert json.loads(talk.recv(timeout=60))["kind"] == "volume"
+            assert json.loads(talk.recv(timeout=1200))["kind"] == "volume"
             requests = (
                 "no JSON", "[]", '{"do": "rm"}', '{"do": ["x"]}', '{"do": "look", "z": 99}', '{"do": "look"}',
                 '{"do": "stroke", "z": 1}', '{"do": "classes", "classes": [{"value": 1}]}',
@@ -118,7 +118,7 @@ def test_strangers_are_kept_out(volume: Path) -> None:
             for request in requests:
                 talk.send(request)
                 while True:
-                    answer = talk.recv(timeout=60)
+                    answer = talk.recv(timeout=1200)
                     if isinstance(answer, str) and json.loads(answer)["kind"] == "trouble":
                         break
         process.terminate()

@@ -110,7 +110,7 @@ def run_sanitized(folder: Path, what: str) -> subprocess.CompletedProcess[str]:
         "PYTHONMALLOC": "malloc",
     }
     command = [sys.executable, str(HERE / "sanitized_run.py"), str(folder / "results.npz"), what]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
 
 
 @pytest.mark.parametrize(("bug", "message"), [(4, "heap-buffer-overflow"), (5, "out of bounds for type")])

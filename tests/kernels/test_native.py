@@ -117,7 +117,7 @@ if child == 0:
     os._exit(0 if right else 3)
 assert right and os.waitpid(child, 0)[1] == 0
 """
-    run = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, timeout=100, capture_output=True)
+    run = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, timeout=1200, capture_output=True)
     assert run.returncode == 0, run.stderr.decode()[-2000:]
 
 
@@ -221,7 +221,7 @@ def test_processes_that_compile_at_once(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     command = [sys.executable, "-c", program, str(SOURCES)]
     runs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [run.communicate(timeout=120)[0].strip() for run in runs] == ["36 ()"] * 3
+    assert [run.communicate(timeout=1200)[0].strip() for run in runs] == ["36 ()"] * 3
     folder = tmp_path / "gpu_tomoclass" / "native"
     assert {path.suffix for path in folder.iterdir()} == {".so"}
 

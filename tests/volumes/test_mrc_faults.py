@@ -214,7 +214,7 @@ except ResourceError as error:
     print(error)
 """
     result = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "m.mrc"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, tmp_path / "m.mrc"], capture_output=True, text=True, timeout=1200
     )
     assert "m.mrc: the file grew beyond" in result.stdout, result.stderr
     assert list(tmp_path.iterdir()) == []
