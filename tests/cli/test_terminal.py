@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import tifffile
 
 from gpu_tomoclass.classes import LabelClass
-from gpu_tomoclass.cli import run
+from gpu_tomoclass.cli import cli, run
 from gpu_tomoclass.errors import visible
 from gpu_tomoclass.labels.report import Report
 from gpu_tomoclass.volumes.opening import create_volume
@@ -124,3 +125,15 @@ def test_caches_are_shown_and_cleared(
     assert run(["cache", "clear"]) == 0
     assert "features: 2.5 KB removed from" in capsys.readouterr().out
     assert not entry.parent.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_disk_that_takes_no_more_is_a_matter_of_resources(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(number, os.strerror(number), "/a/file")
+
+    monkeypatch.setattr(cli, "main", fail)
+    assert run(["info", "x"]) == 5
+    assert "error: /a/file: " in capsys.readouterr().err
