@@ -144,7 +144,7 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Report:
+class MachineReport:
     """All that was found.
 
     Attributes
@@ -183,7 +183,7 @@ class Report:
 
 def examine(
     device: str = "auto", *, gpu_id: int = 0, threads: int | None = None, progress: Progress | None = None
-) -> Report:
+) -> MachineReport:
     """Try the devices and compare their kernels with the reference.
 
     Parameters
@@ -197,7 +197,7 @@ def examine(
 
     Returns
     -------
-    Report
+    MachineReport
         Its ``error`` is a ResourceError (exit code 5) if the device asked for does not work, a TomoclassError (exit
         code 1) if kernels differ from the reference or cannot be run.
     """
@@ -225,7 +225,7 @@ def examine(
     subjects.compute_reference(advance)
     checks = {found.name: check_device(found, subjects, advance) for found in compared}
     reports = tuple(_device_report(name, found, checks.get(name, ())) for name, found in opened.items())
-    return Report(
+    return MachineReport(
         machine=machine(),
         devices=reports,
         reference=subjects.reference_speed,

@@ -37,7 +37,7 @@ N_FIELDS = 7  # six products of the gradient and the grey value
 REFERENCE_VALUES = 40  # float64 per voxel of a slab that the reference holds at most, by tracemalloc
 
 
-class Slab(NamedTuple):
+class NadSlab(NamedTuple):
     """Planes ``start`` to ``stop`` - 1 of a volume, and ``first`` to ``last`` - 1 around them, which they depend on."""
 
     start: int
@@ -56,10 +56,10 @@ def halo(parameters: NadParameters) -> int:
     return len(gaussian(parameters.sigma)) // 2 + len(gaussian(parameters.structure_sigma)) // 2 + 2
 
 
-def slabs(nz: int, *, planes: int, around: int) -> list[Slab]:
+def slabs(nz: int, *, planes: int, around: int) -> list[NadSlab]:
     """A volume of nz planes in slabs of so many, the last one smaller."""
     return [
-        Slab(a, min(a + planes, nz), max(a - around, 0), min(a + planes + around, nz)) for a in range(0, nz, planes)
+        NadSlab(a, min(a + planes, nz), max(a - around, 0), min(a + planes + around, nz)) for a in range(0, nz, planes)
     ]
 
 
@@ -204,11 +204,11 @@ class VolumeSteps:
         start, nz = len(sums), u.shape[0]
         stop = ready if ready == nz else ready - self._reach
         if self.parameters.contrast is None and stop > start:
-            slab = Slab(start, stop, max(start - self._reach, 0), min(stop + self._reach, nz))
+            slab = NadSlab(start, stop, max(start - self._reach, 0), min(stop + self._reach, nz))
             self._load(u, slab, products=False)
             sums += self._fields.steepness_sums(slab.own)
 
-    def _load(self, u: Array, slab: Slab, *, products: bool) -> None:
+    def _load(self, u: Array, slab: NadSlab, *, products: bool) -> None:
         """The slab and what is around it on the device; fields computed."""
         self._fields.planes = None  # not in memory beside the next ones
         planes = u[slab.first : slab.last]

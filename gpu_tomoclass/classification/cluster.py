@@ -43,7 +43,7 @@ from gpu_tomoclass.model import save_model
 from gpu_tomoclass.volumes import Volume, ranges_text
 
 PATIENCE = 60.0  # seconds that a scheduler, the first worker, or a worker in place of the last one may take to appear
-AHEAD = 2  # slabs per thread of the workers that are given out: one in work, one waiting
+SLABS_PER_THREAD = 2  # slabs per thread of the workers that are given out: one in work, one waiting
 LOOK = 2.0  # seconds between questions which workers there are
 POLL = 0.1  # seconds
 FAILURES = 5  # workers of this machine that may die over the same planes
@@ -339,7 +339,7 @@ class ClusterWorkers(PlaneWorkers):
             while True:
                 if (now := time.monotonic()) >= self._next_look:
                     self._look(now)
-                while failure is None and len(in_work) < AHEAD * self.n_threads:
+                while failure is None and len(in_work) < SLABS_PER_THREAD * self.n_threads:
                     stopping = stopping or should_stop()
                     run = None if stopping else next(waiting, None)
                     if run is None:
@@ -373,7 +373,7 @@ class ClusterWorkers(PlaneWorkers):
             raise failure
 
     def _slab_planes(self, n_left: int) -> int:
-        fixed, n_slabs = self.work.options.slab_planes, AHEAD * self.n_threads
+        fixed, n_slabs = self.work.options.slab_planes, SLABS_PER_THREAD * self.n_threads
         return planes_to_share(n_left, preferred=self._preferred.values(), n_slabs=n_slabs, fixed=fixed)
 
     def _result(self, future: Any, start: int, stop: int) -> Done | None:

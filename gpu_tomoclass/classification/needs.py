@@ -8,7 +8,7 @@ import numpy as np
 
 from gpu_tomoclass.classification.on_device import Classifier, used_blocks
 from gpu_tomoclass.classification.passes import Passes, plan_passes
-from gpu_tomoclass.classification.pipeline import AHEAD
+from gpu_tomoclass.classification.pipeline import ITEMS_AHEAD
 from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.classification.slabs import MEMORY_SHARE, SlabMemory, threads_within
 from gpu_tomoclass.classification.smoothing import planes_around, sigma_in_voxels
@@ -76,7 +76,7 @@ def in_flight_bytes(
     halos = 4 * volume.shape[1] * volume.shape[2] * min(2 * reach, volume.shape[0])
     around = 2 * smoothing_reach(products, volume)  # probabilities that are kept, and a slab's while they are added
     kept = 4 * n_classes * volume.shape[1] * volume.shape[2] * (around + 4 * n_threads * slab_planes)
-    return (given + made) * (AHEAD + 1 + n_threads) + halos + (kept if products.smooth else 0)
+    return (given + made) * (ITEMS_AHEAD + 1 + n_threads) + halos + (kept if products.smooth else 0)
 
 
 def smoothing_reach(products: ProductOptions, volume: Volume) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 POLL = 0.1  # seconds between looks at whether another stage has failed
-AHEAD = 1  # items read before a worker asks for them, and results that wait to be written
+ITEMS_AHEAD = 1  # items read before a worker asks for them, and results that wait to be written
 
 
 @dataclass
@@ -92,8 +92,8 @@ class Pipeline(Generic[Item, Result]):
     ) -> None:
         self._read, self._compute, self._write = read, compute, write
         self._workers, self._should_stop = workers, should_stop
-        self._items: Queue[Item | _Ended] = Queue(AHEAD)
-        self._results: Queue[Result | _Ended] = Queue(AHEAD)
+        self._items: Queue[Item | _Ended] = Queue(ITEMS_AHEAD)
+        self._results: Queue[Result | _Ended] = Queue(ITEMS_AHEAD)
         self._failed = threading.Event()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()

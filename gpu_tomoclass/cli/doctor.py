@@ -13,7 +13,7 @@ from gpu_tomoclass.cli.options import quiet_option
 from gpu_tomoclass.cli.terminal import progress, table
 
 if TYPE_CHECKING:
-    from gpu_tomoclass.doctor import Check, Report
+    from gpu_tomoclass.doctor import Check, MachineReport
 
 
 @command(
@@ -74,7 +74,7 @@ def _warm(device_name: str, gpu_id: int, workers: int | None, *, as_json: bool, 
         raise TomoclassError(f"kernels cannot be run: {', '.join(problems)}", do="report this with doctor --json")
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: MachineReport) -> Iterator[str]:
     from gpu_tomoclass.doctor import TIMED, TIMED_SLAB
     from gpu_tomoclass.outputs import size_text
 
