@@ -111,7 +111,7 @@ def test_a_damaged_plane_leaves_no_output(volume, model, tmp_path):
     with pytest.raises(DataError, match="plane 5 is damaged") as caught:
         classify(broken, model, output=tmp_path / "x.tif", device=NumpyDevice(threads=1), planes=(2, 9))
     assert [p.name for p in tmp_path.iterdir()] == ["x.tif.partial"]  # the planes before it are not lost
-    assert "the same command goes on" in caught.value.__notes__[0]
+    assert "repeat the same command" in caught.value.__notes__[0]
 
 
 def test_missing_planes_are_unlabelled_and_listed(volume, model, tmp_path):
