@@ -241,7 +241,11 @@ def test_plan_drift_and_costs_take_the_halo_from_the_bank(path, model):
     with open_volume(path) as volume:
         planned = make_plan(volume, model, NumpyDevice(), measure=True)
         assert planned.seconds_per_plane > 0
-        assert check_drift(model, volume, device=NumpyDevice(), n_planes=3).verdict == "fits"
+        found = check_drift(model, volume, device=NumpyDevice(), n_planes=3)
+        # Planes without their neighbours have other distributions. The verdict is not asked for: of noise, the map that
+        # would adapt the model says nothing.
+        assert found.drift < 0.03
+        assert found.trained_margin - found.mean_margin < 0.03
         slab = slab_to_time(model.bank, volume, 4, scale=model.intensity)
         assert (slab.place.first, slab.place.n_planes, slab.place.n_wanted) == (2, 9, 7)
         assert set(measure_costs(model.bank, slab, device=NumpyDevice())) == set(model.bank.families)
