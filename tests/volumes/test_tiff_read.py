@@ -172,7 +172,7 @@ def test_wrong_axes_option(tmp_path, axes):
 
 
 def test_turned_volume_reads_the_file_once_per_slab(tmp_path, monkeypatch):
-    from gpu_tomoclass.volumes import turned
+    from gpu_tomoclass.volumes.reordered import ReorderedVolume
     from gpu_tomoclass.volumes.tiff import reader as tiff
 
     data = voxels("uint8", (6, 10, 8))
@@ -180,7 +180,7 @@ def test_turned_volume_reads_the_file_once_per_slab(tmp_path, monkeypatch):
     decoded = []
     original = tiff.TiffVolume._decode
     monkeypatch.setattr(tiff.TiffVolume, "_decode", lambda self, z: decoded.append(z) or original(self, z))
-    with turned.ReorderedVolume(open_volume(tmp_path / "a.tif"), order="yxz", slab_bytes=3 * 60) as volume:
+    with ReorderedVolume(open_volume(tmp_path / "a.tif"), order="yxz", slab_bytes=3 * 60) as volume:
         np.testing.assert_array_equal(read(volume), data.transpose(2, 0, 1))
     assert decoded == [0, 1, 2, 3, 4, 5] * 3  # 8 planes of 60 bytes, 3 at a time
 
