@@ -339,7 +339,7 @@ class Subjects:
         random = np.random.default_rng(7)
         self.planes = random_planes(random, COMPARED)
         self.blocks: dict[str, list[FeatureBlock]] = {}
-        for block in FeatureBank.create(["all", "weka-3d"], sigmas=SIGMAS).blocks:
+        for block in FeatureBank.create(list(FAMILIES), sigmas=SIGMAS).blocks:
             self.blocks.setdefault(block.family, []).append(block)
         families = (ORIGINAL.name, *FAMILIES)
         self.families = tuple(name for name in families if accelerated_family(name) is not None)

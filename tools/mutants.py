@@ -191,7 +191,7 @@ MUTANTS = (
         "studies/strokes.py",
         "(predicted != truth) & (truth > 0)",
         "(predicted != truth)",
-        "studies/test_strokes.py",
+        "studies/test_drawn_strokes.py",
     ),
     Mutant(
         "studies/simulation/pillar.py", "tilt_angles(-76, 70, 2)", "tilt_angles(-70, 76, 2)", "studies/test_simulate.py"

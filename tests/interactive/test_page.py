@@ -125,14 +125,11 @@ def test_strangers_are_kept_out(volume: Path) -> None:
         assert process.wait(60) == 0
 
 
-def test_a_server_that_is_not_installed_is_said(
-    volume: Path, command: Commands, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    monkeypatch.delitem(sys.modules, "gpu_tomoclass.interactive.server", raising=False)
-    done = command("paint", volume)
-    assert done.code == 5
-    assert "pip install 'gpu_tomoclass[paint]'" in done.err
+def test_a_server_that_is_not_installed_is_said(volume: Path) -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from gpu_tomoclass.cli import run; sys.exit(run(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, "paint", volume], capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+    assert "pip install 'gpu_tomoclass[paint]'" in done.stderr
     assert not volume.with_name("sample_strokes.ome.zarr").exists()
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.volumes import indexed, stored
+from gpu_tomoclass.volumes import indexed, stored_axes
 from gpu_tomoclass.volumes.hdf5.reader import Hdf5Volume, open_hdf5
 from gpu_tomoclass.volumes.opening import open_volume
 
@@ -85,7 +85,7 @@ def test_each_layer_is_read_once(tmp_path, monkeypatch):
     assert calls == [(0, 3), (3, 6), (6, 7)]
     vol.plane(6)[:] = 0
     np.testing.assert_array_equal(vol.plane(6), data[6])
-    monkeypatch.setattr(stored, "LAYER_BYTES", 1)
+    monkeypatch.setattr(stored_axes, "LAYER_BYTES", 1)
     vol = open_volume(path)
     np.testing.assert_array_equal(read_all(vol), data)
     assert any("decodes each chunk 3 times" in note for note in vol.notes)

@@ -11,7 +11,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, Sharding
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.volumes import stored
+from gpu_tomoclass.volumes import stored_axes as axes_module
 from gpu_tomoclass.volumes.ome_zarr.array import ZarrArray, read_node
 from gpu_tomoclass.volumes.ome_zarr.reader import open_zarr
 from gpu_tomoclass.volumes.opening import open_volume
@@ -166,7 +166,7 @@ def test_each_chunk_is_decoded_once_when_planes_are_read_in_order(tmp_path, monk
     assert sorted(calls) == sorted(set(calls))
     assert len(calls) == 3 * 3 * 3
 
-    monkeypatch.setattr(stored, "LAYER_BYTES", 3 * 20 * 33 * 2 - 1)
+    monkeypatch.setattr(axes_module, "LAYER_BYTES", 3 * 20 * 33 * 2 - 1)
     vol = open_zarr(path)
     np.testing.assert_array_equal(read_all(vol), data)
     assert any("decodes each chunk 3 times" in note for note in vol.notes)
