@@ -18,9 +18,8 @@ import numpy.typing as npt
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, ModelError
 from gpu_tomoclass.features import FeatureEngine, IntensityScale
-from gpu_tomoclass.forest import predict_probabilities
 from gpu_tomoclass.model import GREY_LEVELS, Model, check_fits, fits_volume
-from gpu_tomoclass.training.drift import N_PLANES, Drift, Looked, compare, look_at, verdict_of
+from gpu_tomoclass.training.drift import N_PLANES, Drift, Looked, compare, look_at, probabilities_of, verdict_of
 from gpu_tomoclass.training.grey_memory import FEW, sure, weighted_quantiles
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Crop, VolumeLike, open_volume
@@ -208,29 +207,26 @@ def _tried(
 
     used: list[int] = []
     as_given = sample(model.intensity)
-    before = compare(model, as_given, planes=used)
+    given = probabilities_of(model.forest, as_given)
+    before = compare(model, as_given, planes=used, probabilities=given)
     base = _base_scale(model, looked)
     grey = as_given[:, 0] if base == model.intensity else looked.grey(base, nan=nan)
     source = _nearest(model, as_given)
     points = quantile_points(model, source, grey)
-    scale, mapped = base, as_given
+    scale, mapped, probabilities = base, as_given, given
     for turn in range(ROUNDS + 1):
         if len(points) < 2:
             return before, None, base
         scale = base.mapped(points)
         mapped = sample(scale)
+        probabilities = probabilities_of(model.forest, mapped)
         if turn < ROUNDS:
-            probabilities = predict_probabilities(model.forest, np.ascontiguousarray(mapped.T))
             points = class_points(model, source, grey, probabilities) or points
-    shares = [np.bincount(_classes(model, values), minlength=len(model.classes)) for values in (as_given, mapped)]
+    shares = [np.bincount(p.argmax(axis=0), minlength=len(model.classes)) for p in (given, probabilities)]
     moved = float(np.abs(shares[0] - shares[1]).sum() / 2 / len(as_given))
     loss = before.trained_margin - before.mean_margin
     before = replace(before, moved=moved, verdict=verdict_of(before.drift, loss, moved))
-    return before, compare(model, mapped, planes=used), scale
-
-
-def _classes(model: Model, sample: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    return predict_probabilities(model.forest, np.ascontiguousarray(sample.T)).argmax(axis=0)
+    return before, compare(model, mapped, planes=used, probabilities=probabilities), scale
 
 
 def fits_better(before: Drift, after: Drift) -> tuple[bool, str]:

@@ -104,7 +104,16 @@ def channel_quantiles(sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
 
 def mean_margin(forest: Forest, sample: npt.NDArray[np.float32]) -> float:
     """Mean lead of the best class over the second: (n_pixels, n_channels) -> 0..1."""
-    probabilities = predict_probabilities(forest, np.ascontiguousarray(sample.T))
+    return mean_lead(probabilities_of(forest, sample))
+
+
+def probabilities_of(forest: Forest, sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Probabilities of the classes for a sample: (n_pixels, n_channels) -> (n_classes, n_pixels)."""
+    return predict_probabilities(forest, np.ascontiguousarray(sample.T))
+
+
+def mean_lead(probabilities: npt.NDArray[np.float32]) -> float:
+    """Mean lead of the best class over the second: (n_classes, n_pixels) -> 0..1."""
     return float(lead(probabilities).mean(dtype=np.float64))
 
 
@@ -279,10 +288,17 @@ def verdict_of(drift: float, loss: float, moved: float | None = None) -> str:
     return "fits" if moved <= DOUBTFUL_MOVE and drift <= NEAR_DRIFT and loss <= NEAR_LOSS else "doubtful"
 
 
-def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[int] = ()) -> Drift:
+def compare(
+    model: Model,
+    sample: npt.NDArray[np.float32],
+    *,
+    planes: Sequence[int] = (),
+    probabilities: npt.NDArray[np.float32] | None = None,
+) -> Drift:
     """The verdict on pixels of a volume: (n_pixels, n_channels) float32.
 
-    A model of several volumes is compared with the one of them that is nearest.
+    A model of several volumes is compared with the one of them that is nearest. ``probabilities`` are those of the
+    sample, where they are known already.
     """
     assert model.quantiles is not None
     forest = model.forest
@@ -301,7 +317,8 @@ def compare(model: Model, sample: npt.NDArray[np.float32], *, planes: Sequence[i
         nodes = asking[asked == family]
         per_family[family] = float(np.average(of_node[nodes], weights=weights[nodes]))
     of_channel = np.bincount(forest.feature[asking], weights=weights[asking], minlength=forest.n_features)
-    margin, trained = mean_margin(forest, sample), float(model.training["mean_margins"][nearest])
+    margin = mean_lead(probabilities_of(forest, sample) if probabilities is None else probabilities)
+    trained = float(model.training["mean_margins"][nearest])
     return Drift(
         verdict=verdict_of(drift, trained - margin),
         drift=drift,

@@ -26,9 +26,9 @@ from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.device import Device, choose_device, worker_count
 from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.features import FeatureBank, FeatureCache, IntensityScale
-from gpu_tomoclass.forest import grow_forest, lead, predict_probabilities
+from gpu_tomoclass.forest import grow_forest
 from gpu_tomoclass.model import Model
-from gpu_tomoclass.training.drift import channel_quantiles
+from gpu_tomoclass.training.drift import channel_quantiles, mean_lead, probabilities_of
 from gpu_tomoclass.training.grey_memory import grey_memory
 from gpu_tomoclass.training.rows import collect_rows
 from gpu_tomoclass.training.tables import bank_of_table, with_table
@@ -247,10 +247,10 @@ def _finish(
     remembered: dict[str, Any] = {}
     grey = []
     for sample in seen:
-        probabilities = predict_probabilities(forest, np.ascontiguousarray(sample.T))
+        probabilities = probabilities_of(forest, sample)
         of_sample, shares = grey_memory(sample[:, 0], probabilities)
         grey.append(of_sample)
-        remembered.setdefault("mean_margins", []).append(float(lead(probabilities).mean(dtype=np.float64)))
+        remembered.setdefault("mean_margins", []).append(mean_lead(probabilities))
         remembered.setdefault("class_shares", []).append(shares)
     model = Model(
         forest=forest,
