@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 
@@ -136,6 +137,14 @@ def atomic(
     return AtomicOutput(target, temporary, inputs=sources)
 
 
+def write_json(path: StrPath, content: Any, *, inputs: Iterable[StrPath] = (), overwrite: bool = False) -> None:
+    """Write a JSON file for machines; it appears complete or not at all, see :func:`atomic`."""
+    import json  # this module is imported by every command, --help too
+
+    with atomic(path, inputs=inputs, overwrite=overwrite) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
 def temporary_name(path: StrPath) -> Path:
     """A hidden name beside ``path`` that nobody else has; what is left there the next run with this target removes."""
     target = Path(path)
@@ -240,6 +249,11 @@ def free_bytes(target: StrPath) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
+
+
+def folder_bytes(folder: StrPath) -> int:
+    """Bytes of all files below a folder."""
+    return sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from gpu_tomoclass.cli.options import (
 )
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.record import add_result
-from gpu_tomoclass.cli.terminal import progress, show_notes, stop_on_signal, table, write_json
+from gpu_tomoclass.cli.terminal import progress, show_notes, stop_on_signal, table
 from gpu_tomoclass.cli.training_options import cache_options, open_cache
 from gpu_tomoclass.errors import UsageError
 
@@ -206,6 +206,8 @@ def _end_of_batch(
     add_result(volumes=[o.to_dict() for o in outcomes])
     if json_path is not None:
         made = [output for o in outcomes for output in o.item.outputs]
+        from gpu_tomoclass.outputs import write_json
+
         write_json(json_path, [o.to_dict() for o in outcomes], inputs=made, overwrite=_is_summary(json_path))
     click.echo(table((*row, text if len(text) <= 100 else f"{text[:97]}...") for *row, text in rows))
     counts = {name: sum(o.status == name for o in outcomes) for name in ("ready", "done", "skipped", "failed")}
@@ -504,6 +506,8 @@ def _where_to_compute(
 
 def _write_profile(result: ClassifyResult, path: str, *, overwrite: bool) -> None:
     content = {"device": result.device, "n_planes": result.n_planes, **result.profile}
+    from gpu_tomoclass.outputs import write_json
+
     write_json(path, content, inputs=(result.path, *result.other_paths), overwrite=overwrite)
     n = max(1, result.profile["planes"])
     stages = [("stage", "s", "ms/plane")]

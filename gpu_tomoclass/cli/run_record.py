@@ -23,7 +23,7 @@ import click
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.errors import DataError, visible
-from gpu_tomoclass.outputs import atomic, check_output, outputs_made, refuse_inputs, writing
+from gpu_tomoclass.outputs import check_output, folder_bytes, outputs_made, refuse_inputs, write_json, writing
 
 LOG, RESULT = "gpu_tomoclass/log/1", "gpu_tomoclass/result/1"
 PROGRESS_SECONDS = 1.0  # between two lines of progress
@@ -128,8 +128,7 @@ class Run:
         self._tell_syslog("info", f"{self._about['command']} ended: {outcome['status']}, exit code {exit_code}")
         if self._result is not None:
             content = {"schema": RESULT, **self._about, **outcome, "notes": self._notes, "error": self._error}
-            with atomic(self._result, overwrite=True) as temporary:
-                temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            write_json(self._result, content, overwrite=True)
 
     def _emit(self, event: str, **content: Any) -> None:
         if self._log is not None:
@@ -234,8 +233,6 @@ def _cpu_seconds() -> float:
 
 def _size(path: str | os.PathLike[str]) -> int | None:
     try:
-        if os.path.isdir(path):
-            return sum(p.stat().st_size for p in Path(path).rglob("*") if p.is_file())
-        return os.path.getsize(path)
+        return folder_bytes(path) if os.path.isdir(path) else os.path.getsize(path)
     except OSError:
         return None

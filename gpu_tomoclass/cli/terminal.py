@@ -18,16 +18,6 @@ from gpu_tomoclass.errors import visible
 PLAIN_INTERVAL = 10.0  # seconds between plain progress lines, where stderr is a log file
 
 
-def write_json(path: str, content: Any, *, inputs: Iterable[str] = (), overwrite: bool = False) -> None:
-    """A JSON file for machines, beside what is printed for people; it takes the place of none of the ``inputs``."""
-    import json
-
-    from gpu_tomoclass.outputs import atomic
-
-    with atomic(path, inputs=inputs, overwrite=overwrite) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def show_notes(notes: Iterable[str], *, quiet: bool = False) -> None:
     """Sentences for the user, on stderr and in the log for programs."""
     for note in notes:

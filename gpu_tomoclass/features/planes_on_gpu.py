@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from gpu_tomoclass.device import Array, Device
-from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.features.intensity import NAN_POLICIES, PERCENTILES, IntensityScale, sampled_planes
+from gpu_tomoclass.errors import DataError
+from gpu_tomoclass.features.intensity import PERCENTILES, IntensityScale, sampled_planes
 from gpu_tomoclass.features.place import Place
-from gpu_tomoclass.features.prepare import PreparedPlane, PreparedSlab, nearest_finite
+from gpu_tomoclass.features.prepare import PreparedPlane, PreparedSlab, check_nan_policy, nearest_finite
 
 NAME = "cupy array"  # for messages
 
@@ -58,8 +58,7 @@ def prepare_on_device(
         If voxels are not finite and the policy is ``"error"``, or no voxel of a plane is finite, or values exceed
         float32.
     """
-    if nan not in NAN_POLICIES:
-        raise UsageError(f"the policy for NaN {nan!r} is unknown", do=f"choose one of {', '.join(NAN_POLICIES)}")
+    check_nan_policy(nan)
     first, last = place.first, place.first + place.n_planes
     values, filled = planes[first:last], dict[int, np.ndarray]()
     bad = device.not_finite(values) if np.dtype(planes.dtype).kind == "f" else None

@@ -132,6 +132,12 @@ def _nearest_image(
     return np.zeros(volume.shape[1:], np.float32)
 
 
+def check_nan_policy(nan: str) -> None:
+    """Raise UsageError unless it is one of the policies for voxels that are not finite."""
+    if nan not in NAN_POLICIES:
+        raise UsageError(f"the policy for NaN {nan!r} is unknown", do=f"choose one of {', '.join(NAN_POLICIES)}")
+
+
 def prepare_plane(volume: Volume, z: int, *, scale: IntensityScale, nan: str = "error") -> PreparedPlane:
     """Read plane ``z``, deal with non-finite voxels, apply the scale.
 
@@ -151,8 +157,7 @@ def prepare_plane(volume: Volume, z: int, *, scale: IntensityScale, nan: str = "
         If voxels are not finite and the policy is ``"error"``, or no voxel of the plane is finite, or values exceed
         float32.
     """
-    if nan not in NAN_POLICIES:
-        raise UsageError(f"the policy for NaN {nan!r} is unknown", do=f"choose one of {', '.join(NAN_POLICIES)}")
+    check_nan_policy(nan)
     plane = volume.plane(z)
     if z in volume.missing_planes:
         return PreparedPlane(np.zeros(plane.shape, np.float32), missing=True)

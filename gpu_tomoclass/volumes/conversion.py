@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.errors import DataError, StoppedError, UsageError
+from gpu_tomoclass.outputs import folder_bytes
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 from gpu_tomoclass.volumes.place import moved, with_place
 from gpu_tomoclass.volumes.reordered import ReorderedVolume
@@ -111,9 +112,7 @@ def size_on_disk(volume: Volume) -> int:
     """Bytes of the file, or of all files in the folder of the volume."""
     if not os.path.isdir(volume.path):
         return sum(os.path.getsize(name) for name in volume.files())
-    return sum(
-        os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(volume.path) for name in names
-    )
+    return folder_bytes(volume.path)
 
 
 def reslice(

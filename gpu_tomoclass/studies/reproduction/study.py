@@ -9,11 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from gpu_tomoclass import Device, Model, choose_device, open_volume, preview
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.outputs import atomic, check_output, refuse_inputs
+from gpu_tomoclass.outputs import check_output, refuse_inputs, write_json
 from gpu_tomoclass.studies.reproduction import needle, phantom, pillar, series
 from gpu_tomoclass.studies.reproduction.case import Case, CaseResult, Settings, n_steps, outputs, study_case
 from gpu_tomoclass.studies.reproduction.given import given_case
@@ -174,7 +173,7 @@ def reproduce(
         page = make_page(study)
         page.write(target / "report.html", overwrite=overwrite)
         study.seconds["report"] = time.perf_counter() - began
-    _write_json(target / "numbers.json", study.to_dict(), overwrite=overwrite)
+    write_json(target / "numbers.json", study.to_dict(), overwrite=overwrite)
     (target / UNFINISHED).unlink(missing_ok=True)
     return str(target / "report.html"), str(target / "numbers.json")
 
@@ -333,10 +332,3 @@ def _needle(
         study.cases[case.name] = study_case(case, folder=folder, settings=study.settings_for("needle"), stack=stack,
                                             overwrite=overwrite, step=steps.step)  # fmt: skip
     study.seconds["needle"] = time.perf_counter() - began
-
-
-def _write_json(path: Path, content: dict[str, Any], *, overwrite: bool) -> None:
-    import json
-
-    with atomic(path, overwrite=overwrite) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
