@@ -105,11 +105,6 @@ class FeatureHolder:
         """Tell whether the plane costs nothing any more."""
         return z in self._held
 
-    def has_room(self) -> bool:
-        """Tell whether one more plane can be held without another leaving."""
-        held = sum(plane.n_bytes for plane in self._held.values())
-        return held + 4 * self._bank.n_channels * self._volume.shape[1] * self._volume.shape[2] <= self._budget
-
     def get(self, z: int, *, should_stop: Stop) -> PlaneFeatures:
         """The features of plane ``z``.
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_tomoclass.annotations import Annotation
-from gpu_tomoclass.classes import PALETTE, LabelClass
+from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
 
 Shape = tuple[int, int, int]
@@ -335,11 +335,6 @@ def checked_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
     if not all(names) or not 1 <= ordered[0].value <= ordered[-1].value <= MOST_CLASSES:
         raise UsageError(f"classes need a name and a value from 1 to {MOST_CLASSES}")
     return tuple(ordered)
-
-
-def classes_named(names: Sequence[str]) -> tuple[LabelClass, ...]:
-    """Classes 1, 2, .. of these names in colours that colour-blind people tell apart."""
-    return checked_classes([LabelClass(i + 1, name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(names)])
 
 
 def brush_pixels(points: Sequence[Sequence[float]], *, width: float, shape: tuple[int, int]) -> npt.NDArray[np.int64]:

@@ -147,7 +147,6 @@ def test_schema_is_printed(capsys):
     assert run(["schema", "nothing"]) == 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the system's log is replaced by a module")
 def test_syslog(folder, tmp_path):
     """Start and end go to the system's log, under the program's name."""
     code = (

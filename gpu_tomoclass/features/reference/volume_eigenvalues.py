@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-TWO_THIRDS_OF_PI = 2.0 * math.pi / 3.0
-
 
 def absolute_eigenvalues(entries: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
     """Absolute eigenvalues in descending order.
