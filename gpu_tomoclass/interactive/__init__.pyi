@@ -1,6 +1,6 @@
 from .commands import Recipe
 from .events import Event
-from .learner import Overlay
+from .overlays import Overlay
 from .painter import Painter, Targets
 from .server import listening_socket, origins_of, serve
 from .session import Session

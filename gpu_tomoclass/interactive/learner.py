@@ -11,7 +11,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from typing import Any
@@ -22,15 +21,10 @@ import numpy.typing as npt
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.errors import DataError, StoppedError, TomoclassError
 from gpu_tomoclass.features import FeatureBank, FeatureCache, IntensityScale
-from gpu_tomoclass.forest import (
-    DeviceForest,
-    Forest,
-    grow_forest,
-    lead,
-    predict_classes,
-    predict_probabilities,
-)
+from gpu_tomoclass.forest import DeviceForest, Forest, grow_forest
 from gpu_tomoclass.interactive.events import Events
+from gpu_tomoclass.interactive.marked_rows import MarkedRows
+from gpu_tomoclass.interactive.overlays import NumberedForest, Overlay, Overlays
 from gpu_tomoclass.interactive.plane_features import FeatureHolder, PlaneFeatures
 from gpu_tomoclass.interactive.strokes import Strokes
 from gpu_tomoclass.interactive.suggestions import Suggestion, suggest_places
@@ -38,7 +32,6 @@ from gpu_tomoclass.model import Model
 from gpu_tomoclass.training import TrainingRows, check_drift, cross_validate
 from gpu_tomoclass.volumes import Volume
 
-MOST_OVERLAY_BYTES = 2**28
 NEIGHBOURS = 2  # planes on each side of the one in view that are shown before others
 CHECKED_PLANES = 4
 
@@ -56,46 +49,6 @@ class Rank(IntEnum):
     SCORE = 7
     SUGGEST = 8
     DISK = 9
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """A plane as the forest sees it.
-
-    Attributes
-    ----------
-    z : int
-    labels : numpy.ndarray
-        (ny, nx) uint8 class values.
-    uncertainty : numpy.ndarray
-        (ny, nx) uint8: 0 where the forest is sure, 255 where two classes have the same probability.
-    version : int
-        Of the forest.
-    """
-
-    z: int
-    labels: npt.NDArray[np.uint8]
-    uncertainty: npt.NDArray[np.uint8]
-    version: int
-
-
-@dataclass(frozen=True)
-class _Grown:
-    """A forest with what is asked of it."""
-
-    forest: Forest
-    on_device: DeviceForest | None
-    class_values: npt.NDArray[np.uint8]
-    version: int
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of the marked pixels of a plane, in raster order."""
-
-    pixels: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float32]
-    usable: npt.NDArray[np.bool_]
 
 
 class Learner:
@@ -139,10 +92,10 @@ class Learner:
         self._once = False
         self._trained = strokes.version  # that the forest has seen; nothing to learn yet
         self._tried = strokes.version  # that gave an error
-        self._grown: _Grown | None = None
-        self._overlays: dict[int, Overlay] = {}
+        self._grown: NumberedForest | None = None
+        self._overlays = Overlays(plane_pixels=volume.shape[1] * volume.shape[2])
         self._useless: set[int] = set()  # planes that cannot be classified
-        self._rows: dict[int, _Rows] = {}
+        self._rows = MarkedRows(volume, bank, scale=scale, nan=nan)
         self._scored = self._suggested = 0  # versions of the forest
         self._unchecked: Model | None = None
         self._last_rows: TrainingRows | None = None
@@ -169,7 +122,7 @@ class Learner:
     def take_over(self, old: Learner) -> None:
         """Begin where another has ended: the plane in view, and what is shown until there is something newer."""
         self._view, self.live = old._view, old.live
-        self._overlays, self._version = dict(old._overlays), old._version
+        self._overlays, self._version = old._overlays.copy(), old._version
         self._scored = self._suggested = self._version
         self._ended_stroke = old._ended_stroke
 
@@ -270,7 +223,7 @@ class Learner:
     def _next(self) -> tuple[Rank, str, int, Callable[[], None]] | None:
         """The most urgent thing; the lock is held."""
         view = self._view
-        if self._grown is not None and view not in self._overlays and view not in self._useless:
+        if self._grown is not None and self._overlays.get(view) is None and view not in self._useless:
             return Rank.VIEW_EMPTY, "plane", view, partial(self._classify, view, Rank.VIEW_EMPTY)
         if self._wants_training():
             return Rank.TRAIN, "forest", view, self._train
@@ -341,35 +294,22 @@ class Learner:
         version = self.strokes.version
         ended_stroke = self._ended_stroke
         marked = {z: self.strokes.marked(z) for z in self.strokes.planes()}
-        for z in sorted(marked, key=lambda z: (z != self._view, abs(z - self._view))):
-            self._rows[z] = self._rows_of(z, marked[z][0])
-        for z in set(self._rows) - set(marked):
-            del self._rows[z]
-        planes = sorted(marked)
-        usable = {z: self._rows[z].usable for z in planes}
-        values = np.concatenate([self._rows[z].values[usable[z]] for z in planes])
-        labels = np.concatenate([marked[z][1][usable[z]] for z in planes])
-        if np.unique(labels).size < 2:
-            raise DataError("training needs two classes with usable pixels", do="mark another class")
+        # Features do not depend on strokes: what is computed is not outdated by another one.
+        rows = self._rows.of(
+            marked,
+            self.strokes.classes,
+            order=sorted(marked, key=lambda z: (z != self._view, abs(z - self._view))),
+            features=lambda z: self._features(z, Rank.TRAIN),
+        )
         rows_seconds = time.perf_counter() - began
         trained = grow_forest(
-            values,
-            labels,
+            rows.values,
+            rows.labels,
             channels=self.bank.channels,
             should_stop=lambda: self._closed or self.strokes.version != version,
             **self.forest_options,
         )
         forest_seconds = time.perf_counter() - began - rows_seconds
-        places = np.concatenate(
-            [
-                np.stack([np.zeros_like(p), np.full_like(p, z), *np.divmod(p, self.volume.shape[2])], axis=1)
-                for z, p in ((z, marked[z][0][usable[z]]) for z in planes)
-            ]
-        )
-        rows = TrainingRows(
-            bank=self.bank, classes=self.strokes.classes, values=values, labels=labels, places=places.astype(np.int32),
-            samples=[], scale=self.scale, voxel_size=self.volume.voxel_size, sources=[],
-        )  # fmt: skip
         with self._change:
             self._put_forest(trained.forest, np.array(trained.class_values, np.uint8))
             self._trained, self._once, self._last_rows = version, False, rows
@@ -389,28 +329,7 @@ class Learner:
         on_device = DeviceForest(forest, self.device) if self.device.runs_kernels else None
         with self._change:
             self._version += 1
-            self._grown = _Grown(forest, on_device, class_values, self._version)
-
-    def _rows_of(self, z: int, pixels: npt.NDArray[np.int64]) -> _Rows:
-        """Rows of these pixels; only those that are new are looked up."""
-        known = self._rows.get(z)
-        if known is not None and np.array_equal(known.pixels, pixels):
-            return known
-        n = pixels.size
-        values = np.empty((n, self.bank.n_channels), np.float32)
-        usable = np.ones(n, np.bool_)
-        new = np.ones(n, np.bool_)
-        if known is not None and known.pixels.size:
-            at = np.minimum(np.searchsorted(known.pixels, pixels), known.pixels.size - 1)
-            new = known.pixels[at] != pixels
-            values[~new], usable[~new] = known.values[at[~new]], known.usable[at[~new]]
-        if new.any():
-            # Features do not depend on strokes: what is computed is not outdated by another one.
-            plane = self._features(z, Rank.TRAIN)
-            values[new] = plane.rows(pixels[new])
-            if self.nan == "mask" and plane.filled is not None:
-                usable[new] = ~plane.filled.ravel()[pixels[new]]
-        return _Rows(pixels, values, usable)
+            self._grown = NumberedForest(forest, on_device, self.device, class_values, self._version)
 
     def _features(self, z: int, rank: Rank, *, in_view: bool = False) -> PlaneFeatures:
         return self._holder.get(z, should_stop=lambda: self._stop(rank, z if in_view else None))
@@ -434,22 +353,15 @@ class Learner:
         features_seconds = time.perf_counter() - began
         grown, ended_stroke = self._grown, self._ended_stroke
         assert grown is not None
-        labels, uncertainty = [], []
-        for band in plane.bands:
-            if self._stop(rank, z if in_view else None):
-                raise StoppedError("the plane is not wanted any more")
-            of_band = self._probabilities(grown, band)
-            labels.append(predict_classes(of_band, grown.class_values))
-            uncertainty.append(np.rint(255 * (1 - lead(of_band))).astype(np.uint8))
-        shape = self.volume.shape[1:]
-        found = np.concatenate(labels).reshape(shape)
-        if self.nan == "mask" and plane.filled is not None:
-            found[plane.filled] = 0
-        overlay = Overlay(z, found, np.concatenate(uncertainty).reshape(shape), grown.version)
+        overlay = grown.overlay(
+            z,
+            plane,
+            shape=self.volume.shape[1:],
+            mask=self.nan == "mask",
+            should_stop=lambda: self._stop(rank, z if in_view else None),
+        )
         with self._change:
-            self._overlays.pop(z, None)
-            self._overlays[z] = overlay
-            self._forget_overlays()
+            self._overlays.put(overlay, view=self._view)
             is_last = self._trained == self.strokes.version
         self._events.tell(
             "overlay",
@@ -458,17 +370,6 @@ class Learner:
             seconds={"features": features_seconds, "forest": time.perf_counter() - began - features_seconds},
             since_stroke=time.perf_counter() - ended_stroke if ended_stroke is not None and is_last else None,
         )
-
-    def _probabilities(self, grown: _Grown, band: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if grown.on_device is None:
-            return predict_probabilities(grown.forest, band)
-        return self.device.numpy(grown.on_device.probabilities(self.device.array(band)))
-
-    def _forget_overlays(self) -> None:
-        """The oldest go, those of planes out of view, when there are too many; the lock is held."""
-        most = max(4, MOST_OVERLAY_BYTES // (2 * self.volume.shape[1] * self.volume.shape[2]))
-        for z in [z for z in self._overlays if z != self._view][: max(0, len(self._overlays) - most)]:
-            del self._overlays[z]
 
     def _score(self) -> None:
         rows, version = self._last_rows, self._version
@@ -495,7 +396,7 @@ class Learner:
     def _suggest(self) -> None:
         with self._change:
             version = self._version
-            known = {z: o.uncertainty for z, o in self._overlays.items() if o.version == version}
+            known = {o.z: o.uncertainty for o in self._overlays.of_version(version)}
         marked = {z: self.strokes.labels(z) > 0 for z in known}
         found = suggest_places(known, marked)
         with self._change:

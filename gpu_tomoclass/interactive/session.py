@@ -18,7 +18,8 @@ from gpu_tomoclass.errors import DataError, StoppedError, TomoclassError, UsageE
 from gpu_tomoclass.features import FeatureBank, FeatureCache, IntensityScale, make_bank
 from gpu_tomoclass.interactive.commands import Recipe
 from gpu_tomoclass.interactive.events import Event, Events
-from gpu_tomoclass.interactive.learner import Learner, Overlay
+from gpu_tomoclass.interactive.learner import Learner
+from gpu_tomoclass.interactive.overlays import Overlay
 from gpu_tomoclass.interactive.store import StrokeStore
 from gpu_tomoclass.interactive.strokes import Stroke, Strokes, brush_pixels
 from gpu_tomoclass.interactive.suggestions import Suggestion

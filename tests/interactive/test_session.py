@@ -13,7 +13,7 @@ from commands import Commands
 
 import gpu_tomoclass as gt
 from gpu_tomoclass.features import FeatureEngine
-from gpu_tomoclass.interactive.learner import Learner
+from gpu_tomoclass.interactive.overlays import NumberedForest
 from gpu_tomoclass.studies.simulation.pillar import simulate_sample
 
 FEATURES = ("gaussian_blur", "hessian", "variance")
@@ -119,14 +119,14 @@ def test_a_new_stroke_ends_what_is_outdated(
 ) -> None:
     """The old overlay stays while the new forest grows; work on other planes is left off for it."""
     began, go_on, left = threading.Event(), threading.Event(), threading.Event()
-    probabilities = Learner._probabilities
+    probabilities = NumberedForest._probabilities
 
-    def slow(self: Learner, grown: object, band: np.ndarray) -> np.ndarray:
-        if self.view == 3 and self._busy == "plane" and not go_on.is_set() and self._overlays:
+    def slow(self: NumberedForest, band: np.ndarray) -> np.ndarray:
+        if not go_on.is_set():
             began.set()
             go_on.wait(20)
             left.set()
-        return probabilities(self, grown, band)  # type: ignore[arg-type]
+        return probabilities(self, band)
 
     monkeypatch.setattr("gpu_tomoclass.interactive.plane_features.BAND_PIXELS", 256)
     with gt.Session(sample[0], class_names=NAMES, features=FEATURES, n_trees=5) as session:
@@ -137,7 +137,7 @@ def test_a_new_stroke_ends_what_is_outdated(
             time.sleep(0.01)
         old = session.overlay(3)
         assert old is not None
-        monkeypatch.setattr(Learner, "_probabilities", slow)
+        monkeypatch.setattr(NumberedForest, "_probabilities", slow)
         assert began.wait(20)  # on a neighbour, or on this plane again
         session.stroke(3, [(10.0, 10.0), (20.0, 30.0)], value=2, width=3)
         assert session.overlay(3) is old
