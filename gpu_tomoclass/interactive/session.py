@@ -12,27 +12,30 @@ import numpy as np
 
 from gpu_tomoclass.annotations import Annotation, SubStack, load_annotation
 from gpu_tomoclass.classes import LabelClass, default_classes
-from gpu_tomoclass.classification import ClassifyResult, classify
 from gpu_tomoclass.device import Device, choose_device
-from gpu_tomoclass.errors import DataError, StoppedError, TomoclassError, UsageError
+from gpu_tomoclass.errors import DataError, TomoclassError, UsageError
 from gpu_tomoclass.features import FeatureBank, FeatureCache, IntensityScale, make_bank
 from gpu_tomoclass.interactive.commands import Recipe
 from gpu_tomoclass.interactive.events import Event, Events
 from gpu_tomoclass.interactive.learner import Learner
 from gpu_tomoclass.interactive.overlays import Overlay
-from gpu_tomoclass.interactive.store import StrokeStore
+from gpu_tomoclass.interactive.store import StrokeStore, write_strokes
 from gpu_tomoclass.interactive.strokes import Stroke, Strokes, brush_pixels
 from gpu_tomoclass.interactive.suggestions import Suggestion
+from gpu_tomoclass.interactive.volume_work import VolumeWork
 from gpu_tomoclass.model import Model, fits_volume, load_model, save_model
-from gpu_tomoclass.training import adapt, train
+from gpu_tomoclass.training import train
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VolumeLike, create_volume, open_volume
+from gpu_tomoclass.volumes import Volume, VolumeLike, open_volume
 
 StrPath = str | PathLike[str]
 DEFAULTS: dict[str, Any] = {
     "engine": "auto", "n_trees": 200, "max_features": 2, "max_depth": None, "min_samples_leaf": 1, "balance": False,
     "seed": 42,
 }  # fmt: skip
+
+
+RECIPE_DEFAULTS = {"features": "paper", "intensity": "auto", "nan": "error", **DEFAULTS}
 
 
 class Session:
@@ -133,8 +136,7 @@ class Session:
         self._scale = self._new_scale()
         self._learner = self._new_learner()
         self._viewed, self._reading = self.reopened(), threading.Lock()
-        self._classifying: threading.Thread | None = None
-        self._stop_classifying = threading.Event()
+        self._work = VolumeWork(self._events, device=self.device, nan=self._nan)
         self._finishing = threading.Lock()
         if self._model is not None and self._scale == self._model.intensity:
             self._learner.use(self._model)
@@ -316,19 +318,7 @@ class Session:
         """
         if self._opened is None:
             raise UsageError("no model was opened that could be adapted")
-        self._begin(self._adapt, (self._opened,), "adapt")
-
-    def _adapt(self, model: Model) -> None:
-        try:
-            found = adapt(model, self.reopened(), device=self.device, force=True)
-            if found.adapted:
-                self.open_model(found.model)
-        except TomoclassError as error:
-            self._events.tell("trouble", message=str(error))
-            return
-        after = found.after if found.adapted and found.after is not None else found.before
-        self._events.tell("fit", verdict=after.verdict, drift=after.drift, margin=after.mean_margin,
-                          trained_margin=after.trained_margin, reason=found.reason)  # fmt: skip
+        self._work.adapt(self.reopened, self._opened, use=self.open_model)
 
     def model(self, *, progress: Progress | None = None) -> Model:
         """The model of the strokes as they are, the same that the command of :meth:`recipe` trains.
@@ -361,19 +351,13 @@ class Session:
 
     def save_strokes(self, path: StrPath, *, overwrite: bool = False) -> str:
         """Write the strokes as a label image of the whole volume, in any format that :func:`create_volume` writes."""
-        with create_volume(
-            path, shape=self.volume.shape, dtype="uint8", voxel_size=self.volume.voxel_size,
-            classes=self.strokes.classes, overwrite=overwrite, inputs=self.volume.inputs(),
-        ) as writer:  # fmt: skip
-            for z in range(self.volume.shape[0]):
-                writer.write_plane(z, self.strokes.labels(z))
+        write_strokes(self.strokes, path, volume=self.volume, overwrite=overwrite)
         self._events.tell("saved", what="strokes", path=fspath(path))
         return fspath(path)
 
     def recipe(self, *, model: str = "model.tcm", labels: str = "labels.ome.zarr") -> Recipe:
         """The commands that give the same model and labels, for files of these names."""
-        default = {"features": "paper", "intensity": "auto", "nan": "error", **DEFAULTS}
-        settings = {k: v for k, v in self._given.items() if v is not None and v != default[k]}
+        settings = {k: v for k, v in self._given.items() if v is not None and v != RECIPE_DEFAULTS[k]}
         bank = settings.get("features")
         if isinstance(bank, FeatureBank) or (bank is None and self._bank != make_bank("paper")):
             settings["features"] = list(self._bank.families)
@@ -393,48 +377,20 @@ class Session:
         UsageError
             If one is running.
         """
-        self._stop_classifying.clear()
-        self._begin(self._classify, (output, options), "classify all")
-
-    def _begin(self, work: Callable[..., None], arguments: tuple[Any, ...], name: str) -> None:
-        """Work that takes minutes, in a thread of its own, one at a time."""
-        if self.is_classifying:
-            raise UsageError("the volume is being worked on", do="wait for the end, or stop it")
-        self._classifying = threading.Thread(target=work, args=arguments, name=name)
-        self._classifying.start()
+        self._work.classify(self.reopened, self.model, output, options, n_planes=self.volume.shape[0])
 
     @property
     def is_classifying(self) -> bool:
         """Tell whether the volume is being classified, or a model adapted to it."""
-        return self._classifying is not None and self._classifying.is_alive()
+        return self._work.runs
 
     def stop_classifying(self) -> None:
         """Stop after the planes in work; the same call goes on with the others."""
-        self._stop_classifying.set()
+        self._work.stop()
 
     def wait_for_labels(self) -> None:
         """Wait for the end of :meth:`classify`."""
-        if self._classifying is not None:
-            self._classifying.join()
-
-    def _classify(self, output: StrPath, options: dict[str, Any]) -> None:
-        total = self.volume.shape[0]
-        self._events.tell("classify", done=0, total=total)
-        try:
-            result: ClassifyResult = classify(
-                self.reopened(), self.model(), output=output, device=self.device, nan=self._nan,
-                should_stop=self._stop_classifying.is_set,
-                progress=lambda done, total: self._events.tell("classify", done=done, total=total), **options,
-            )  # fmt: skip
-        except StoppedError:
-            self._events.tell("classify", done=0, total=total, error="stopped; what is done is kept for the next time")
-        except TomoclassError as error:
-            self._events.tell("classify", done=0, total=total, error=str(error))
-        except Exception as error:
-            self._events.tell("classify", done=0, total=total, error=f"this is a bug, please report it: {error!r}")
-        else:
-            self._events.tell("classify", done=total, total=total, path=result.path, counts=dict(result.counts),
-                              seconds=result.seconds)  # fmt: skip
+        self._work.wait()
 
     # --- the end --------------------------------------------------------------------------------------------------
 

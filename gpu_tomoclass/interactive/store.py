@@ -20,7 +20,7 @@ from gpu_tomoclass.classification import locked
 from gpu_tomoclass.errors import DataError, ModelError, TomoclassError, UsageError
 from gpu_tomoclass.interactive.strokes import Strokes
 from gpu_tomoclass.outputs import atomic, write_error
-from gpu_tomoclass.volumes import Volume, ZarrStore, open_volume
+from gpu_tomoclass.volumes import Volume, ZarrStore, create_volume, open_volume
 
 SUFFIX = ".ome.zarr"
 LOCK = "strokes.lock"  # in the folder, beside the Zarr files
@@ -161,3 +161,19 @@ def _read(path: str | PathLike[str], volume: Volume) -> tuple[Annotation, tuple[
             raise DataError("is a Zarr store without classes: no strokes", where=path, do="choose another name")
         found = load_annotation(labels, volume_shape=volume.shape, partial=True)
         return found, labels.classes
+
+
+def write_strokes(strokes: Strokes, path: str | PathLike[str], *, volume: Volume, overwrite: bool = False) -> None:
+    """Write strokes as a dense label image of their volume, in any format that :func:`create_volume` writes.
+
+    Raises
+    ------
+    UsageError, DataError, ResourceError
+        See :func:`create_volume`.
+    """
+    with create_volume(
+        path, shape=volume.shape, dtype="uint8", voxel_size=volume.voxel_size, classes=strokes.classes,
+        overwrite=overwrite, inputs=volume.inputs(),
+    ) as writer:  # fmt: skip
+        for z in range(volume.shape[0]):
+            writer.write_plane(z, strokes.labels(z))
