@@ -15,7 +15,7 @@ import json
 import platform
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from gpu_tomoclass.studies.simulation.pillar import simulate_sample
 from gpu_tomoclass.studies.simulation.tilt_series import tilt_angles
 from gpu_tomoclass.studies.strokes import draw_strokes
 from gpu_tomoclass.training.adapt_model import adapt
-from gpu_tomoclass.training.drift import LOST_ACCURACY, SAMPLE_PIXELS, compare
+from gpu_tomoclass.training.drift import LOST_ACCURACY
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
@@ -161,9 +161,8 @@ def run_group(
     forests = [DeviceForest(m.forest, device) if device.runs_kernels else None for m in models]
     engine = FeatureEngine(device, bank.blocks)
     pairs = []
-    for case, path in zip(cases, paths, strict=True):
+    for here, (case, path) in enumerate(zip(cases, paths, strict=True)):
         right, total = np.zeros(len(models)), 0
-        samples = []
         with open_volume(path) as volume:
             for z in case.scored:
                 image = prepare_plane(volume, z, scale=models[0].intensity).image
@@ -171,6 +170,8 @@ def run_group(
                 truth = case.truth[z].ravel()
                 total += truth.size
                 for k, (model, forest) in enumerate(zip(models, forests, strict=True)):
+                    if hub and 0 not in (k, here) and k != here:
+                        continue
                     found = (
                         device.numpy(forest.probabilities(flat))
                         if forest
@@ -178,35 +179,26 @@ def run_group(
                     )
                     values = np.array([c.value for c in model.classes])
                     right[k] += (values[found.argmax(axis=0)] == truth).sum()
-                n = min(truth.size, -(-SAMPLE_PIXELS // len(case.scored)))
-                pixels = np.random.default_rng(z).integers(truth.size, size=n)
-                samples.append(device.numpy(flat)[:, pixels].T.copy())
-        sample = np.concatenate(samples)
         accuracy = right / total
-        own = float(accuracy[cases.index(case)])
-        here = cases.index(case)
+        own = float(accuracy[here])
         for k, model in enumerate(models):
-            if hub and 0 not in (k, here):
+            if hub and 0 not in (k, here) and k != here:
                 continue
-            drift = compare(model, sample)
-            if k == here:
-                moved, adapted = None, float(accuracy[k])
-            else:
-                with open_volume(path) as volume:
-                    useful = min(case.scored), max(case.scored) + 1
-                    tried = adapt(model, volume, device=device, planes=useful, n_planes=len(case.scored))
-                moved, drift = tried.before.moved, replace(drift, verdict=tried.before.verdict)
-                adapted = float(accuracy[k])
-                if tried.adapted:
-                    adapted = scored_accuracy(tried.model, forests[k], case, path, engine=engine)
+            with open_volume(path) as volume:
+                useful = min(case.scored), max(case.scored) + 1
+                tried = adapt(model, volume, device=device, planes=useful, n_planes=len(case.scored))
+            drift, adapted = tried.before, float(accuracy[k])
+            if tried.adapted:
+                adapted = scored_accuracy(tried.model, forests[k], case, path, engine=engine)
             pairs.append({
                 "trained_on": cases[k].name,
                 "applied_to": case.name,
                 "accuracy": round(float(accuracy[k]), 4),
                 "own_accuracy": round(own, 4),
                 "lost": round(own - float(accuracy[k]), 4),
+                "adapted": tried.adapted,
                 "adapted_accuracy": round(adapted, 4),
-                "moved": None if moved is None else round(moved, 4),
+                "moved": None if drift.moved is None else round(drift.moved, 4),
                 "drift": round(drift.drift, 4),
                 "outside": round(drift.outside, 4),
                 "mean_margin": round(drift.mean_margin, 4),
@@ -215,7 +207,7 @@ def run_group(
             })  # fmt: skip
             p = pairs[-1]
             print(f"{p['trained_on']:22} {p['applied_to']:22} accuracy {p['accuracy']:.3f} of {own:.3f}  "
-                  f"adapted {adapted:.3f}  moved {moved or 0:.3f}  "
+                  f"adapted {adapted:.3f}  moved {p['moved'] or 0:.3f}  "
                   f"drift {p['drift']:.3f}  outside {p['outside']:.3f}  "
                   f"margin {p['mean_margin']:.3f} of {p['trained_margin']:.3f}  {p['verdict']}",
                   flush=True)  # fmt: skip

@@ -25,6 +25,7 @@ from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Crop, VolumeLike, open_volume
 
 ROUNDS = 2
+SAME_GREY = 0.5  # medians of two classes nearer than this part of their quartiles' distance: not told apart by grey
 LOST_MARGIN, MORE_DRIFT = 0.07, 0.05  # more than that after adapting: not kept; docs/adapt.md
 NEAR = (
     "drift and margin are like those of the training planes: the model is left as it is (--always tries all the same)"
@@ -239,7 +240,8 @@ def fits_better(before: Drift, after: Drift) -> tuple[bool, str]:
         f"drift {after.drift:.3f} instead of {before.drift:.3f}, margin {after.mean_margin:.3f} instead of"
         f" {before.mean_margin:.3f}"
     )
-    worse = before.mean_margin - after.mean_margin > LOST_MARGIN or after.drift - before.drift > MORE_DRIFT
+    lead = min(before.mean_margin, before.trained_margin)
+    worse = lead - after.mean_margin > LOST_MARGIN or after.drift - before.drift > MORE_DRIFT
     return (False, f"not adapted, it would fit worse: {figures}") if worse else (True, f"adapted: {figures}")
 
 
@@ -277,16 +279,29 @@ def quantile_points(model: Model, source: int, grey: npt.NDArray[np.float32]) ->
 def class_points(
     model: Model, source: int, grey: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]
 ) -> Points | None:
-    """The map under which the pixels of each class have the same median; None where one class only is there."""
+    """The map under which the pixels of each class have the same median; None where one grey value only is there.
+
+    Classes that grey values do not tell apart in training share a point, the mean of their medians: two points so near
+    each other would have the noise of medians for a slope.
+    """
     assert model.grey is not None
     middle = np.array([0.5])
-    pairs: Points = []
+    found: list[tuple[float, float, float]] = []  # median in training, spread there, median here
     for k, weight in enumerate(sure(probabilities)):
         if weight.sum() < FEW * grey.size or not model.training["class_shares"][source][k]:
             continue
-        there = float(np.interp(0.5, GREY_LEVELS, model.grey[source, 1 + k]))
-        pairs.append((float(weighted_quantiles(grey, weight, middle)[0]), there))
-    points = _rising(*np.transpose(sorted(pairs))) if len(pairs) > 1 else []
+        low, there, high = np.interp([0.25, 0.5, 0.75], GREY_LEVELS, model.grey[source, 1 + k]).tolist()
+        found.append((there, high - low, float(weighted_quantiles(grey, weight, middle)[0])))
+    found.sort()
+    alike: list[list[tuple[float, float, float]]] = []
+    for of_class in found:
+        last = alike[-1][-1] if alike else None
+        if last is not None and of_class[0] - last[0] < SAME_GREY * (of_class[1] + last[1]) / 2:
+            alike[-1].append(of_class)
+        else:
+            alike.append([of_class])
+    pairs = sorted((float(np.mean([c[2] for c in group])), float(np.mean([c[0] for c in group]))) for group in alike)
+    points = _rising(*np.transpose(pairs)) if len(pairs) > 1 else []
     if len(points) < 2:
         return None
     # Beyond the classes' medians as steep as on average, to the ends of what is there, here and in training.

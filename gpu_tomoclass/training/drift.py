@@ -38,6 +38,7 @@ DOUBTFUL_DRIFT, WRONG_DRIFT = 0.05, 0.10
 DOUBTFUL_LOSS, WRONG_LOSS = 0.05, 0.12  # of mean margin
 DOUBTFUL_MOVE, WRONG_MOVE = 0.04, 0.05  # of class shares; with it as a witness
 NEAR_DRIFT, NEAR_LOSS = 0.09, 0.08  # need not be doubtful
+SAME = 0.025  # drift and loss of other planes of the training volume: then the map moves what it does by chance
 LOST_ACCURACY = 0.03  # compared with a model trained on the volume itself: more is a bad transfer
 
 
@@ -281,6 +282,8 @@ def sampled_pixels(
 
 def verdict_of(drift: float, loss: float, moved: float | None = None) -> str:
     """Verdict on drift, loss of mean margin and, where it is known, what adapting the model would move."""
+    if drift <= SAME and loss <= SAME:
+        return "fits"
     if drift > WRONG_DRIFT or loss > WRONG_LOSS or (moved is not None and moved > WRONG_MOVE):
         return "does not fit"
     if moved is None:

@@ -14,7 +14,7 @@ from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import ModelError, UsageError
 from gpu_tomoclass.features import FeatureBank, IntensityScale
 from gpu_tomoclass.model import load_model, save_model
-from gpu_tomoclass.training.adapt_model import adapt
+from gpu_tomoclass.training.adapt_model import adapt, check_drift
 from gpu_tomoclass.training.grey_memory import weighted_quantiles
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes import ArrayVolume, create_volume, open_volume
@@ -76,6 +76,26 @@ def test_what_fits_is_left_alone(model):
     assert found.after is None
     always = adapt(model, scene(4)[0], device=DEVICE, always=True)
     assert always.after is not None
+
+
+@pytest.mark.parametrize(("n_classes", "seed"), [(2, 0), (3, 2), (5, 1)])
+def test_a_volume_of_noise_fits_the_model_trained_on_it(n_classes, seed):
+    """Grey values do not tell the classes apart: a map through their medians would have the slope of chance."""
+    random = np.random.default_rng(seed)
+    shape = (6, 40, 40)
+    noise = np.clip(random.normal(20000, 3000, shape), 0, 65535).astype(np.uint16)
+    z, y, x = np.unravel_index(random.choice(noise[:4:3].size, 300, replace=False), (2, 40, 40))
+    labels = random.integers(1, n_classes + 1, z.size)
+    classes = default_classes([f"c{i}" for i in range(n_classes)])
+    strokes = Annotation.from_voxels(3 * z, y, x, labels, shape=shape, classes=classes)
+    bank = FeatureBank.create(["gaussian_blur"], sigma_max=2)
+    model = train(ArrayVolume(noise, voxel_size=None), strokes, bank=bank, n_trees=10, device=DEVICE).model
+    found = check_drift(model, noise, device=DEVICE)
+    assert found.verdict == "fits", found
+    other = adapt(model, noise // 2, device=DEVICE, always=True)
+    assert other.adapted, other.reason
+    here = np.quantile(noise // 2, [0.1, 0.9]).astype(np.float32)
+    np.testing.assert_allclose(other.model.intensity.apply(here), 2 * here, rtol=0.03)  # chance of 1600 pixels' ends
 
 
 def test_the_map_is_in_the_model_its_file_and_what_it_makes(model, tmp_path):
