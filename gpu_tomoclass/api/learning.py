@@ -19,8 +19,8 @@ from gpu_tomoclass.annotations import (
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import FeatureBank, FeatureCache, make_bank
-from gpu_tomoclass.model import Model, TrainingReport
-from gpu_tomoclass.training import CrossValidation, TrainingResult, collect_rows
+from gpu_tomoclass.model import Model, TrainingReport, load_model
+from gpu_tomoclass.training import CrossValidation, TrainingResult, collect_rows, old_rows
 from gpu_tomoclass.training import cross_validate as validate_rows
 from gpu_tomoclass.training import train as train_rows
 from gpu_tomoclass.training import train_from_table as train_table
@@ -38,6 +38,9 @@ def train(
     features: str | Sequence[str] | FeatureBank = "paper",
     also: Sequence[tuple[VolumeLike, Marks]] = (),
     rows: TrainingTable | StrPath | None = None,
+    old: Model | StrPath | None = None,
+    old_weight: float = 1.0,
+    keep_rows: bool = False,
     every: int | None = None,
     start: int | None = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
@@ -75,6 +78,13 @@ def train(
         More volumes of the same type of voxels, whose strokes are pooled with these.
     rows : TrainingTable or path, optional
         Training rows that Fiji saved (ARFF), of the same features, to be pooled with the strokes.
+    old : Model or path, optional
+        A model that kept its rows (or whose rows ``rows`` gives), adapted to this volume if that differs: its rows are
+        pooled with the strokes. Features and grey scale are those of this model.
+    old_weight : float
+        What one of its rows counts beside a new one: more than 0, at most 1.
+    keep_rows : bool
+        Keep the training rows in the model, to be pooled with strokes on other volumes.
     every, start : int, optional
         The planes of ``marks`` are every n-th of the volume, see :func:`load_annotation`.
     class_names : sequence of str or dict, optional
@@ -127,14 +137,23 @@ def train(
         check_arff_target(save_rows, overwrite=overwrite)
     reading = {"every": every, "start": start, "axes": label_axes, "class_names": class_names}
     table = load_arff(rows) if isinstance(rows, (str, PathLike)) else rows
-    pairs = marked_volumes([(volume, marks), *also], skip_bad_rois=skip_bad_rois, partial=table is not None, **reading)
+    bank, earlier = make_bank(features), None
+    if old is not None:
+        model = load_model(old) if isinstance(old, (str, PathLike)) else old
+        if features != "paper" and bank != model.bank:
+            raise UsageError("features differ from those of the old model", do="leave features out")
+        bank, earlier, table = model.bank, old_rows(model, weight=old_weight, table=table), None
+    partial = table is not None or earlier is not None
+    pairs = marked_volumes([(volume, marks), *also], skip_bad_rois=skip_bad_rois, partial=partial, **reading)
     (first, annotation), *more = pairs
     result = train_rows(
         first,
         annotation,
-        bank=make_bank(features),
+        bank=bank,
         also=more,
         table=table,
+        old=earlier,
+        keep_rows=keep_rows,
         intensity=intensity,
         nan=nan,
         crop=crop,

@@ -16,7 +16,8 @@ from gpu_tomoclass.cli.training_options import forest_settings, training_data, t
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpu_tomoclass.training import TrainingResult
+    from gpu_tomoclass.annotations import TrainingTable
+    from gpu_tomoclass.training import OldRows, TrainingResult
 
 
 @command(
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         "train volume.tif strokes.zip --every 15 --class-names vacuum,rubber,silica -o m.tcm",
         "train marks.tif strokes.zip -o m.tcm",
         "train volume.tif more.zip --like m.tcm -o m2.tcm",
+        "train other.tif few.zip --like adapted.tcm --also-old-rows 0.3 -o other.tcm",
         "train --from data.arff -o m.tcm",
         "train volume.tif strokes.zip --from data.arff -o m.tcm",
     ),
@@ -43,6 +45,15 @@ if TYPE_CHECKING:
 @click.option(
     "--save-rows", type=OutputPath(), metavar="DATA.arff", help="Also write the training rows; Fiji loads them."
 )
+@click.option("--keep-rows", is_flag=True, help="Keep the training rows in the model, for --also-old-rows.")
+@click.option(
+    "--also-old-rows",
+    "old_weight",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="WEIGHT",
+    help="Also the rows of the model of --like (kept in it, or those of --from); one counts as much as WEIGHT of the"
+    " new, at most 1.",
+)
 @training_options
 @overwrite_option
 def train(
@@ -51,6 +62,8 @@ def train(
     output: str,
     tables: tuple[str, ...],
     save_rows: str | None,
+    keep_rows: bool,
+    old_weight: float | None,
     overwrite: bool,
     quiet: bool,
     workers: int | None,
@@ -76,6 +89,9 @@ def train(
         from gpu_tomoclass.annotations import load_arff, pooled_tables
 
         pooled = pooled_tables([load_arff(path) for path in tables])
+    old = None
+    if old_weight is not None:
+        old, pooled = _old_rows(options["like"], old_weight, pooled), None
     if pooled is not None and volume is None:
         from gpu_tomoclass.training import train_from_table
 
@@ -84,6 +100,7 @@ def train(
             hessian=options["hessian"],
             gabor=options["gabor"],
             workers=workers,
+            keep_rows=keep_rows,
             **forest_settings(options),
         )
     else:
@@ -94,12 +111,15 @@ def train(
             )
         from gpu_tomoclass.training import train as run
 
+        data = training_data(
+            volume, strokes, options, workers=workers, quiet=quiet, table=pooled, partial=old is not None
+        )
         with (
-            training_data(volume, strokes, options, workers=workers, quiet=quiet, table=pooled) as (marked, settings),
+            data as (marked, settings),
             progress("features", quiet=quiet) as advance,
         ):
             (source, annotation), *also = marked
-            settings |= forest_settings(options)
+            settings |= forest_settings(options) | {"old": old, "keep_rows": keep_rows}
             result = run(source, annotation, also=also, table=pooled, workers=workers, progress=advance, **settings)
     if options["every"] is not None or options["start"] is not None:
         training = {**result.model.training, "substack": {"every": options["every"], "start": options["start"]}}
@@ -127,6 +147,15 @@ def train(
     click.echo(f"model: {output}")
     if save_rows is not None:
         click.echo(f"rows: {save_rows}")
+
+
+def _old_rows(like: str | None, weight: float, table: TrainingTable | None) -> OldRows:
+    from gpu_tomoclass.model import load_model
+    from gpu_tomoclass.training import old_rows
+
+    if like is None:
+        raise UsageError("--also-old-rows needs the model that they are of", do="give --like MODEL.tcm")
+    return old_rows(load_model(like), weight=weight, table=table)
 
 
 def _show_training(result: TrainingResult) -> None:

@@ -187,6 +187,7 @@ def training_data(
     workers: int | None,
     quiet: bool,
     table: TrainingTable | None = None,
+    partial: bool = False,
 ) -> Iterator[tuple[list[tuple[Volume, Annotation]], dict[str, Any]]]:
     """The open volumes with their annotations, and the settings of :func:`gpu_tomoclass.training.rows.collect_rows`."""
     from gpu_tomoclass.annotations import load_annotations
@@ -214,7 +215,7 @@ def training_data(
                 volume_shape=source.shape,
                 axes=options["label_axes"],
                 class_names=like.class_names(options["class_names"]),
-                partial=table is not None,
+                partial=partial or table is not None,
                 **marks,
             )
             show_notes(strokes_notes(annotation, path), quiet=quiet)

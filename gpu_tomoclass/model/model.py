@@ -38,6 +38,7 @@ FORMAT_VERSION = 1
 JSON_NAME = "model.json"
 GREY_NAME = "grey.npy"  # optional, as the quantiles
 GREY_LEVELS = np.concatenate([[0, 0.0005], np.linspace(0.002, 0.998, 125), [0.9995, 1]])
+ROWS_NAME, ROW_LABELS_NAME = "rows.npy", "row_labels.npy"  # optional, both or none: training rows kept on request
 QUANTILES_NAME = "quantiles.npy"  # optional: models from Fiji and from tables do not know their volume
 N_QUANTILES = 33
 MAX_JSON_BYTES = 4 * 2**20  # parsed, JSON can take 30 times its size; a header has some kilobytes
@@ -113,6 +114,9 @@ class Model:
         (n_volumes, 1 + n_classes, 129) float32: how grey values, as the features see them, were distributed over the
         marked planes of each training volume and over what the forest gave to each class there, at GREY_LEVELS; see
         :mod:`gpu_tomoclass.training.adapt_model`.
+    rows, row_labels : numpy.ndarray or None
+        (n_rows, n_channels) float32 and (n_rows,) int32 class values: what the forest was grown on, where that was
+        asked for, to be pooled with strokes on another volume. They are not in the hash: labels do not depend on them.
     report : TrainingReport or None
         Of the training, in the process that trained it; None for a model from a file.
 
@@ -132,6 +136,8 @@ class Model:
     created: str = ""
     quantiles: np.ndarray | None = None
     grey: np.ndarray | None = None
+    rows: np.ndarray | None = None
+    row_labels: np.ndarray | None = None
     report: TrainingReport | None = None
 
     def __post_init__(self) -> None:
@@ -148,6 +154,8 @@ class Model:
             _check_quantiles(self.quantiles, self.bank.n_channels, N_QUANTILES)
         if self.grey is not None:
             _check_quantiles(self.grey, 1 + len(self.classes), len(GREY_LEVELS))
+        if self.rows is not None or self.row_labels is not None:
+            _check_rows(self.rows, self.row_labels, n_channels=self.bank.n_channels, values=values)
 
     def predict(self, planes: Any, **options: Any) -> Prediction:
         """Labels and probabilities of planes in memory: arrays in, arrays out; nothing is written.
@@ -198,6 +206,17 @@ class Model:
         return digest.hexdigest()
 
 
+def _check_rows(rows: np.ndarray | None, labels: np.ndarray | None, *, n_channels: int, values: list[int]) -> None:
+    if rows is None or labels is None:
+        raise ModelError(f"training rows need both {ROWS_NAME} and {ROW_LABELS_NAME}")
+    if rows.shape != (len(labels), n_channels) or labels.shape != (len(labels),) or not len(labels):
+        raise ModelError(f"training rows are {rows.shape} with {labels.shape} labels, not (n, {n_channels}) with (n,)")
+    if rows.dtype != np.float32 or labels.dtype != np.int32 or np.isinf(rows).any():
+        raise ModelError(f"training rows are {rows.dtype} with {labels.dtype} labels, not finite float32 with int32")
+    if not np.isin(labels, values).all():
+        raise ModelError(f"training rows have labels that are no class: {np.setdiff1d(labels, values)[:5].tolist()}")
+
+
 def _check_quantiles(quantiles: np.ndarray, n_rows: int, n_levels: int) -> None:
     expected = (max(1, len(quantiles)) if quantiles.ndim else 1, n_rows, n_levels)
     if quantiles.shape != expected or quantiles.dtype != np.float32:
@@ -240,6 +259,9 @@ def save_model(model: Model, path: str | PathLike[str], *, overwrite: bool = Fal
             archive.writestr(_member(QUANTILES_NAME), _npy_bytes(model.quantiles))
         if model.grey is not None:
             archive.writestr(_member(GREY_NAME), _npy_bytes(model.grey))
+        if model.rows is not None and model.row_labels is not None:
+            archive.writestr(_member(ROWS_NAME), _npy_bytes(model.rows))
+            archive.writestr(_member(ROW_LABELS_NAME), _npy_bytes(model.row_labels))
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -330,7 +352,7 @@ def _read(archive: zipfile.ZipFile) -> Model:
     if JSON_NAME not in found:
         raise ModelError(f"is a zip archive without {JSON_NAME}, not a model", do="make one with gpu-tomoclass train")
     header = _read_header(archive)
-    optional = {name for name in (QUANTILES_NAME, GREY_NAME) if name in found}
+    optional = {name for name in (QUANTILES_NAME, GREY_NAME, ROWS_NAME, ROW_LABELS_NAME) if name in found}
     if sorted(found) != sorted(expected | optional):
         raise ModelError(f"holds {sorted(found)[:20]}, expected {sorted(expected)}")
     arrays = {
@@ -348,11 +370,15 @@ def _read(archive: zipfile.ZipFile) -> Model:
         created=header["created"],
         quantiles=_optional(archive, QUANTILES_NAME, optional),
         grey=_optional(archive, GREY_NAME, optional),
+        rows=_optional(archive, ROWS_NAME, optional, n_axes=2),
+        row_labels=_optional(archive, ROW_LABELS_NAME, optional, dtype="int32", n_axes=1),
     )
 
 
-def _optional(archive: zipfile.ZipFile, name: str, there: set[str]) -> np.ndarray | None:
-    return read_array(archive, name, dtypes=("float32",), n_axes=3) if name in there else None
+def _optional(
+    archive: zipfile.ZipFile, name: str, there: set[str], *, dtype: str = "float32", n_axes: int = 3
+) -> np.ndarray | None:
+    return read_array(archive, name, dtypes=(dtype,), n_axes=n_axes) if name in there else None
 
 
 _HEADER_TYPES: dict[str, tuple[type, ...]] = {

@@ -1,6 +1,7 @@
 from .adapt_model import Adaptation, adapt, check_drift
 from .cross_validation import CrossValidation, cross_validate
 from .drift import Drift
+from .earlier_rows import OldRows, old_rows
 from .rows import TrainingRows, collect_rows
 from .selection import Selection, measure_costs, measure_together, select_families, slab_to_time, trade_off_figure
 from .suggest_places import SuggestedPlace, suggest
@@ -12,6 +13,7 @@ __all__ = [
     "Adaptation",
     "CrossValidation",
     "Drift",
+    "OldRows",
     "Selection",
     "SuggestedPlace",
     "TrainingResult",
@@ -23,6 +25,7 @@ __all__ = [
     "cross_validate",
     "measure_costs",
     "measure_together",
+    "old_rows",
     "save_suggestions",
     "select_families",
     "slab_to_time",

@@ -130,6 +130,7 @@ def collect_rows(
     nan: str = "error",
     crop: Crop | None = None,
     mask: VolumeLike | None = None,
+    scale: IntensityScale | None = None,
     cache: FeatureCache | None = None,
     device: Device | str = "auto",
     progress: Progress | None = None,
@@ -149,6 +150,8 @@ def collect_rows(
     crop, mask : optional
         Leave out what is not in this part of the only volume, see :meth:`gpu_tomoclass.volumes.Region.of`: strokes, and
         pixels that the model remembers. Features see what is around.
+    scale : IntensityScale, optional
+        That of a model whose rows these are to be pooled with, instead of one by ``intensity``.
     cache : FeatureCache, optional
     device : str or Device
         Where features are computed: ``"auto"``, the first that works, or a name that
@@ -197,7 +200,8 @@ def collect_rows(
         for volume, annotation in volumes
         if annotation.traced.any() and _is_mrc(volume.path)
     ]
-    scale = IntensityScale.for_volume(first, mode=intensity)
+    if scale is None:
+        scale = IntensityScale.for_volume(first, mode=intensity)
     plane_device, n_workers = choose_device(device).side_by_side()
     engines = threading.local()
     hits_before = cache.hits if cache is not None else 0

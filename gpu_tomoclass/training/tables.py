@@ -35,9 +35,17 @@ def bank_of_table(
 
 
 def with_table(
-    rows: TrainingRows, table: TrainingTable, notes: list[str]
+    rows: TrainingRows,
+    table: TrainingTable,
+    notes: list[str],
+    *,
+    same_scale: bool = False,
+    bank: FeatureBank | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], tuple[LabelClass, ...]]:
     """Values, labels and classes of the rows of strokes with those of the table behind them, as TWS merges them.
+
+    ``same_scale``: the voxels of the table went through the scale of the strokes. ``bank``: of the table, where it is
+    known.
 
     Raises
     ------
@@ -49,7 +57,9 @@ def with_table(
     where = table.path or None
     try:
         order = match_channels(table, rows.bank.channels)
-        bank, _, more = bank_of_table(table, hessian="auto", gabor=rows.bank.gabor)
+        more: list[str] = []
+        if bank is None:
+            bank, _, more = bank_of_table(table, hessian="auto", gabor=rows.bank.gabor)
     except ModelError as error:
         do = "leave the feature options out: they are taken from the rows"
         raise ModelError(error.what, where=where, do=do) from error
@@ -59,7 +69,7 @@ def with_table(
             where=where,
             do=f"give --hessian {bank.hessian}",
         )
-    if rows.scale.kind == "percentile":
+    if rows.scale.kind == "percentile" and not same_scale:
         raise ModelError(
             "has features of voxels as Fiji sees them, and the volume's are floats, which are scaled here",
             where=where,

@@ -7,7 +7,7 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -24,11 +24,12 @@ from gpu_tomoclass.annotations import (
 )
 from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.device import Device, choose_device, worker_count
-from gpu_tomoclass.errors import DataError
+from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.features import FeatureBank, FeatureCache, IntensityScale
 from gpu_tomoclass.forest import grow_forest
-from gpu_tomoclass.model import Model
+from gpu_tomoclass.model import Model, check_fits
 from gpu_tomoclass.training.drift import channel_quantiles, mean_lead, probabilities_of
+from gpu_tomoclass.training.earlier_rows import OldRows
 from gpu_tomoclass.training.grey_memory import grey_memory
 from gpu_tomoclass.training.rows import collect_rows
 from gpu_tomoclass.training.tables import bank_of_table, with_table
@@ -78,6 +79,8 @@ def train(
     bank: FeatureBank,
     also: Sequence[tuple[Volume, Annotation]] = (),
     table: TrainingTable | None = None,
+    old: OldRows | None = None,
+    keep_rows: bool = False,
     intensity: str = "auto",
     nan: str = "error",
     crop: Crop | None = None,
@@ -102,6 +105,11 @@ def train(
         More volumes, of the same dtype, whose strokes are pooled with these.
     table : TrainingTable, optional
         Rows that Fiji saved, of the bank's channels; they come behind those of the strokes, as in TWS.
+    old : OldRows, optional
+        Rows of an earlier model, see :func:`gpu_tomoclass.training.earlier_rows.old_rows`, behind the others; voxels
+        then go through its scale.
+    keep_rows : bool
+        Keep the rows in the model.
     intensity : {"auto", "none"}
         See :class:`gpu_tomoclass.features.intensity.IntensityScale`.
     nan : {"error", "fill", "mask"}
@@ -129,6 +137,13 @@ def train(
         strokes.
     """
     device = choose_device(device)
+    if old is not None and intensity != "auto":
+        raise UsageError("old rows and intensity contradict each other: voxels go through the old model's scale")
+    more_notes: list[str] = []
+    if old is not None:
+        if old.model.bank != bank:
+            raise ModelError("the old rows are of other features", do="leave the feature options out")
+        more_notes = check_fits(old.model, dtype=volume.dtype, voxel_size=volume.voxel_size)
     rows = collect_rows(
         [(volume, annotation), *also],
         bank=bank,
@@ -136,16 +151,21 @@ def train(
         nan=nan,
         crop=crop,
         mask=mask,
+        scale=None if old is None else old.model.intensity,
         cache=cache,
         device=device,
         progress=progress,
     )
     more: dict[str, Any] = {"also": rows.sources[1:]} if also else {}
     found = rows.values, rows.labels, rows.classes
-    notes = list(rows.notes)
+    notes = [*more_notes, *rows.notes]
     if table is not None:
         found = with_table(rows, table, notes)
         more["table"] = table.relation
+    if old is not None:
+        so_far = replace(rows, values=found[0], labels=found[1], classes=found[2])
+        found = with_table(so_far, old.table, notes, same_scale=True, bank=bank if old.kept else None)
+        more["old_rows"] = old.record
     values, labels, classes = found
     return _finish(
         values,
@@ -161,6 +181,7 @@ def train(
         cached_blocks=rows.cached_blocks,
         notes=[*_scale_notes(bank, volume.shape[1:]), *notes],
         feature_seconds=rows.seconds,
+        keep_rows=keep_rows,
     )
 
 
@@ -170,6 +191,7 @@ def train_from_table(
     hessian: str = "auto",
     gabor: str = "fast",
     workers: int | None = None,
+    keep_rows: bool = False,
     **forest_options: Any,
 ) -> TrainingResult:
     """Train a model from training rows that Fiji saved (ARFF).
@@ -187,6 +209,8 @@ def train_from_table(
         that the rows follow.
     gabor : {"fast", "exact"}
         How the model computes Gabor, see :class:`~gpu_tomoclass.features.FeatureBank`.
+    keep_rows : bool
+        Keep the rows in the model.
     workers, **forest_options
         See :func:`train`.
 
@@ -209,6 +233,7 @@ def train_from_table(
         source={"table": table.relation},
         forest_options={"n_jobs": worker_count(workers), **forest_options},
         notes=[*table.notes, *notes],
+        keep_rows=keep_rows,
     )
 
 
@@ -228,6 +253,7 @@ def _finish(
     cached_blocks: int = 0,
     notes: Sequence[str] = (),
     feature_seconds: float = 0.0,
+    keep_rows: bool = False,
 ) -> TrainingResult:
     """Grow the forest; ``order`` are the columns of ``values`` in the order of the bank, if they have another one."""
     marked = np.unique(labels)
@@ -269,6 +295,8 @@ def _finish(
         },
         quantiles=np.stack([channel_quantiles(sample) for sample in seen]) if seen else None,
         grey=np.stack(grey) if grey else None,
+        rows=np.ascontiguousarray(values[:, columns]) if keep_rows else None,
+        row_labels=labels.astype(np.int32) if keep_rows else None,
         versions={
             "gpu_tomoclass": __version__,
             "python": platform.python_version(),
