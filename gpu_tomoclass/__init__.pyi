@@ -6,7 +6,7 @@ from .classification import ClassifyResult, Plan, Prediction, Preview, classify,
 from .device import Device, choose_device
 from .features import Channels, FeatureBank, FeatureCache, compute_features
 from .interactive import Event, Session, Suggestion
-from .labels import Evaluation, Particles, clean, evaluate_volumes, measure_particles
+from .labels import Evaluation, Measurement, Particles, clean, evaluate_volumes, measure_classes, measure_particles
 from .model import Model, TrainingReport, import_fiji_model, load_model, save_model
 from .training import Adaptation, CrossValidation, Drift, SuggestedPlace, adapt, check_drift, save_suggestions, suggest
 from .volumes import ArrayVolume, Volume, VolumeWriter, VoxelSize, create_volume, open_volume
@@ -26,6 +26,7 @@ __all__ = [
     "FeatureBank",
     "FeatureCache",
     "LabelClass",
+    "Measurement",
     "Model",
     "Particles",
     "PixelClassifier",
@@ -56,6 +57,7 @@ __all__ = [
     "load_arff",
     "load_model",
     "make_plan",
+    "measure_classes",
     "measure_particles",
     "open_volume",
     "predict",

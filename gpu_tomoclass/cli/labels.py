@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,7 +16,7 @@ from gpu_tomoclass.cli.terminal import plural, progress, show_notes, table
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpu_tomoclass.labels import Evaluation, Particles
+    from gpu_tomoclass.labels import Evaluation, Measurement
     from gpu_tomoclass.volumes import Volume
 
 
@@ -164,69 +164,98 @@ def _show_evaluation(result: Evaluation) -> None:
 
 
 @command(
-    short_help="Measure the particles of a class",
-    examples=("measure labels.tif --class silica -o particles.csv --histograms sizes.png",),
+    short_help="Measure the particles of classes",
+    examples=(
+        "measure labels.tif --class silica -o particles.csv --histograms sizes.png",
+        "measure labels.tif --class silica --outside vacuum --split --border half -o particles.json",
+    ),
 )
 @click.argument("labels", type=InputPath())
-@click.option("--class", "class_name", required=True, metavar="CLASS", help="Its name or label value.")
-@click.option(
-    "-o", "--output", type=OutputPath(), required=True, metavar="PARTICLES.csv", help="One line per particle."
-)
+@click.option("--class", "class_names", multiple=True, metavar="CLASS",
+              help="Name or label value; repeatable; default all but 0 and --outside.")  # fmt: skip
+@click.option("-o", "--output", type=OutputPath(), required=True, metavar="PARTICLES",
+              help="One line per particle (.csv), or also shares and summaries (.json).")  # fmt: skip
+@click.option("--split", is_flag=True, help="Tell particles that touch apart; the volume is then held in memory.")
+@click.option("--neck", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE",
+              help="Thinnest neck not cut, as share of the thinner particle; default 0.85.")  # fmt: skip
+@click.option("--outside", multiple=True, metavar="CLASS",
+              help="No part of the specimen, such as vacuum: fractions are of the rest; repeatable.")  # fmt: skip
+@click.option("--border", type=click.Choice(["count", "exclude", "half"]), default="count", show_default=True,
+              help="Particles cut by the border: counted, not counted, or only those at the first faces.")  # fmt: skip
 @click.option("--histograms", type=OutputPath(), metavar="PICTURE.png", help="Also draw diameters and distances.")
 @on_gpu_option
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
 @overwrite_option
 @quiet_option
 def measure(
     labels: str,
-    class_name: str,
+    class_names: tuple[str, ...],
     output: str,
+    split: bool,
+    neck: float | None,
+    outside: tuple[str, ...],
+    border: str,
     histograms: str | None,
     device: str | None,
+    as_json: bool,
     overwrite: bool,
     quiet: bool,
 ) -> None:
-    """Measure the particles of a class: volume, diameter, surface, centre, nearest neighbour; in nm."""
+    """Measure particles: volume, diameter, surface, centre, nearest neighbour, in nm; and the shares of all classes."""
     from gpu_tomoclass.classes import class_value
-    from gpu_tomoclass.labels import check_measurement_targets, measure_particles, save_histograms, save_particles
+    from gpu_tomoclass.labels import check_measurement_targets, measure_classes, save_histograms, save_particles
     from gpu_tomoclass.volumes import open_volume
 
+    if neck is not None and not split:
+        raise UsageError("--neck is where --split cuts", do="add --split")
     check_measurement_targets(output, histograms, overwrite=overwrite)
     with open_volume(labels) as volume:
-        show_notes(volume.notes, quiet=quiet)
-        value = class_value(class_name, volume.classes)
+        show_notes(volume.notes, quiet=quiet or as_json)
         with progress("measure", quiet=quiet) as advance:
-            found = measure_particles(volume, value=value, device=device, progress=advance)
+            found = measure_classes(
+                volume,
+                values=[class_value(name, volume.classes) for name in class_names] or None,
+                outside=[class_value(name, volume.classes) for name in outside],
+                split=split,
+                border=border,
+                device=device,
+                progress=advance,
+                **({} if neck is None else {"neck": neck}),
+            )
     save_particles(found, output, overwrite=overwrite)
     if histograms is not None:
-        save_histograms(
-            found, histograms, title=f"{plural(len(found), 'particle')} of {class_name}", overwrite=overwrite
-        )
-    add_result(particles=len(found), touching_border=int(found.touches_border.sum()), unit=found.unit)
+        n = sum(int(particles.counted.sum()) for particles in found.particles.values())
+        title = plural(n, "particle") + (f" of {', '.join(class_names)}" if class_names else "")
+        save_histograms(found, histograms, title=title, overwrite=overwrite)
+    add_result(**found.to_dict())
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+        return
     _show_particles(found)
     click.echo(f"particles: {output}")
     if histograms is not None:
         click.echo(f"histograms: {histograms}")
 
 
-def _show_particles(found: Particles) -> None:
-    import numpy as np
-
-    click.echo(
-        f"{plural(len(found), 'particle')}, {int(found.touches_border.sum())} of them cut by the border of the volume"
-    )
-    if not len(found):
-        return
-    rows: list[tuple[str, ...]] = [("", "median", "smallest", "largest")]
-    columns: tuple[tuple[str, Any], ...] = (
-        (f"equivalent diameter ({found.unit})", found.diameter),
-        (f"volume ({found.unit}^3)", found.volume),
-        (f"surface ({found.unit}^2)", found.surface),
-        (f"nearest neighbour ({found.unit})", found.neighbour),
-    )
-    for name, values in columns:
-        if not np.isnan(values).any():
-            rows.append((name, *(f"{v:.4g}" for v in (np.median(values), values.min(), values.max()))))
+def _show_particles(found: Measurement) -> None:
+    u, described = found.unit, found.to_dict()["classes"]
+    rows: list[tuple[str, ...]] = [
+        ("class", f"volume ({u}^3)", "fraction", "particles", "at the border", "counted", f"surface ({u}^2)")
+    ]
+    for entry in described:
+        share = "" if entry["fraction"] is None else f"{100 * entry['fraction']:.2f} %"
+        row = (entry["name"], f"{entry['volume']:.4g}", share)
+        counts = tuple(str(entry.get(name, "")) for name in ("particles", "touching_border", "counted"))
+        rows.append((*row, *counts, f"{entry['surface']:.4g}" if "surface" in entry else ""))
     click.echo(table(rows))
+    rows = [("counted particles", "median", "smallest", "largest")]
+    for entry in described:
+        for name, key in (("equivalent diameter", "diameter"), ("nearest neighbour", "neighbour")):
+            if entry.get(key):
+                numbers = (f"{entry[key][q]:.4g}" for q in ("median", "smallest", "largest"))
+                rows.append((f"{entry['name']}: {name} ({u})", *numbers))
+    if len(rows) > 1:
+        click.echo(table(rows))
 
 
 @command(short_help="Remove small objects", examples=(

@@ -4,7 +4,8 @@ from .evaluate import Confusion, Evaluation, as_labels, compare_volumes, evaluat
 from .evaluation_files import save_evaluation
 from .evaluation_page import evaluation_report
 from .figure import PANELS, label_figure
-from .particles import Particles, check_measurement_targets, measure_particles, save_histograms, save_particles
+from .particle_files import check_measurement_targets, save_histograms, save_particles
+from .particles import Measurement, Particles, measure_classes, measure_particles
 from .pictures import (
     check_picture_target,
     class_image,
@@ -24,6 +25,7 @@ __all__ = [
     "Confusion",
     "Evaluation",
     "HaloShare",
+    "Measurement",
     "Particles",
     "Report",
     "as_labels",
@@ -37,6 +39,7 @@ __all__ = [
     "grey_image",
     "histogram_figure",
     "label_figure",
+    "measure_classes",
     "measure_particles",
     "overlay_image",
     "same_planes",

@@ -39,21 +39,21 @@ class ImageTools(Protocol):
         ...
 
     def distances(
-        self, inside: npt.NDArray[np.bool_], *, sampling: tuple[float, float] | None = None
+        self, inside: npt.NDArray[np.bool_], *, sampling: tuple[float, ...] | None = None
     ) -> npt.NDArray[np.float64]:
-        """Distance of each pixel to the nearest one that is False; there must be one.
+        """Distance of each pixel or voxel to the nearest one that is False; there must be one.
 
         Parameters
         ----------
         inside : numpy.ndarray
-            (ny, nx) bool.
-        sampling : (float, float), optional
-            Size of a pixel (y, x); default 1.
+            (ny, nx) or (nz, ny, nx) bool.
+        sampling : tuple of float, optional
+            Size of a pixel (y, x) or of a voxel (z, y, x); default 1.
 
         Returns
         -------
         numpy.ndarray
-            (ny, nx) float64.
+            As ``inside``, float64.
         """
         ...
 
@@ -69,7 +69,7 @@ class CpuTools:
         return found.astype(np.int64), int(count)
 
     def distances(
-        self, inside: npt.NDArray[np.bool_], *, sampling: tuple[float, float] | None = None
+        self, inside: npt.NDArray[np.bool_], *, sampling: tuple[float, ...] | None = None
     ) -> npt.NDArray[np.float64]:
         """As :meth:`ImageTools.distances`."""
         from scipy.ndimage import distance_transform_edt
@@ -104,7 +104,7 @@ class GpuTools:
         return in_order(self._device.numpy(found).astype(np.int64), int(count)), int(count)
 
     def distances(
-        self, inside: npt.NDArray[np.bool_], *, sampling: tuple[float, float] | None = None
+        self, inside: npt.NDArray[np.bool_], *, sampling: tuple[float, ...] | None = None
     ) -> npt.NDArray[np.float64]:
         """As :meth:`ImageTools.distances`."""
         return self._device.numpy(self._asked(self._edt, inside, sampling=sampling, float64_distances=True))

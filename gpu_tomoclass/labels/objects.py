@@ -45,6 +45,8 @@ class ObjectSlab:
         Labels of the planes next to the slab; None at the ends of the volume.
     numbers_before : (ny, nx) int64 or None
         Numbers of the plane before.
+    around : (m, ny, nx) int64 or None
+        Where objects of one class touch: ``numbers`` with those of the planes before and after, where there are such.
     """
 
     first: int
@@ -55,6 +57,7 @@ class ObjectSlab:
     before: np.ndarray | None
     after: np.ndarray | None
     numbers_before: np.ndarray | None
+    around: np.ndarray | None = None
 
 
 class ObjectFinder:
@@ -85,14 +88,9 @@ class ObjectFinder:
         slab_planes: int | None = None,
         device: Device | str | None = None,
     ) -> None:
-        if not classes or not all(0 <= value <= 255 for value in classes):
-            raise UsageError(f"classes {sorted(classes)} are not some label values of 0 to 255")
-        if slab_planes is not None and slab_planes < 1:
-            raise UsageError(f"slabs of {slab_planes} planes", do="use 1 or more")
-        nz, ny, nx = labels.shape
+        self._is_object = object_values(classes)
+        self.slab_planes = planes_at_once(labels, slab_planes)
         self._volume, self._tools = labels, image_tools(device)
-        self._is_object = np.isin(np.arange(256), list(classes))
-        self.slab_planes = min(nz, slab_planes or max(1, SLAB_VOXELS // (ny * nx)))
         self._pairs: list[np.ndarray] = []
         self._n_numbers = 0
         needed, available = self.needed_bytes, available_bytes()
@@ -153,6 +151,21 @@ class ObjectFinder:
 
     def _plane(self, z: int) -> np.ndarray:
         return as_labels(self._volume.plane(z), what=f"{self._volume.path}: plane {z}")
+
+
+def object_values(classes: Collection[int]) -> np.ndarray:
+    """Label values that are among ``classes``: (256,) bool."""
+    if not classes or not all(0 <= value <= 255 for value in classes):
+        raise UsageError(f"classes {sorted(classes)} are not some label values of 0 to 255")
+    return np.isin(np.arange(256), list(classes))
+
+
+def planes_at_once(labels: Volume, slab_planes: int | None) -> int:
+    """``slab_planes``, or as many as have about `SLAB_VOXELS`."""
+    if slab_planes is not None and slab_planes < 1:
+        raise UsageError(f"slabs of {slab_planes} planes", do="use 1 or more")
+    nz, ny, nx = labels.shape
+    return min(nz, slab_planes or max(1, SLAB_VOXELS // (ny * nx)))
 
 
 def _touching(labels: np.ndarray, numbers: np.ndarray, next_labels: np.ndarray, next_numbers: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ def test_a_failure_is_told_too_and_the_next_run_continues_the_log(folder, tmp_pa
     assert run(["measure", f"{folder}/s.tif", "--class", "2", "-o", f"{tmp_path}/particles.csv", *told]) == 0
     events = [line["event"] for line in checked(log)]
     assert events.count("start") == events.count("end") == 2
-    assert json.loads(result.read_text())["values"]["particles"] == 1
+    assert json.loads(result.read_text())["values"]["classes"][-1]["particles"] == 1
 
 
 @pytest.mark.parametrize("option", ["--log-json", "--result"])
@@ -109,7 +109,7 @@ def test_no_other_file_is_written_to(option, folder, tmp_path, capsys):
 
 def test_a_bug_and_an_interruption_are_told(folder, tmp_path, monkeypatch):
     for error, code, status in ((ZeroDivisionError("x"), 1, "failed"), (KeyboardInterrupt(), 6, "stopped")):
-        monkeypatch.setattr("gpu_tomoclass.labels.measure_particles", mock.Mock(side_effect=error))
+        monkeypatch.setattr("gpu_tomoclass.labels.measure_classes", mock.Mock(side_effect=error))
         result = tmp_path / f"{code}.json"
         arguments = ["measure", f"{folder}/s.tif", "--class", "2", "-o", f"{tmp_path}/p.csv", "--result", str(result)]
         assert run(arguments) == code

@@ -83,14 +83,19 @@ def test_clean_measure_and_evaluate_give_the_same(gpu: Device, tmp_path: Path) -
         with open_volume(tmp_path / name) as found:
             planes = np.stack([plane for _, plane in found.planes()])
         particles = measure_particles(volume, value=1, slab_planes=4, device=device)
+        split = measure_particles(volume, value=0, split=True, device=device)
         scores = evaluate_volumes(volume, truth, halo=(2, 0), device=device).to_dict()
-        results.append((cleaned, planes, particles, scores))
-    (cleaned, planes, particles, scores), (cleaned_too, planes_too, particles_too, scores_too) = results
+        results.append((cleaned, planes, particles, split, scores))
+    (cleaned, planes, particles, split, scores), (cleaned_too, planes_too, particles_too, split_too, scores_too) = (
+        results
+    )
     assert cleaned == cleaned_too
     assert cleaned.voxels > 0
     np.testing.assert_array_equal(planes, planes_too)
-    for name, values in vars(particles).items():
-        np.testing.assert_array_equal(values, getattr(particles_too, name))
+    assert len(split) > 1
+    for ours, theirs in ((particles, particles_too), (split, split_too)):
+        for name, values in vars(ours).items():
+            np.testing.assert_array_equal(values, getattr(theirs, name))
     assert scores == scores_too
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import tracemalloc
 
 import numpy as np
@@ -14,7 +15,8 @@ from scipy import ndimage
 import gpu_tomoclass.labels.objects
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 from gpu_tomoclass.labels.objects import BYTES_PER_VOXEL, ObjectFinder
-from gpu_tomoclass.labels.particles import measure_particles, save_histograms, save_particles, surface_weights
+from gpu_tomoclass.labels.particle_files import save_histograms, save_particles
+from gpu_tomoclass.labels.particles import measure_classes, measure_particles, surface_weights
 
 TOUCHING = np.ones((3, 3, 3))  # 26 neighbours
 
@@ -149,8 +151,9 @@ def test_nearest_neighbours_in_nm():
 
 
 def test_a_class_without_voxels_has_no_particles(tmp_path):
-    found = measure_particles(CountedVolume(np.zeros((3, 4, 5), np.uint8)), value=1)
-    assert len(found) == 0
+    found = measure_classes(CountedVolume(np.zeros((3, 4, 5), np.uint8)), values=[1])
+    assert len(found.particles[1]) == 0
+    assert found.particles[1].summary()["diameter"] is None
     save_particles(found, tmp_path / "none.csv")
     assert len((tmp_path / "none.csv").read_text().splitlines()) == 1
     save_histograms(found, tmp_path / "none.png", title="none")
@@ -197,8 +200,9 @@ def test_impossible_requests_are_refused(classes):
 
 
 def test_csv_says_what_was_measured(tmp_path):
-    found = measure_particles(CountedVolume(blobs(), voxel_size=(2.0, 2.0, 2.0)), value=2)
-    save_particles(found, tmp_path / "p.csv")
+    measured = measure_classes(CountedVolume(blobs(), voxel_size=(2.0, 2.0, 2.0)), values=[2])
+    found = measured.particles[2]
+    save_particles(measured, tmp_path / "p.csv")
     with open(tmp_path / "p.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["particle"]) for row in rows] == list(range(1, len(found) + 1))
@@ -214,7 +218,13 @@ def test_csv_says_what_was_measured(tmp_path):
         np.testing.assert_allclose([float(row[column]) for row in rows], values, rtol=1e-5)
     assert [row["touches_border"] == "yes" for row in rows] == found.touches_border.tolist()
     with pytest.raises(DataError, match="exists already"):
-        save_particles(found, tmp_path / "p.csv")
-    header = ["particle", "voxels", "volume_voxel3"]
-    save_particles(measure_particles(CountedVolume(blobs()), value=2), tmp_path / "p.csv", overwrite=True)
-    assert (tmp_path / "p.csv").read_text().splitlines()[0].split(",")[:3] == header
+        save_particles(measured, tmp_path / "p.csv")
+    save_particles(measured, tmp_path / "p.json")
+    (_, _, entry) = json.loads((tmp_path / "p.json").read_text())["classes"]
+    for row, same in zip(rows, entry["list"], strict=True):
+        assert [row["class"], row["voxels"], float(row["surface_nm2"])] == [
+            same["class"], str(same["voxels"]), same["surface_nm2"]
+        ]  # fmt: skip
+    header = ["class", "particle", "voxels", "volume_voxel3"]
+    save_particles(measure_classes(CountedVolume(blobs()), values=[2]), tmp_path / "p.csv", overwrite=True)
+    assert (tmp_path / "p.csv").read_text().splitlines()[0].split(",")[:4] == header

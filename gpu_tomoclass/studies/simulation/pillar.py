@@ -37,6 +37,9 @@ class SampleVolume:
         (z, y, x) in nm.
     settings : dict
         How it was made, for reports.
+    spheres : (n, 4) float64
+        Centre (z, y, x) and radius of every silica sphere in voxels, the centre of voxel (0, 0, 0) at (0, 0, 0); in the
+        order in which they were placed, also where one lies in another or beyond the pillar.
     """
 
     volume: np.ndarray
@@ -44,6 +47,7 @@ class SampleVolume:
     class_names: tuple[str, ...]
     voxel_size: tuple[float, float, float]
     settings: dict[str, Any] = field(default_factory=dict)
+    spheres: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class MadePillar:
     fine_truth: np.ndarray
     pixels: np.ndarray
     grey_range: tuple[float, float]
+    spheres: np.ndarray
 
     def volume_plane(self, z: int) -> np.ndarray:
         """(ny, nx) uint16."""
@@ -167,7 +172,7 @@ def make_pillar(
         if progress is not None:
             progress(done, 2 * nz)
 
-    fine_truth = _pillar(
+    fine_truth, spheres = _pillar(
         shape,
         radius=recipe.diameter / recipe.voxel / 2,
         fraction=recipe.silica_fraction,
@@ -191,7 +196,7 @@ def make_pillar(
         found = sirt(matrix, rays[:, :, part].reshape(len(angles) * nx, -1), iterations=recipe.iterations)
         pixels[part] = found.T.reshape(-1, ny, nx)
         tell(nz + part.stop)
-    return MadePillar(recipe, fine_truth, pixels, _grey_range(pixels, slab=slab))
+    return MadePillar(recipe, fine_truth, pixels, _grey_range(pixels, slab=slab), spheres)
 
 
 def simulate_sample(**options: Any) -> SampleVolume:
@@ -205,6 +210,7 @@ def simulate_sample(**options: Any) -> SampleVolume:
         class_names=SAMPLE_CLASSES,
         voxel_size=(recipe.voxel, recipe.voxel, recipe.voxel),
         settings=made.settings(),
+        spheres=made.spheres,
     )
 
 
@@ -219,8 +225,11 @@ def _pillar(
     sphere: float,
     rng: np.random.Generator,
     new_array: NewArray,
-) -> np.ndarray:
-    """Pillar on the fine grid: (nz, 2 ny, 2 nx) uint8, 0 vacuum, 1 rubber, 2 silica; lengths in pixels."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pillar on the fine grid, (nz, 2 ny, 2 nx) uint8, 0 vacuum, 1 rubber, 2 silica, and its spheres, (n, 4) float64.
+
+    Lengths are in pixels.
+    """
     nz, ny, nx = shape
     z = np.arange(nz)[:, None, None] + 0.5
     y = ((np.arange(ny * _FINE) + 0.5) / _FINE - ny / 2)[None, :, None]
@@ -234,8 +243,10 @@ def _pillar(
         truth[i] = (np.hypot(y, x) < radius * (0.93 + 0.04 * height / nz) * outline)[0]
         solid += int(truth[i].sum())
     target, filled = fraction * solid, 0
+    spheres = []
     while filled < target:
         for centre, r in _aggregate(nz=nz, radius=radius, sphere=sphere, rng=rng):
+            spheres.append((*(centre + np.array((0, ny / 2, nx / 2)) - 0.5), r))
             box = tuple(
                 slice(*np.searchsorted(axis.ravel(), (c - r, c + r))) for axis, c in zip((z, y, x), centre, strict=True)
             )
@@ -243,7 +254,7 @@ def _pillar(
             inside = (dz**2 + dy**2 + dx**2 < r * r) & (truth[box] == 1)
             truth[box][inside] = 2
             filled += int(inside.sum())
-    return truth
+    return truth, np.array(spheres, np.float64).reshape(-1, 4)
 
 
 def _aggregate(*, nz: int, radius: float, sphere: float, rng: np.random.Generator) -> list[tuple[np.ndarray, float]]:
