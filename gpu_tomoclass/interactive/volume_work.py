@@ -72,8 +72,8 @@ class VolumeWork:
                     progress=lambda done, total: self._events.tell("classify", done=done, total=total), **options,
                 )  # fmt: skip
             except StoppedError:
-                error = "stopped; what is done is kept for the next time"
-                self._events.tell("classify", done=0, total=n_planes, error=error)
+                stopped = "stopped; what is done is kept for the next time"
+                self._events.tell("classify", done=0, total=n_planes, error=stopped)
             except TomoclassError as error:
                 self._events.tell("classify", done=0, total=n_planes, error=str(error))
             except Exception as error:
