@@ -1,6 +1,6 @@
 from . import errors as errors
 from .annotations import Annotation, TrainingTable, load_annotation, load_arff, save_arff
-from .api import PixelClassifier, cross_validate, train, train_from_table
+from .api import PixelClassifier, cross_validate, select_features, train, train_from_table
 from .classes import LabelClass, default_classes
 from .classification import ClassifyResult, Plan, Prediction, Preview, classify, make_plan, predict, preview
 from .device import Device, choose_device
@@ -8,7 +8,17 @@ from .features import Channels, FeatureBank, FeatureCache, compute_features
 from .interactive import Event, Session, Suggestion
 from .labels import Evaluation, Measurement, Particles, clean, evaluate_volumes, measure_classes, measure_particles
 from .model import Model, TrainingReport, import_fiji_model, load_model, save_model
-from .training import Adaptation, CrossValidation, Drift, SuggestedPlace, adapt, check_drift, save_suggestions, suggest
+from .training import (
+    Adaptation,
+    CrossValidation,
+    Drift,
+    Selection,
+    SuggestedPlace,
+    adapt,
+    check_drift,
+    save_suggestions,
+    suggest,
+)
 from .volumes import ArrayVolume, Volume, VolumeWriter, VoxelSize, create_volume, open_volume
 
 __version__: str
@@ -33,6 +43,7 @@ __all__ = [
     "Plan",
     "Prediction",
     "Preview",
+    "Selection",
     "Session",
     "SuggestedPlace",
     "Suggestion",
@@ -65,6 +76,7 @@ __all__ = [
     "save_arff",
     "save_model",
     "save_suggestions",
+    "select_features",
     "suggest",
     "train",
     "train_from_table",

@@ -1,4 +1,4 @@
-from .learning import cross_validate, train, train_from_table
+from .learning import cross_validate, select_features, train, train_from_table
 from .pixel_classifier import PixelClassifier
 
-__all__ = ["PixelClassifier", "cross_validate", "train", "train_from_table"]
+__all__ = ["PixelClassifier", "cross_validate", "select_features", "train", "train_from_table"]

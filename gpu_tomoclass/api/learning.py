@@ -14,13 +14,25 @@ from gpu_tomoclass.annotations import (
     load_annotation,
     load_annotations,
     load_arff,
+    pooled_tables,
     save_arff,
 )
-from gpu_tomoclass.device import Device
+from gpu_tomoclass.device import Device, worker_count
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import FeatureBank, FeatureCache, make_bank
 from gpu_tomoclass.model import Model, TrainingReport, load_model
-from gpu_tomoclass.training import CrossValidation, TrainingResult, collect_rows, old_rows
+from gpu_tomoclass.training import (
+    CrossValidation,
+    Selection,
+    TrainingResult,
+    TrainingRows,
+    collect_rows,
+    measure_costs,
+    measure_together,
+    old_rows,
+    select_families,
+    slab_to_time,
+)
 from gpu_tomoclass.training import cross_validate as validate_rows
 from gpu_tomoclass.training import train as train_rows
 from gpu_tomoclass.training import train_from_table as train_table
@@ -28,6 +40,7 @@ from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Crop, Planes, Volume, VolumeLike, is_array, open_volume
 
 StrPath = str | PathLike[str]
+Table = TrainingTable | StrPath
 Marks = StrPath | Planes | Volume | Annotation | Sequence[StrPath]
 
 
@@ -37,7 +50,7 @@ def train(
     *,
     features: str | Sequence[str] | FeatureBank = "paper",
     also: Sequence[tuple[VolumeLike, Marks]] = (),
-    rows: TrainingTable | StrPath | None = None,
+    rows: Table | Sequence[Table] | None = None,
     old: Model | StrPath | None = None,
     old_weight: float = 1.0,
     keep_rows: bool = False,
@@ -76,7 +89,7 @@ def train(
         ``"paper"``, ``"weka-default"``, ``"all"``, family names, or a bank with its sigmas.
     also : sequence of (volume, marks)
         More volumes of the same type of voxels, whose strokes are pooled with these.
-    rows : TrainingTable or path, optional
+    rows : TrainingTable, path or sequence of them, optional
         Training rows that Fiji saved (ARFF), of the same features, to be pooled with the strokes.
     old : Model or path, optional
         A model that kept its rows (or whose rows ``rows`` gives), adapted to this volume if that differs: its rows are
@@ -86,7 +99,7 @@ def train(
     keep_rows : bool
         Keep the training rows in the model, to be pooled with strokes on other volumes.
     every, start : int, optional
-        The planes of ``marks`` are every n-th of the volume, see :func:`load_annotation`.
+        The planes of ``marks`` are every n-th of the volume, see :func:`load_annotation`; the model remembers it.
     class_names : sequence of str or dict, optional
         Names of the classes 1, 2, ..; or value -> name.
     label_axes : str, optional
@@ -136,7 +149,7 @@ def train(
     if save_rows is not None:
         check_arff_target(save_rows, overwrite=overwrite)
     reading = {"every": every, "start": start, "axes": label_axes, "class_names": class_names}
-    table = load_arff(rows) if isinstance(rows, (str, PathLike)) else rows
+    table = None if rows is None else _pooled(rows)
     bank, earlier = make_bank(features), None
     if old is not None:
         model = load_model(old) if isinstance(old, (str, PathLike)) else old
@@ -172,12 +185,17 @@ def train(
     )
     if save_rows is not None:
         save_arff(save_rows, result.table, exact=True, overwrite=overwrite)
-    return reported(result)
+    model = reported(result)
+    if every is None and start is None:
+        return model
+    return dataclasses.replace(model, training={**model.training, "substack": {"every": every, "start": start}})
 
 
 def train_from_table(
-    table: TrainingTable | StrPath,
+    table: Table | Sequence[Table],
     *,
+    hessian: str = "auto",
+    gabor: str = "fast",
     engine: str = "auto",
     n_trees: int = 200,
     max_features: int = 2,
@@ -185,6 +203,9 @@ def train_from_table(
     min_samples_leaf: int = 1,
     balance: bool = False,
     seed: int = 42,
+    keep_rows: bool = False,
+    save_rows: StrPath | None = None,
+    overwrite: bool = False,
     workers: int | None = None,
 ) -> Model:
     """Train a model from training rows that Fiji saved: a table, or the path of its ARFF file.
@@ -193,8 +214,14 @@ def train_from_table(
 
     Parameters
     ----------
-    table : TrainingTable or path
-    engine, n_trees, max_features, max_depth, min_samples_leaf, balance, seed, workers
+    table : TrainingTable, path or sequence of them
+        Several, of the same channels and classes, are pooled.
+    hessian : {"auto", "current", "legacy"}
+        The formula of the Hessian's eigenvalues, see :class:`FeatureBank`; ``"auto"``: the one that the rows follow.
+    gabor : {"fast", "exact"}
+        How the model computes Gabor, see :class:`FeatureBank`.
+    engine, n_trees, max_features, max_depth, min_samples_leaf, balance, seed, keep_rows, save_rows, overwrite
+    workers
         See :func:`train`.
 
     Raises
@@ -206,10 +233,14 @@ def train_from_table(
     DataError
         If the file is damaged, or fewer than two classes have rows.
     """
-    rows = table if isinstance(table, TrainingTable) else load_arff(table)
-    return reported(train_table(rows, engine=engine, n_trees=n_trees, max_features=max_features, max_depth=max_depth,
-                                min_samples_leaf=min_samples_leaf, balance=balance, seed=seed,
-                                workers=workers))  # fmt: skip
+    if save_rows is not None:
+        check_arff_target(save_rows, overwrite=overwrite)
+    result = train_table(_pooled(table), hessian=hessian, gabor=gabor, engine=engine, n_trees=n_trees,
+                         max_features=max_features, max_depth=max_depth, min_samples_leaf=min_samples_leaf,
+                         balance=balance, seed=seed, workers=workers, keep_rows=keep_rows)  # fmt: skip
+    if save_rows is not None:
+        save_arff(save_rows, result.table, exact=True, overwrite=overwrite)
+    return reported(result)
 
 
 def cross_validate(
@@ -228,9 +259,13 @@ def cross_validate(
     skip_bad_rois: bool = False,
     intensity: str = "auto",
     nan: str = "error",
+    crop: Crop | None = None,
+    mask: VolumeLike | None = None,
     seed: int = 42,
     cache: FeatureCache | StrPath | None = None,
     device: Device | str = "auto",
+    workers: int | None = None,
+    features_progress: Progress | None = None,
     progress: Progress | None = None,
     **forest_options: Any,
 ) -> CrossValidation:
@@ -238,7 +273,7 @@ def cross_validate(
 
     Parameters
     ----------
-    volume, marks, features, also, every, start, class_names, label_axes, skip_bad_rois, intensity, nan, cache, device
+    volume, marks, features, also, every, start, class_names, label_axes, skip_bad_rois, intensity, nan, crop, mask
         See :func:`train`.
     grouping : {"stroke", "plane", "volume"}
         What is held out at a time.
@@ -248,23 +283,122 @@ def cross_validate(
         Also measure how much each family of features matters.
     seed : int
         Of the folds and the forests.
+    cache, device, workers
+        See :func:`train`.
+    features_progress : callable, optional
+        Called with (planes done, planes in all) while features are computed.
     progress : callable, optional
-        Called with (forests done, forests in all).
+        Called with (forests done, forests in all) after that.
     **forest_options
-        engine, n_trees, max_features, max_depth, min_samples_leaf, balance, n_jobs.
+        engine, n_trees, max_features, max_depth, min_samples_leaf, balance.
 
     Raises
     ------
     DataError
         If there are too few groups.
     """
-    reading: dict[str, Any] = {"every": every, "start": start, "axes": label_axes, "class_names": class_names}
-    pairs = marked_volumes([(volume, marks), *also], skip_bad_rois=skip_bad_rois, **reading)
-    rows = collect_rows(
-        pairs, bank=make_bank(features), intensity=intensity, nan=nan, cache=_opened(cache), device=device
-    )
+    rows, _ = _rows(
+        [(volume, marks), *also], bank=make_bank(features), cache=cache, intensity=intensity, nan=nan, crop=crop,
+        mask=mask, device=device, progress=features_progress, skip_bad_rois=skip_bad_rois, every=every, start=start,
+        axes=label_axes, class_names=class_names,
+    )  # fmt: skip
     return validate_rows(rows, grouping=grouping, n_folds=n_folds, importance=importance, device=device, seed=seed,
-                         progress=progress, **forest_options)  # fmt: skip
+                         progress=progress, **{"n_jobs": worker_count(workers), **forest_options})  # fmt: skip
+
+
+def select_features(
+    volume: VolumeLike,
+    marks: Marks,
+    *,
+    features: str | Sequence[str] | FeatureBank = "paper",
+    also: Sequence[tuple[VolumeLike, Marks]] = (),
+    epsilon: float = 0.002,
+    grouping: str = "stroke",
+    n_folds: int | None = None,
+    every: int | None = None,
+    start: int | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    label_axes: str | None = None,
+    skip_bad_rois: bool = False,
+    intensity: str = "auto",
+    nan: str = "error",
+    crop: Crop | None = None,
+    mask: VolumeLike | None = None,
+    seed: int = 42,
+    cache: FeatureCache | StrPath | None = None,
+    device: Device | str = "auto",
+    workers: int | None = None,
+    features_progress: Progress | None = None,
+    progress: Progress | None = None,
+    **forest_options: Any,
+) -> Selection:
+    """Find the cheapest families of features with which a model of these strokes is as good as with all of them.
+
+    Families are left out, the most expensive first, while the cross-validated score stays within ``epsilon`` of that of
+    all; costs are measured on the first marked plane, on this device.
+
+    Parameters
+    ----------
+    volume, marks, features, also, every, start, class_names, label_axes, skip_bad_rois, intensity, nan, crop, mask
+        See :func:`train`; ``features`` are those to choose from.
+    epsilon : float
+        So much less mean Dice coefficient than with all families is good enough.
+    grouping, n_folds, seed, features_progress
+        See :func:`cross_validate`.
+    cache, device, workers
+        See :func:`train`.
+    progress : callable, optional
+        Called with (sets of families tried, the most that may be tried) after the features.
+    **forest_options
+        engine, n_trees, max_features, max_depth, min_samples_leaf, balance.
+
+    Returns
+    -------
+    Selection
+        ``selection.chosen.families`` is what ``features=`` of :func:`train` takes.
+
+    Raises
+    ------
+    DataError
+        If there are too few groups, or only one family.
+    UsageError
+        If epsilon is negative.
+    """
+    rows, (first, annotation) = _rows(
+        [(volume, marks), *also], bank=make_bank(features), cache=cache, intensity=intensity, nan=nan, crop=crop,
+        mask=mask, device=device, progress=features_progress, skip_bad_rois=skip_bad_rois, every=every, start=start,
+        axes=label_axes, class_names=class_names,
+    )  # fmt: skip
+    slab = slab_to_time(rows.bank, first, int(annotation.z[0]), scale=rows.scale, nan=nan)
+    found = select_families(
+        rows, measure_costs(rows.bank, slab, device=device), epsilon=epsilon, grouping=grouping, n_folds=n_folds,
+        device=device, seed=seed, progress=progress, **{"n_jobs": worker_count(workers), **forest_options},
+    )  # fmt: skip
+    together = {
+        name: measure_together(rows.bank, candidate.families, slab, device=device)
+        for name, candidate in (("full", found.full), ("chosen", found.chosen))
+    }
+    return dataclasses.replace(found, seconds_together=together)
+
+
+def _rows(
+    pairs: Sequence[tuple[VolumeLike, Marks]],
+    *,
+    bank: FeatureBank,
+    cache: FeatureCache | StrPath | None,
+    intensity: str,
+    nan: str,
+    crop: Crop | None,
+    mask: VolumeLike | None,
+    device: Device | str,
+    progress: Progress | None,
+    **reading: Any,
+) -> tuple[TrainingRows, tuple[Volume, Annotation]]:
+    """Training rows of marked volumes, and the first of these."""
+    marked = marked_volumes(pairs, **reading)
+    rows = collect_rows(marked, bank=bank, intensity=intensity, nan=nan, crop=crop, mask=mask, cache=_opened(cache),
+                        device=device, progress=progress)  # fmt: skip
+    return rows, marked[0]
 
 
 def marked_volumes(
@@ -310,3 +444,10 @@ def reported(result: TrainingResult) -> Model:
 
 def _opened(cache: FeatureCache | StrPath | None) -> FeatureCache | None:
     return FeatureCache(cache) if isinstance(cache, (str, PathLike)) else cache
+
+
+def _pooled(tables: Table | Sequence[Table]) -> TrainingTable:
+    given = [tables] if isinstance(tables, (TrainingTable, str, PathLike)) else tables
+    if not given:
+        raise UsageError("there are no training rows", do="give a table or the path of an ARFF file")
+    return pooled_tables([table if isinstance(table, TrainingTable) else load_arff(table) for table in given])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from gpu_tomoclass.cli.options import (
 )
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.record import add_result
-from gpu_tomoclass.cli.terminal import progress, show_notes, stop_on_signal, table
+from gpu_tomoclass.cli.terminal import ProgressInTurn, progress, show_notes, stop_on_signal, table
 from gpu_tomoclass.cli.training_options import cache_options, open_cache
 from gpu_tomoclass.errors import UsageError
 
@@ -192,8 +192,8 @@ def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None
     def opened(name: str, gpu_id: int, workers: int | None) -> Device:
         return open_device(name, gpu_id, workers, quiet=quiet)
 
-    with stop_on_signal() as should_stop, _progress_of_each(quiet) as advance:
-        outcomes = run_job(items, open_device=opened, say=say, progress=advance, should_stop=should_stop)
+    with stop_on_signal() as should_stop, ProgressInTurn(quiet=quiet) as bars:
+        outcomes = run_job(items, open_device=opened, say=say, progress=bars.step("planes"), should_stop=should_stop)
     ran = [("status", "planes", "s", "volume", "message")]
     ran += [(o.status, str(o.n_planes or ""), f"{o.seconds:.1f}", o.item.source, o.message) for o in outcomes]
     _end_of_batch(context, outcomes, ran, json_path)
@@ -225,36 +225,6 @@ def _is_summary(path: str) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, list) and all(isinstance(o, dict) and {"status", "exit_code"} <= {*o} for o in content)
-
-
-class _progress_of_each:
-    """A new progress bar whenever a volume starts from its first plane."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bar: Any = None
-        self._advance: Callable[[int, int], None] | None = None
-        self._last = -1
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        return self._step
-
-    def __exit__(self, *error: object) -> None:
-        self._end(*error)
-
-    def _step(self, done: int, total: int) -> None:
-        if self._bar is None or done < self._last:
-            self._end(None, None, None)
-            self._bar = progress("planes", quiet=self._quiet)
-            self._advance = self._bar.__enter__()
-        self._last = done
-        if self._advance is not None:
-            self._advance(done, total)
-
-    def _end(self, *error: Any) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(*error)
-            self._bar = None
 
 
 def _same_options(planes: tuple[int, int] | None, probabilities: str | None) -> list[str]:

@@ -22,7 +22,7 @@ from gpu_tomoclass.cli.options import (
 )
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.record import add_result
-from gpu_tomoclass.cli.terminal import progress, show_notes, table
+from gpu_tomoclass.cli.terminal import ProgressInTurn, progress, show_notes, table
 from gpu_tomoclass.cli.training_options import BANK, forest_settings, training_data, training_options
 
 if TYPE_CHECKING:
@@ -72,24 +72,26 @@ def cross_validate(
 
     Strokes (or planes, or volumes) are held out in turn, as a whole. The same options as for train.
     """
-    from gpu_tomoclass.device import worker_count
-    from gpu_tomoclass.training import collect_rows
-    from gpu_tomoclass.training import cross_validate as run
+    from gpu_tomoclass import cross_validate as run
 
-    with training_data(volume, annotations, options, workers=workers, quiet=quiet) as (marked, settings):
-        with progress("features", quiet=quiet) as advance:
-            rows = collect_rows(marked, progress=advance, **settings)
-        with progress("cross-validation", quiet=quiet, unit="forests") as advance:
-            result = run(
-                rows,
-                grouping=grouping,
-                n_folds=n_folds,
-                importance=importance,
-                device=settings["device"],
-                progress=advance,
-                n_jobs=worker_count(workers),
-                **forest_settings(options),
-            )
+    with (
+        training_data(volume, annotations, options, workers=workers, quiet=quiet) as (marked, settings),
+        ProgressInTurn(quiet=quiet) as bars,
+    ):
+        (source, annotation), *also = marked
+        result = run(
+            source,
+            annotation,
+            also=also,
+            grouping=grouping,
+            n_folds=n_folds,
+            importance=importance,
+            workers=workers,
+            features_progress=bars.step("features"),
+            progress=bars.step("cross-validation", "forests"),
+            **settings,
+            **forest_settings(options),
+        )
     show_notes(result.notes, quiet=quiet)
     add_result(**result.to_dict())
     if as_json:
@@ -151,50 +153,39 @@ def select_features(
     Families are left out, the most expensive first, while the cross-validated score stays within --epsilon of the full
     bank's. Prints the --features to use. The same options as for train.
     """
-    from gpu_tomoclass.device import worker_count
+    from gpu_tomoclass import select_features as run
     from gpu_tomoclass.labels import check_picture_target, save_figure
-    from gpu_tomoclass.training import (
-        collect_rows,
-        measure_costs,
-        measure_together,
-        select_families,
-        slab_to_time,
-        trade_off_figure,
-    )
+    from gpu_tomoclass.training import trade_off_figure
 
     if output is not None:
         check_picture_target(output, overwrite=overwrite)
-    with training_data(volume, annotations, options, workers=workers, quiet=quiet) as (marked, settings):
-        with progress("features", quiet=quiet) as advance:
-            rows = collect_rows(marked, progress=advance, **settings)
-        source, annotation = marked[0]
-        plane = slab_to_time(rows.bank, source, int(annotation.z[0]), scale=rows.scale, nan=settings["nan"])
-        costs = measure_costs(rows.bank, plane, device=settings["device"])
-        with progress("selection", quiet=quiet, unit="candidates") as advance:
-            result = select_families(
-                rows,
-                costs,
-                epsilon=epsilon,
-                grouping=grouping,
-                n_folds=n_folds,
-                device=settings["device"],
-                progress=advance,
-                n_jobs=worker_count(workers),
-                **forest_settings(options),
-            )
-        together = {
-            name: measure_together(rows.bank, candidate.families, plane, device=settings["device"])
-            for name, candidate in (("full", result.full), ("chosen", result.chosen))
-        }
+    with (
+        training_data(volume, annotations, options, workers=workers, quiet=quiet) as (marked, settings),
+        ProgressInTurn(quiet=quiet) as bars,
+    ):
+        (source, annotation), *also = marked
+        result = run(
+            source,
+            annotation,
+            also=also,
+            epsilon=epsilon,
+            grouping=grouping,
+            n_folds=n_folds,
+            workers=workers,
+            features_progress=bars.step("features"),
+            progress=bars.step("selection", "candidates"),
+            **settings,
+            **forest_settings(options),
+        )
     if output is not None:
         save_figure(trade_off_figure(result), output, overwrite=overwrite)
     show_notes(result.notes, quiet=quiet)
     arguments = feature_arguments(result.chosen.families, {name: options[name] for name in BANK})
     if as_json:
-        click.echo(json.dumps({**result.to_dict(), "seconds_together": together, "arguments": arguments}, indent=2))
+        click.echo(json.dumps({**result.to_dict(), "arguments": arguments}, indent=2))
         return
     _show_selection(result)
-    full, chosen = 1000 * together["full"], 1000 * together["chosen"]
+    full, chosen = (1000 * result.seconds_together[name] for name in ("full", "chosen"))
     click.echo(f"computed together: {chosen:.1f} ms per plane instead of {full:.1f}")
     click.echo(arguments)
     if output is not None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 import click
 
@@ -100,6 +100,39 @@ def progress(label: str, *, quiet: bool = False, unit: str = "planes") -> Iterat
                 show(done, total)
 
         yield advance
+
+
+class ProgressInTurn:
+    """Progress of steps that follow each other: each has a bar, which ends that of the step before; use it in a
+    ``with`` block."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._advance: Callable[[int, int], None] | None = None
+        self._label, self._last = "", -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(*error)
+            self._bar = None
+
+    def step(self, label: str, unit: str = "planes") -> Callable[[int, int], None]:
+        """A callback (done, total); a step that begins anew from fewer than before gets another bar."""
+
+        def advance(done: int, total: int) -> None:
+            if self._bar is None or label != self._label or done < self._last:
+                self.__exit__(None, None, None)
+                self._bar = progress(label, quiet=self._quiet, unit=unit)
+                self._advance = self._bar.__enter__()
+            self._label, self._last = label, done
+            if self._advance is not None:
+                self._advance(done, total)
+
+        return advance
 
 
 @contextmanager

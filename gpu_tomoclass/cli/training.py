@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,8 +15,7 @@ from gpu_tomoclass.cli.training_options import forest_settings, training_data, t
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpu_tomoclass.annotations import TrainingTable
-    from gpu_tomoclass.training import OldRows, TrainingResult
+    from gpu_tomoclass import Model, TrainingReport
 
 
 @command(
@@ -75,7 +73,8 @@ def train(
     After looking at the result, add strokes and run the same command with --overwrite: planes computed before
     come from the cache. --also pools the strokes of several volumes in one model.
     """
-    from gpu_tomoclass.model import check_model_target, save_model
+    from gpu_tomoclass import save_model
+    from gpu_tomoclass.model import check_model_target
 
     check_model_target(output, overwrite=overwrite)
     if save_rows is not None:
@@ -84,91 +83,74 @@ def train(
         check_arff_target(save_rows, overwrite=overwrite)
     strokes = tuple(path for path in annotations if not path.lower().endswith(".arff"))
     tables += tuple(path for path in annotations if path.lower().endswith(".arff"))
-    pooled = None
+    rows = None
     if tables:
-        from gpu_tomoclass.annotations import load_arff, pooled_tables
+        from gpu_tomoclass import load_arff
+        from gpu_tomoclass.annotations import pooled_tables
 
-        pooled = pooled_tables([load_arff(path) for path in tables])
-    old = None
-    if old_weight is not None:
-        old, pooled = _old_rows(options["like"], old_weight, pooled), None
-    if pooled is not None and volume is None:
-        from gpu_tomoclass.training import train_from_table
+        rows = pooled_tables([load_arff(path) for path in tables])
+    kept: dict[str, Any] = {"save_rows": save_rows, "overwrite": overwrite, "keep_rows": keep_rows, "workers": workers}
+    kept |= forest_settings(options)
+    old: dict[str, Any] = {} if old_weight is None else {"old": options["like"], "old_weight": old_weight}
+    if old and options["like"] is None:
+        raise UsageError("--also-old-rows needs the model that they are of", do="give --like MODEL.tcm")
+    if rows is not None and volume is None and not old:
+        from gpu_tomoclass import train_from_table
 
-        result = train_from_table(
-            pooled,
-            hessian=options["hessian"],
-            gabor=options["gabor"],
-            workers=workers,
-            keep_rows=keep_rows,
-            **forest_settings(options),
-        )
+        trained = train_from_table(rows, hessian=options["hessian"], gabor=options["gabor"], **kept)
     else:
         if volume is None or not strokes:
             raise UsageError(
                 "train needs a volume and at least one annotation on it, or rows that Fiji saved without a volume",
                 do="see gpu-tomoclass train --help",
             )
-        from gpu_tomoclass.training import train as run
+        from gpu_tomoclass import train as run
 
-        data = training_data(
-            volume, strokes, options, workers=workers, quiet=quiet, table=pooled, partial=old is not None
-        )
+        alone = None if old else rows
+        data = training_data(volume, strokes, options, workers=workers, quiet=quiet, table=alone, partial=bool(old))
         with (
             data as (marked, settings),
             progress("features", quiet=quiet) as advance,
         ):
             (source, annotation), *also = marked
-            settings |= forest_settings(options) | {"old": old, "keep_rows": keep_rows}
-            result = run(source, annotation, also=also, table=pooled, workers=workers, progress=advance, **settings)
-    if options["every"] is not None or options["start"] is not None:
-        training = {**result.model.training, "substack": {"every": options["every"], "start": options["start"]}}
-        result = replace(result, model=replace(result.model, training=training))
-    save_model(result.model, output, overwrite=overwrite)
-    if save_rows is not None:
-        from gpu_tomoclass.annotations import save_arff
-
-        save_arff(save_rows, result.table, exact=True, overwrite=overwrite)
-    show_notes(result.notes, quiet=quiet)
-    if result.oob_error == 0:
+            substack = {name: options[name] for name in ("every", "start")}
+            trained = run(
+                source, annotation, also=also, rows=rows, progress=advance, **old, **substack, **settings, **kept
+            )
+    save_model(trained, output, overwrite=overwrite)
+    report, training = trained.report, trained.training
+    assert report is not None
+    show_notes(report.notes, quiet=quiet)
+    if training["oob_error"] == 0:
         show_notes(
             ["an out-of-bag error of 0 is too good: pixels of one stroke resemble each other; gpu-tomoclass"
              " cross-validate tells how good the model is"],
             quiet=quiet,
         )  # fmt: skip
     add_result(
-        oob_error=result.oob_error,
-        counts=dict(result.counts),
-        importance=dict(result.importance),
-        trees=result.model.forest.n_trees,
-        nodes=result.model.forest.n_nodes,
+        oob_error=training["oob_error"],
+        counts=training["counts"],
+        importance=training["importance"],
+        trees=trained.forest.n_trees,
+        nodes=trained.forest.n_nodes,
     )
-    _show_training(result)
+    _show_training(trained, report)
     click.echo(f"model: {output}")
     if save_rows is not None:
         click.echo(f"rows: {save_rows}")
 
 
-def _old_rows(like: str | None, weight: float, table: TrainingTable | None) -> OldRows:
-    from gpu_tomoclass.model import load_model
-    from gpu_tomoclass.training import old_rows
-
-    if like is None:
-        raise UsageError("--also-old-rows needs the model that they are of", do="give --like MODEL.tcm")
-    return old_rows(load_model(like), weight=weight, table=table)
-
-
-def _show_training(result: TrainingResult) -> None:
-    forest = result.model.forest
-    if result.oob_error is not None:
-        click.echo(f"out-of-bag error: {100 * result.oob_error:.2f} %")
-    engine = result.model.training["settings"]["engine"]
+def _show_training(model: Model, report: TrainingReport) -> None:
+    forest, training = model.forest, model.training
+    if training["oob_error"] is not None:
+        click.echo(f"out-of-bag error: {100 * training['oob_error']:.2f} %")
+    engine = training["settings"]["engine"]
     click.echo(f"forest ({engine}): {forest.n_trees} trees, {forest.n_nodes} nodes, depth {forest.depth}")
-    click.echo(table([("class", "pixels"), *((name, str(n)) for name, n in result.counts.items())]))
+    click.echo(table([("class", "pixels"), *((name, str(n)) for name, n in training["counts"].items())]))
     rows = [("family", "importance", "s/plane")]
-    for name, share in result.importance.items():
-        seconds = result.seconds_per_plane.get(name)
+    for name, share in training["importance"].items():
+        seconds = report.seconds_per_plane.get(name)
         rows.append((name, f"{100 * share:.1f} %", "cached" if seconds is None else f"{seconds:.2f}"))
     click.echo(table(rows))
-    if result.cached_blocks:
-        click.echo(f"{result.cached_blocks} feature blocks came from the cache")
+    if report.cached_blocks:
+        click.echo(f"{report.cached_blocks} feature blocks came from the cache")

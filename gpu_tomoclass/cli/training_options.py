@@ -189,7 +189,7 @@ def training_data(
     table: TrainingTable | None = None,
     partial: bool = False,
 ) -> Iterator[tuple[list[tuple[Volume, Annotation]], dict[str, Any]]]:
-    """The open volumes with their annotations, and the settings of :func:`gpu_tomoclass.training.rows.collect_rows`."""
+    """The open volumes with their annotations, and the keywords for :func:`gpu_tomoclass.train` and its like."""
     from gpu_tomoclass.annotations import load_annotations
     from gpu_tomoclass.volumes import open_volume
 
@@ -197,7 +197,7 @@ def training_data(
     reading = {name: options[name] for name in READING}
     marks = like.marks(options)
     settings = {
-        "bank": like.bank(options, table),
+        "features": like.bank(options, table),
         "intensity": options["intensity"],
         "nan": options["nan"],
         "crop": options["crop"],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,6 +88,8 @@ class Selection:
         All, in the order they were tried, each once.
     seconds_per_plane : dict
         Of each family by itself; together they cost less, because they share work.
+    seconds_together : dict
+        Per plane, of the families of ``full`` and ``chosen`` computed at once; empty if that was not measured.
     epsilon : float
     scatter : float
         Standard deviation of the full bank's score over folds and forests.
@@ -102,6 +104,7 @@ class Selection:
     epsilon: float
     scatter: float
     notes: Sequence[str] = ()
+    seconds_together: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -111,6 +114,7 @@ class Selection:
             "epsilon": self.epsilon,
             "scatter": self.scatter,
             "seconds_per_plane": dict(self.seconds_per_plane),
+            "seconds_together": dict(self.seconds_together),
             "curve": [candidate.to_dict() for candidate in self.curve],
             "tried": [candidate.to_dict() for candidate in self.tried],
             "notes": list(self.notes),
@@ -151,11 +155,11 @@ def measure_costs(
 
 
 def measure_together(
-    bank: FeatureBank, families: Sequence[str], plane: npt.NDArray[np.float32] | PreparedSlab, *, device: Device
+    bank: FeatureBank, families: Sequence[str], plane: npt.NDArray[np.float32] | PreparedSlab, *, device: Device | str
 ) -> float:
     """Seconds that these families and the grey value take for a plane, computed at once."""
     blocks = [block for block in bank.blocks if block.family in (ORIGINAL.name, *families)]
-    return measure_seconds(blocks, plane, device=device)
+    return measure_seconds(blocks, plane, device=choose_device(device))
 
 
 def measure_seconds(
