@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,12 @@ import pytest
 import gpu_tomoclass as gt
 
 PINNED = Path(__file__).parent / "data" / "public_api.txt"
-OPAQUE = {"Device"}  # handed around; what it does is the rooms' business
+OPAQUE = {
+    "Device",
+    "classification.Cluster",
+    "interactive.Painter",
+}  # handed around; what it does is the rooms' business
+API = Path(__file__).parents[1] / "docs" / "api.md"
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 
 
@@ -33,23 +39,40 @@ def signature(function: object) -> str:
 
 
 def described() -> Iterator[str]:
-    """A line for each name, and for what users reach from a class."""
+    """A line for each name, and for what users reach from a class; then the same for the rooms."""
     for name in sorted(gt.__all__, key=str.lower):
-        value = getattr(gt, name)
-        if inspect.isclass(value):
-            yield f"class {name}" if name in OPAQUE else f"class {name}{signature(value)}"
-            if name in OPAQUE:
-                continue
-            ours = [base for base in value.__mro__ if base.__module__.startswith("gpu_tomoclass")]
-            members = {key: member for base in reversed(ours) for key, member in vars(base).items()}
-            for key, member in sorted(members.items()):
-                function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
-                if inspect.isfunction(function) and not key.startswith("_"):
-                    yield f"    {key}{signature(function)}"
-        elif inspect.isfunction(value):
-            yield f"{name}{signature(value)}"
+        yield from of_name(name, getattr(gt, name))
+    for here, name in sorted(room_names()):
+        yield from of_name(f"{here}.{name}", getattr(import_module(f"gpu_tomoclass.{here}"), name))
+
+
+def room_names() -> set[tuple[str, str]]:
+    """(room, name) that the page of the Python interface shows."""
+    page = API.read_text(encoding="utf-8").partition("\n## Rooms\n")[2]
+    found, here = set(), ""
+    for kind, name in re.findall(r"^\.\. (currentmodule|autofunction|autoclass|data):: (\S+)", page, re.MULTILINE):
+        if kind == "currentmodule":
+            here = name.removeprefix("gpu_tomoclass.")
         else:
-            yield name
+            found.add((here, name))
+    return found
+
+
+def of_name(name: str, value: object) -> Iterator[str]:
+    if inspect.isclass(value):
+        yield f"class {name}" if name in OPAQUE else f"class {name}{signature(value)}"
+        if name in OPAQUE:
+            return
+        ours = [base for base in value.__mro__ if base.__module__.startswith("gpu_tomoclass")]
+        members = {key: member for base in reversed(ours) for key, member in vars(base).items()}
+        for key, member in sorted(members.items()):
+            function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+            if inspect.isfunction(function) and not key.startswith("_"):
+                yield f"    {key}{signature(function)}"
+    elif inspect.isfunction(value):
+        yield f"{name}{signature(value)}"
+    else:
+        yield name
 
 
 def test_names_and_signatures_are_pinned() -> None:
@@ -59,6 +82,10 @@ def test_names_and_signatures_are_pinned() -> None:
 def test_every_name_says_what_it_is() -> None:
     for name in gt.__all__:
         assert inspect.getdoc(getattr(gt, name)), name
+    for here, name in room_names():
+        door = import_module(f"gpu_tomoclass.{here}")
+        assert name in door.__all__, f"{here}.{name}"
+        assert inspect.getdoc(getattr(door, name)), f"{here}.{name}"
 
 
 def test_nothing_is_loaded_before_it_is_used() -> None:

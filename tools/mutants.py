@@ -197,7 +197,7 @@ MUTANTS = (
         "studies/simulation/pillar.py", "tilt_angles(-76, 70, 2)", "tilt_angles(-70, 76, 2)", "studies/test_simulate.py"
     ),
     Mutant(
-        "doctor.py",
+        "doctor/examining.py",
         "if any(not check.agrees for check in report.checks)",
         "if all(not check.agrees for check in report.checks)",
         "cli/test_doctor.py",

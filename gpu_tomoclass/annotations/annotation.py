@@ -192,8 +192,23 @@ class Annotation:
 def load_annotations(
     paths: Sequence[StrPath | Planes | Volume], *, volume_shape: Shape, partial: bool = False, **options: Any
 ) -> Annotation:
-    """Several files as one annotation; each may hold a single class, all together if ``partial``. Options as for
-    :func:`load_annotation`."""
+    """Read several files as one annotation.
+
+    Parameters
+    ----------
+    paths : sequence of path, array or Volume
+    volume_shape : tuple of int
+        (nz, ny, nx)
+    partial : bool
+        Whether all together may hold a single class; each file may.
+    **options
+        Of :func:`load_annotation`.
+
+    Raises
+    ------
+    UsageError, DataError, ModelError
+        See :func:`load_annotation`; also if two files give one voxel different classes.
+    """
     return merge_annotations(
         [load_annotation(path, volume_shape=volume_shape, partial=True, **options) for path in paths], partial=partial
     )

@@ -313,7 +313,15 @@ def _quote(name: str) -> str:
 
 
 def check_arff_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:
-    """Raise before hours of training what :func:`save_arff` would raise after them."""
+    """Refuse before hours of training what :func:`save_arff` would refuse after them.
+
+    Raises
+    ------
+    UsageError
+        If the name does not end in ``.arff``.
+    DataError
+        If it exists and ``overwrite`` is not set.
+    """
     if not fspath(path).lower().endswith(".arff"):
         raise UsageError("a file of training rows ends in .arff", where=fspath(path))
     check_output(path, overwrite=overwrite)

@@ -156,7 +156,22 @@ def _forest_weight(model: Model) -> float:
 def batch_script(
     command: Sequence[str], *, gpu: str, host_bytes: int, seconds: float, cores: int = 16, job: str = "classify"
 ) -> list[str]:
-    """Lines for ``sbatch``: one GPU, memory with a quarter more, three times the predicted time."""
+    """Lines of a script for Slurm's ``sbatch``: one GPU, memory with a quarter more, three times the predicted time.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Its words, quoted for a shell.
+    gpu : str
+        As the cluster names it.
+    host_bytes : int
+        That the command needs at most.
+    seconds : float
+        Predicted.
+    cores : int
+    job : str
+        Its name.
+    """
     minutes = max(10, math.ceil(3 * seconds / 60))
     return [
         "#!/bin/bash",

@@ -15,7 +15,13 @@ def usable_cores() -> int:
 
 
 def worker_count(workers: int | None) -> int:
-    """The number of threads to use: as asked, else one per usable core."""
+    """The number of threads to use: as asked, else one per usable core.
+
+    Raises
+    ------
+    UsageError
+        If fewer than one was asked for.
+    """
     if workers is None:
         return usable_cores()
     if workers < 1:

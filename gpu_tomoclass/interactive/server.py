@@ -143,7 +143,21 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 def origins_of(host: str, port: int, given: Sequence[str]) -> list[str]:
-    """Where browsers may find the server: by its own names, and by those of a proxy that were given."""
+    """Where browsers may find the server: by its own names, and by those of a proxy that were given.
+
+    Parameters
+    ----------
+    host : str
+        The address that it listens on.
+    port : int
+    given : sequence of str
+        Such as ``"https://jupyter.example.org"``.
+
+    Returns
+    -------
+    list of str
+        Such as ``"http://localhost:8765"``.
+    """
     names = ["127.0.0.1", "localhost", "[::1]"] if host in LOOPBACK else [host, socket.gethostname(), socket.getfqdn()]
     if host in ("0.0.0.0", "::"):
         names += ["127.0.0.1", "localhost"]
@@ -153,7 +167,18 @@ def origins_of(host: str, port: int, given: Sequence[str]) -> list[str]:
 def serve(
     painter: Painter, *, bound: socket.socket, origins: Sequence[str], on_new_token: Callable[[str], None]
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
+    """Serve the page of a session until Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    painter : Painter
+    bound : socket.socket
+        Of :func:`listening_socket`.
+    origins : sequence of str
+        Of :func:`origins_of`; pages from elsewhere are refused.
+    on_new_token : callable
+        Called with the secret that the address of the page must hold, each time that it changes.
+    """
     app = make_app(painter, port=bound.getsockname()[1], origins=origins, on_new_token=on_new_token)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, ws="websockets-sansio", ws_max_size=MOST_ASKED,

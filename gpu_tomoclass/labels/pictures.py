@@ -34,7 +34,19 @@ def contrast(values: np.ndarray) -> tuple[float, float]:
 
 
 def volume_contrast(volume: Volume, *, n_planes: int = 9) -> tuple[float, float]:
-    """:func:`contrast` of some planes of a volume, so that all its planes are shown with the same grey."""
+    """Grey values to show as black and white, the same for all planes of a volume.
+
+    Parameters
+    ----------
+    volume : Volume
+    n_planes : int
+        Planes that are looked at, evenly spaced.
+
+    Returns
+    -------
+    (float, float)
+        The 0.5 and 99.5 percentiles of their finite values.
+    """
     some = np.unique(np.linspace(0, volume.shape[0] - 1, n_planes + 2).round().astype(int)[1:-1]).tolist()
     return contrast(np.concatenate([volume.plane(z).ravel()[:: max(1, volume.shape[1] // 256)] for z in some]))
 
@@ -189,7 +201,15 @@ def histogram_figure(
 
 
 def check_picture_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:
-    """Raise before the work what :func:`save_figure` would raise after it."""
+    """Refuse before the work what :func:`save_figure` would refuse after it.
+
+    Raises
+    ------
+    UsageError
+        If the name does not end in ``.png``, ``.svg`` or ``.pdf``.
+    DataError
+        If it exists and ``overwrite`` is not set.
+    """
     if not str(path).lower().endswith(PICTURES):
         raise UsageError(f"a picture's name ends in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}", where=path)
     check_output(path, overwrite=overwrite)
@@ -284,6 +304,13 @@ def save_sections(volume: Volume, path: str | PathLike[str], *, overwrite: bool 
 
     The missing wedge shows in the sections that are not along the tilt axis. Reads every plane, a row at a time where
     the format can.
+
+    Raises
+    ------
+    UsageError
+        If the name does not end in ``.png``, ``.svg`` or ``.pdf``.
+    DataError
+        If the file exists and ``overwrite`` is not set, or a plane cannot be read.
     """
     check_picture_target(path, overwrite=overwrite)
     from matplotlib.figure import Figure
@@ -314,6 +341,14 @@ def save_sections(volume: Volume, path: str | PathLike[str], *, overwrite: bool 
 
 def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 180, overwrite: bool = False) -> None:
     """Write a matplotlib figure as PNG, SVG or PDF; it appears complete or not at all.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    path : path
+    dpi : int
+        Pixels per inch of a PNG.
+    overwrite : bool
 
     Raises
     ------

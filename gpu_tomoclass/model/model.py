@@ -229,7 +229,15 @@ def _check_quantiles(quantiles: np.ndarray, n_rows: int, n_levels: int) -> None:
 
 
 def check_model_target(path: str | PathLike[str], *, overwrite: bool = False) -> None:
-    """Raise before hours of training what :func:`save_model` would raise after them."""
+    """Refuse before hours of training what :func:`save_model` would refuse after them.
+
+    Raises
+    ------
+    UsageError
+        If the name does not end in ``.tcm``.
+    DataError
+        If it exists and ``overwrite`` is not set.
+    """
     if Path(path).suffix.lower() != MODEL_SUFFIX:
         raise UsageError(f"a model file ends in {MODEL_SUFFIX}", where=path)
     check_output(path, overwrite=overwrite)
@@ -472,7 +480,14 @@ def _voxel_size(value: list[Any] | None) -> VoxelSize | None:
 
 
 def describe_model(model: Model) -> dict[str, Any]:
-    """Description for ``gpu-tomoclass info MODEL``, JSON-ready."""
+    """Describe a model, JSON-ready: what ``gpu-tomoclass info MODEL`` prints.
+
+    Returns
+    -------
+    dict
+        ``format``, ``hash``, ``created``, ``classes``, ``channels`` (their number), ``bank``, ``forest`` (trees, nodes,
+        depth, channels used), ``intensity``, ``voxel_size_nm`` (z, y, x) or None, ``training``, ``versions``.
+    """
     forest = model.forest
     return {
         "format": f"{FORMAT} {FORMAT_VERSION}",

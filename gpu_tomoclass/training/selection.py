@@ -350,7 +350,13 @@ class _Judge:
 
 
 def trade_off_figure(selection: Selection) -> Figure:
-    """Score over cost: all that was tried as dots, the trade-off as a line, the chosen families marked."""
+    """Score over cost: all that was tried as dots, the trade-off as a line, the chosen families marked.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        For :func:`gpu_tomoclass.labels.save_figure`.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 5.2), layout="constrained")

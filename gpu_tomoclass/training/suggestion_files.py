@@ -22,7 +22,19 @@ MAGNIFIED = 4
 
 
 def suggestion_targets(path: str | PathLike[str], *, overwrite: bool = False) -> list[Path]:
-    """The files that a name stands for: itself with one of the suffixes, without any all three; checked before work."""
+    """The files that a name stands for: itself with one of the suffixes, without any all three; checked before work.
+
+    Returns
+    -------
+    list of pathlib.Path
+
+    Raises
+    ------
+    UsageError
+        If the name has another suffix than ``.zip``, ``.csv`` or ``.html``.
+    DataError
+        If one of them exists and ``overwrite`` is not set.
+    """
     name = Path(fspath(path))
     if name.suffix.lower() in SUFFIXES:
         targets = [name]

@@ -18,7 +18,22 @@ from gpu_tomoclass.training.rows import TrainingRows
 def bank_of_table(
     table: TrainingTable, *, hessian: str = "auto", gabor: str = "fast"
 ) -> tuple[FeatureBank, npt.NDArray[np.intp], list[str]]:
-    """The bank whose channels the table has, its columns in the order of the bank, and notes.
+    """The bank whose channels rows of Fiji have.
+
+    Parameters
+    ----------
+    table : TrainingTable
+    hessian : {"auto", "current", "legacy"}
+        The formula of the Hessian's eigenvalues; ``"auto"``: the one that the values follow.
+    gabor : {"fast", "exact"}
+        See :class:`~gpu_tomoclass.features.FeatureBank`.
+
+    Returns
+    -------
+    bank : FeatureBank
+    order : numpy.ndarray
+        intp (n_channels,): ``table.channels[order[i]]`` is channel i of the bank.
+    notes : list of str
 
     Raises
     ------

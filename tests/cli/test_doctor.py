@@ -18,34 +18,35 @@ from gpu_tomoclass.cli import run
 from gpu_tomoclass.device.native import NativeDevice
 from gpu_tomoclass.device.sources import kernels_folder
 from gpu_tomoclass.device.tolerances import largest_difference
+from gpu_tomoclass.doctor import checks, examining, packages, subjects
 from gpu_tomoclass.features.engine import FeatureEngine, accelerated_family
 from gpu_tomoclass.features.families import FAMILIES, ORIGINAL
 
 FEW = ("original", "neighbors")
 SMALL = """
-from gpu_tomoclass import doctor
-doctor.COMPARED, doctor.TIMED, doctor.TIMED_SLAB, doctor.PACKAGES = (2, 5, 37), (5, 37), 2, {}
-kernel_of = doctor.accelerated_family
-doctor.accelerated_family = lambda name: kernel_of(name) if name in ("original", "neighbors") else None
+from gpu_tomoclass.doctor import checks, examining, subjects
+subjects.COMPARED, checks.TIMED, checks.TIMED_SLAB, examining.PACKAGES = (2, 5, 37), (5, 37), 2, {}
+kernel_of = subjects.accelerated_family
+subjects.accelerated_family = lambda name: kernel_of(name) if name in ("original", "neighbors") else None
 """
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little to compute: two families and the forest on small planes."""
-    monkeypatch.setattr(doctor, "COMPARED", (2, 5, 37))
-    monkeypatch.setattr(doctor, "TIMED", (5, 37))
-    monkeypatch.setattr(doctor, "TIMED_SLAB", 2)
-    monkeypatch.setattr(doctor, "PACKAGES", {"NumPy": doctor.PACKAGES["NumPy"]})
-    monkeypatch.setattr(doctor, "accelerated_family", lambda name: accelerated_family(name) if name in FEW else None)
+    monkeypatch.setattr(subjects, "COMPARED", (2, 5, 37))
+    monkeypatch.setattr(checks, "TIMED", (5, 37))
+    monkeypatch.setattr(checks, "TIMED_SLAB", 2)
+    monkeypatch.setattr(examining, "PACKAGES", {"NumPy": examining.PACKAGES["NumPy"]})
+    monkeypatch.setattr(subjects, "accelerated_family", lambda name: accelerated_family(name) if name in FEW else None)
 
 
 @pytest.fixture
 def tiny_forest(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """And few trees, for the interpreter of PTX."""
-    make = doctor.random_forest
+    make = subjects.random_forest
     few = {"n_trees": 3, "depth": 3, "n_features": 4}
-    monkeypatch.setattr(doctor, "random_forest", lambda random, *, pure=False: make(random, pure=pure, **few))
+    monkeypatch.setattr(subjects, "random_forest", lambda random, *, pure=False: make(random, pure=pure, **few))
 
 
 def last_line(text: str) -> str:
@@ -54,16 +55,16 @@ def last_line(text: str) -> str:
 
 def test_every_kernel_of_the_package_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     """All families, and every source for GPUs, as a GPU would be asked to run them."""
-    monkeypatch.setattr(doctor, "COMPARED", (2, 33, 41))
-    monkeypatch.setattr(doctor, "TIMED", (9, 10))
-    monkeypatch.setattr(doctor, "REPEATS", 1)
+    monkeypatch.setattr(subjects, "COMPARED", (2, 33, 41))
+    monkeypatch.setattr(checks, "TIMED", (9, 10))
+    monkeypatch.setattr(checks, "REPEATS", 1)
     device = NativeDevice(threads=2, gpu_plan=True)
-    subjects = doctor.Subjects()
-    subjects.compute_reference(lambda: None)
-    checks = doctor.check_device(device, subjects)
-    assert [check for check in checks if not check.agrees] == []
+    compared = subjects.Subjects()
+    compared.compute_reference(lambda: None)
+    found = checks.check_device(device, compared)
+    assert [check for check in found if not check.agrees] == []
     with_kernel = [name for name in (ORIGINAL.name, *FAMILIES) if accelerated_family(name) is not None]
-    assert [check.name for check in checks] == [*with_kernel, *doctor.OTHERS]
+    assert [check.name for check in found] == [*with_kernel, *subjects.OTHERS]
     sources = {path.name for path in kernels_folder().glob("*.cu") if not path.stem.endswith("_cpu")}
     assert sources <= device.launched_files()
 
@@ -84,12 +85,12 @@ def test_report_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
     assert cuda["checks"] == numpy["checks"] == []
     assert native["description"].endswith("1 thread")
     assert [(check["name"], check["agrees"]) for check in native["checks"]] == [
-        (n, True) for n in (*FEW, *doctor.OTHERS)
+        (n, True) for n in (*FEW, *subjects.OTHERS)
     ]
     for check in native["checks"]:
         assert check["difference"] <= check["tolerance"]
         assert check["ms_per_megapixel"] > 0
-    assert set(report["reference_ms_per_megapixel"]) == {*FEW, *doctor.OTHERS}
+    assert set(report["reference_ms_per_megapixel"]) == {*FEW, *subjects.OTHERS}
     assert report["packages"] == [{"name": "NumPy", "version": np.__version__, "problem": ""}]
     assert "doctor: 12 of 12 checks" in last_line(output.err)
 
@@ -298,7 +299,7 @@ def test_a_package_that_is_too_old(install: Any, monkeypatch: pytest.MonkeyPatch
 
 def test_an_import_that_hangs(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     install("dask-cuda", "26.10.0", "dask_cuda", "import time; time.sleep(60)")
-    monkeypatch.setattr(doctor, "IMPORT_SECONDS", 1)
+    monkeypatch.setattr(packages, "IMPORT_SECONDS", 1)
     assert doctor.find_package("dask-cuda").problem == "its import takes more than 1 seconds"
 
 
@@ -335,13 +336,13 @@ def test_warm_compiles_every_kernel_and_compares_nothing(
     monkeypatch.setattr(doctor.Subjects, "compute_reference", lambda *_: pytest.fail("the reference was asked"))
     assert run(["doctor", "--warm", "--device", "native", "--workers", "1", "--json", "--quiet"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert list(found["seconds"]) == [*FEW, *doctor.OTHERS]
+    assert list(found["seconds"]) == [*FEW, *subjects.OTHERS]
     assert found["problems"] == {}
     assert run(["doctor", "--warm", "--device", "numpy"]) == 2
     assert "the numpy device compiles nothing; choose --device cuda or native" in capsys.readouterr().err
     monkeypatch.setattr(
-        doctor, "accelerated_family", lambda name: accelerated_family(name) if name == "neighbors" else None
+        subjects, "accelerated_family", lambda name: accelerated_family(name) if name == "neighbors" else None
     )
-    monkeypatch.setattr(doctor.FeatureEngine, "compute", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(FeatureEngine, "compute", lambda *_, **__: 1 / 0)
     assert run(["doctor", "--warm", "--device", "native", "--workers", "1", "--quiet"]) == 1
     assert "kernels cannot be run: neighbors;" in capsys.readouterr().err

@@ -137,7 +137,13 @@ def import_fiji_model(
 
 
 def describe_fiji_model(fiji: FijiModel) -> dict[str, Any]:
-    """Description for ``gpu-tomoclass model info CLASSIFIER.model``, JSON-ready."""
+    """Describe a classifier of Fiji, JSON-ready: what ``gpu-tomoclass model info CLASSIFIER.model`` prints.
+
+    Returns
+    -------
+    dict
+        ``format``, ``relation``, ``classes``, ``channels`` (their number), ``bank``, ``forest``, ``trained with``.
+    """
     return {
         "format": "classifier of Fiji's Trainable Weka Segmentation (FastRandomForest)",
         "relation": fiji.relation,
