@@ -20,13 +20,14 @@ import numpy as np
 
 import gpu_tomoclass as gt
 from gpu_tomoclass.labels.image_tools import CpuTools
-from gpu_tomoclass.labels.splitting import split_objects
+from gpu_tomoclass.labels.splitting import NECK, split_objects
 from gpu_tomoclass.studies.simulation.pillar import SampleVolume, simulate_sample
 from gpu_tomoclass.studies.strokes import draw_strokes
 
 RESULTS = Path(__file__).parent / "results" / "particles.json"
 SHAPE = (48, 160, 136)
-FILLINGS = (0.03, 0.1)
+# Silica by volume, and the median radius of a sphere in nm: 7 and 13 voxels.
+CASES = {"3 %": (0.03, 9.0), "10 %": (0.1, 9.0), "6 %, large": (0.06, 16.0)}
 NECKS = (None, 0.7, 0.8, 0.85, 0.9, 0.95)  # None: not split
 SILICA = 3
 SMALLEST = 100  # voxels
@@ -87,17 +88,21 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for seed in arguments.seeds:
-        for filling in FILLINGS:
-            sample = simulate_sample(shape=SHAPE, silica_fraction=filling, seed=seed)
+        for case, (filling, radius) in CASES.items():
+            sample = simulate_sample(shape=SHAPE, silica_fraction=filling, sphere_radius=radius, seed=seed)
             own, radii = own_voxels(sample.truth, sample.spheres), sample.spheres[:, 3]
             with tempfile.TemporaryDirectory() as folder:
                 labels = {"truth": sample.truth, "classified": classified(sample, seed=seed, folder=Path(folder))}
-            accuracy = float((labels["classified"] == sample.truth).mean())
             for name, array in labels.items():
+                ours, theirs = array == SILICA, sample.truth == SILICA
+                quality = {
+                    "accuracy": float((array == sample.truth).mean()),
+                    "silica_iou": float((ours & theirs).sum() / (ours | theirs).sum()),
+                }
                 for neck in NECKS:
                     found = compare(own, numbered(array, neck), radii, voxel=sample.voxel_size[0])
-                    rows.append({"seed": seed, "filling": filling, "labels": name, "neck": neck, **found})
-            print(f"seed {seed}, filling {filling}: accuracy of the labels {100 * accuracy:.1f} %", flush=True)
+                    rows.append({"seed": seed, "case": case, "labels": name, "neck": neck, **quality, **found})
+            print(f"seed {seed}, {case}: IoU of silica {quality['silica_iou']:.2f}", flush=True)
             RESULTS.write_text(json.dumps({"made_by": gt.__version__, "shape": SHAPE, "rows": rows}) + "\n")
     for line in table(rows):
         print(line)
@@ -107,18 +112,22 @@ def main() -> None:
 
 def table(rows: list[dict]) -> list[str]:
     """Lines of Markdown: sums over the seeds, medians of all diameters together."""
-    lines = ["| labels | filling | neck | spheres | particles | found | right | median diameter, spheres | particles |"]
+    lines = [
+        "| labels (IoU) | silica | neck | spheres | particles | found | right | median diameter, spheres | particles |"
+    ]
     lines.append("|" + "---|" * 9)
     for name in ("truth", "classified"):
-        for filling in FILLINGS:
+        for case in CASES:
             for neck in NECKS:
-                own = [r for r in rows if (r["labels"], r["filling"], r["neck"]) == (name, filling, neck)]
+                own = [r for r in rows if (r["labels"], r["case"], r["neck"]) == (name, case, neck)]
+                iou = np.mean([r["silica_iou"] for r in own])
                 visible, hit, particles = (sum(r[key] for r in own) for key in ("visible", "hit", "particles"))
                 medians = (np.median(np.concatenate([r[f"{k}_diameters"] for r in own])) for k in ("true", "found"))
                 shares = f"{100 * hit / visible:.0f} % | {100 * hit / max(1, particles):.0f} %"
                 text = " | ".join(f"{m:.1f} nm" for m in medians)
                 lines.append(
-                    f"| {name} | {filling:.0%} | {neck or 'not split'} | {visible} | {particles} | {shares} | {text} |"
+                    f"| {name} ({iou:.2f}) | {case} | {neck or 'not split'} | {visible} | {particles} | {shares} | "
+                    f"{text} |"
                 )
     return lines
 
@@ -127,18 +136,18 @@ def draw(rows: list[dict], path: Path) -> None:
     """Histograms of the diameters of all seeds: spheres, objects, particles."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    figure = Figure(figsize=(11, 5.4), layout="constrained")
     edges = np.arange(0, 62, 2)
-    panels = [(name, filling) for name in ("truth", "classified") for filling in FILLINGS]
-    for axes, (name, filling) in zip(figure.subplots(2, 2).ravel(), panels, strict=True):
-        own = [r for r in rows if (r["labels"], r["filling"]) == (name, filling)]
-        for neck, colour, label in ((None, "0.6", "objects, not split"), (0.9, (0, 0.447, 0.698), "particles, split")):
+    panels = [(name, case) for name in ("truth", "classified") for case in CASES]
+    for axes, (name, case) in zip(figure.subplots(2, 3).ravel(), panels, strict=True):
+        own = [r for r in rows if (r["labels"], r["case"]) == (name, case)]
+        for neck, colour, label in ((None, "0.6", "objects, not split"), (NECK, (0, 0.447, 0.698), "particles, split")):
             values = np.concatenate([r["found_diameters"] for r in own if r["neck"] == neck])
             axes.stairs(np.histogram(np.minimum(values, 61), edges)[0], edges, fill=neck is not None, color=colour,
                         alpha=0.5 if neck else 1, label=label)  # fmt: skip
         values = np.concatenate([r["true_diameters"] for r in own if r["neck"] is None])
         axes.stairs(np.histogram(values, edges)[0], edges, color="black", linewidth=1.5, label="spheres, the truth")
-        axes.set(title=f"{'true labels' if name == 'truth' else 'classified'}, {filling:.0%} silica",
+        axes.set(title=f"{'true labels' if name == 'truth' else 'classified'}, {case} silica",
                  xlabel="equivalent diameter (nm); last bar: all above", ylabel="number")  # fmt: skip
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.classification.classify_volume import classify
-from gpu_tomoclass.classification.job_file import CLASSIFYING, READING, SETTINGS, WRITING, Item
+from gpu_tomoclass.classification.job_file import ABOUT_LABELS, CLASSIFYING, READING, SETTINGS, WRITING, Item
+from gpu_tomoclass.classification.label_tasks import check_labels, done_before, work_on_labels
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.products import check_products, products_of
 from gpu_tomoclass.device import Device
@@ -96,7 +97,10 @@ def run_job(
     StoppedError
         If ``should_stop`` said so.
     """
-    read = [name for item in items for name in item.inputs]
+    read, made = [], set()
+    for item in items:  # what an earlier item makes may be read by a later one
+        read += [name for name in item.inputs if os.path.abspath(name) not in made]
+        made |= {os.path.abspath(name) for name in item.outputs}
     with protecting(*read):  # no output takes the place of a volume that another item reads, perhaps later
         return _run_items(items, open_device=open_device, say=say, progress=progress, should_stop=should_stop)
 
@@ -132,6 +136,9 @@ def _run_items(
         try:
             if item.task == "convert":
                 outcome = _convert(item, progress=progress, should_stop=should_stop)
+            elif item.task in ABOUT_LABELS:
+                device = device_of(item) if item.settings.get("device") == "cuda" else None
+                outcome = _of_labels(item, device, progress=progress, should_stop=should_stop)
             else:
                 model = model_of(item)
                 outcome = _finished_before(item, model) or _classify(
@@ -159,13 +166,18 @@ def check_job(items: Sequence[Item], *, say: Callable[[str], None] = lambda line
         ``"ready"``, ``"skipped"`` or ``"failed"``.
     """
     models: dict[str, Model] = {}
-    outcomes = []
+    outcomes: list[Outcome] = []
+    made: set[str] = set()
     for number, item in enumerate(items, start=1):
         say(f"{number} of {len(items)}: {item.task} {item.source}")
         try:
-            outcomes.append(_checked_item(item, models))
+            if os.path.abspath(item.source) in made and not os.path.lexists(item.source):
+                outcomes.append(Outcome(item, "ready", message="its volume will be made before"))
+            else:
+                outcomes.append(_checked_item(item, models))
         except TomoclassError as error:
             outcomes.append(_failed(item, error))
+        made |= {os.path.abspath(name) for name in item.outputs}
     return outcomes
 
 
@@ -182,6 +194,11 @@ def _checked_item(item: Item, models: dict[str, Model]) -> Outcome:
                 item.output, dtype=volume.dtype, shape=volume.shape, overwrite=overwrite,
                 classes=volume.classes if volume.dtype == np.uint8 else (), **options,
             )  # fmt: skip
+            return Outcome(item, "ready", n_planes=volume.shape[0], message=message)
+        if item.task in ABOUT_LABELS:
+            if done_before(item):
+                return Outcome(item, "skipped", n_planes=volume.shape[0], message="was done before")
+            check_labels(item, volume)
             return Outcome(item, "ready", n_planes=volume.shape[0], message=message)
         path = settings["model"]
         if path not in models:
@@ -235,6 +252,17 @@ def _convert(item: Item, *, progress: Progress | None, should_stop: Callable[[],
         options = _writing(item)
         convert(volume, item.output, overwrite=overwrite, progress=progress, should_stop=should_stop, **options)
         return Outcome(item, "done", n_planes=volume.shape[0])
+
+
+def _of_labels(
+    item: Item, device: Device | None, *, progress: Progress | None, should_stop: Callable[[], bool]
+) -> Outcome:
+    with open_volume(item.source, **_reading(item)) as labels:
+        n_planes = labels.shape[0]
+        if done_before(item):
+            return Outcome(item, "skipped", n_planes=n_planes, message="was done before")
+        found = work_on_labels(item, labels, device=device, progress=progress, should_stop=should_stop)
+    return Outcome(item, "done", n_planes=n_planes, message=found)
 
 
 def _converted_before(item: Item, volume: Volume) -> Outcome | None:

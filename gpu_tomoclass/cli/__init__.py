@@ -44,7 +44,7 @@ COMMANDS = {
     "Apply": {
         "plan": ("classification", "Say beforehand what memory, disk, time it takes"),
         "classify": ("classification", "Classify a volume"),
-        "batch": ("classification", "Classify or convert many volumes of a job file"),
+        "batch": ("classification", "Work through many volumes of a job file"),
     },
     "Use labels": {
         "evaluate": ("labels", "Compare labels with the truth"),

@@ -154,7 +154,7 @@ def plan(
 
 
 @command(
-    short_help="Classify or convert many volumes of a job file",
+    short_help="Work through many volumes of a job file",
     examples=(
         "batch job.toml --dry-run",
         "batch job.toml --json summary.json",
@@ -166,7 +166,7 @@ def plan(
 @quiet_option
 @click.pass_context
 def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None, quiet: bool) -> None:
-    """Classify or convert many volumes as JOB.toml says; what is done already is skipped.
+    """Classify, convert, clean, measure or evaluate many volumes as JOB.toml says; what is done already is skipped.
 
     A volume that fails does not stop the others; the exit code is then that of the first failure.
     """

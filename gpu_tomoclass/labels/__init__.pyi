@@ -5,7 +5,7 @@ from .evaluation_files import save_evaluation
 from .evaluation_page import evaluation_report
 from .figure import PANELS, label_figure
 from .particle_files import check_measurement_targets, save_histograms, save_particles
-from .particles import Measurement, Particles, measure_classes, measure_particles
+from .particles import BORDERS, Measurement, Particles, measure_classes, measure_particles
 from .pictures import (
     check_picture_target,
     class_image,
@@ -21,6 +21,7 @@ from .report import Report
 from .thumbnails import save_sweep, save_thumbnail
 
 __all__ = [
+    "BORDERS",
     "PANELS",
     "Confusion",
     "Evaluation",

@@ -1,6 +1,7 @@
 """A job file: what is done, what is skipped, what fails, and that a failure does not stop the others."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -171,6 +172,15 @@ def test_stopping_leaves_the_volume_resumable(folder):
             "would both be written",
         ),
         ('task = "convert"\nformat = ".tif"\n[[volumes]]\npath = "a.tif"', "is the input"),
+        ('task = "clean"\n[[volumes]]\npath = "a.tif"', "has no min_size"),
+        ('task = "evaluate"\n[[volumes]]\npath = "a.tif"', "has no truth"),
+        ('[[volumes]]\ntask = "measure"\npath = "a.tif"\nfill = true', "fill is no setting of measure"),
+        ('planes = [0, 1]\n[[volumes]]\ntask = "convert"\npath = "a.tif"', "planes is no setting of convert"),
+        ('border = "some"\n[[volumes]]\npath = "a.tif"', "border 'some' is unknown; choose count, exclude, half"),
+        ('neck = 1.0\n[[volumes]]\npath = "a.tif"', "neck = 1.0 is no share"),
+        ('map = [[1, "x"]]\n[[volumes]]\npath = "a.tif"', r"map has \[1, 'x'\]"),
+        ('halo = ["in"]\n[[volumes]]\npath = "a.tif"', "are not two classes"),
+        ('classes = [1.5]\n[[volumes]]\npath = "a.tif"', "are no names or label values"),
         (
             'model = "m.tcm"\nname = "{nmae}"\n[[volumes]]\npath = "a.tif"',
             "{nmae} is unknown; use {stem}, {name}",
@@ -253,3 +263,81 @@ def test_names_know_nothing_of_format(folder, name):
 def test_names_that_are_known(folder):
     text = 'task = "convert"\nformat = ".tif"\nname = "{task} {suffix} {stem}"\n[[volumes]]\npath = "c.ome.zarr"'
     assert [item.output.rpartition("/")[2] for item in load_job(job(folder, text))] == ["convert ome.zarr c.tif"]
+
+
+LABELS = """
+output = "out"
+format = ".tif"
+
+[[volumes]]
+model = "m.tcm"
+path = "a.tif"
+
+[[volumes]]
+task = "clean"
+path = "out/*_labels.tif"
+min_size = 3
+fill = true
+
+[[volumes]]
+task = "measure"
+path = "out/*_labels_clean.tif"
+classes = ["in"]
+split = true
+border = "half"
+histograms = true
+
+[[volumes]]
+task = "evaluate"
+path = "out/a_labels_clean.tif"
+truth = "{stem}_truth.tif"
+boundaries = false
+table = ".json"
+"""
+
+
+def test_labels_are_cleaned_measured_and_compared_after_they_are_made(folder, command):
+    """One file for the whole way, with what the functions give; then everything is there already."""
+    truth = np.ones(SHAPE, np.uint8)
+    truth[:, 5:15, 5:12] = 2
+    with create_volume(folder / "a_labels_clean_truth.tif", shape=SHAPE, dtype=np.uint8) as writer:
+        for z, plane in enumerate(truth):
+            writer.write_plane(z, plane)
+    path = job(folder, LABELS)
+    dry = command("batch", path, "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "4 ready" in dry.out
+    assert not (folder / "out").exists()
+    done = command("batch", path, "--json", folder / "summary.json")
+    assert done.code == 0, done.err
+    assert [o["status"] for o in json.loads((folder / "summary.json").read_text())] == ["done"] * 4
+    out = folder / "out"
+    names = ["a_labels.tif", "a_labels_clean.tif", "a_labels_clean_particles.csv", "a_labels_clean_particles.png"]
+    assert sorted(p.name for p in out.iterdir()) == [*names, "a_labels_clean_scores.json"]
+    with open_volume(out / "a_labels_clean.tif") as cleaned:
+        labels = np.stack([plane for _, plane in cleaned.planes()])
+        assert cleaned.metadata["cleaned"]["min_size"] == 3
+    assert (out / names[2]).read_text().splitlines()[1].startswith(f"in,1,{(labels == 2).sum()},")
+    scores = json.loads((out / "a_labels_clean_scores.json").read_text())
+    assert scores["accuracy"] == pytest.approx((labels == truth).mean())
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    again = command("batch", path)
+    assert (again.code, "4 skipped" in again.out) == (0, True), again.out
+    os.utime(out / "a_labels_clean.tif", (2e9, 2e9))  # made anew after it was measured
+    later = command("batch", path)
+    assert later.code == 3
+    assert "2 skipped, 2 failed" in later.out
+    assert "exists already and is older than" in later.err
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_tasks_on_labels_leave_inputs_and_are_stopped(folder):
+    (folder / "a.csv").touch()
+    for text in ('task = "clean"\nmin_size = 2\nformat = ".tif"', 'task = "evaluate"\ntruth = "{stem}.csv"'):
+        with pytest.raises(UsageError, match="is the input"):
+            load_job(job(folder, f'{text}\nname = "{{stem}}"\n[[volumes]]\npath = "a.tif"'))
+    for text in ('"clean"\nmin_size = 2\nformat = ".tif"', '"measure"', '"evaluate"\ntruth = "c.ome.zarr"'):
+        items = load_job(job(folder, f'task = {text}\n[[volumes]]\npath = "a.tif"'))
+        with pytest.raises(StoppedError):
+            run(items, should_stop=lambda: True)
+        assert not os.path.exists(items[0].output)
