@@ -336,8 +336,11 @@ def test_tasks_on_labels_leave_inputs_and_are_stopped(folder):
     for text in ('task = "clean"\nmin_size = 2\nformat = ".tif"', 'task = "evaluate"\ntruth = "{stem}.csv"'):
         with pytest.raises(UsageError, match="is the input"):
             load_job(job(folder, f'{text}\nname = "{{stem}}"\n[[volumes]]\npath = "a.tif"'))
-    for text in ('"clean"\nmin_size = 2\nformat = ".tif"', '"measure"', '"evaluate"\ntruth = "c.ome.zarr"'):
-        items = load_job(job(folder, f'task = {text}\n[[volumes]]\npath = "a.tif"'))
+    with create_volume(folder / "l.tif", shape=SHAPE, dtype=np.uint8) as writer:
+        for z in range(SHAPE[0]):
+            writer.write_plane(z, np.full(SHAPE[1:], z, np.uint8))
+    for text in ('"clean"\nmin_size = 2\nformat = ".tif"', '"measure"', '"evaluate"\ntruth = "l.tif"'):
+        items = load_job(job(folder, f'task = {text}\n[[volumes]]\npath = "l.tif"'))
         with pytest.raises(StoppedError):
             run(items, should_stop=lambda: True)
         assert not os.path.exists(items[0].output)
