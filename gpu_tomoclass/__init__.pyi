@@ -1,6 +1,6 @@
 from . import errors as errors
 from .annotations import Annotation, TrainingTable, load_annotation, load_arff, save_arff
-from .api import PixelClassifier, cross_validate, select_features, train, train_from_table
+from .api import PixelClassifier, Tuning, cross_validate, select_features, train, train_from_table, tune
 from .classes import LabelClass, default_classes
 from .classification import ClassifyResult, Plan, Prediction, Preview, classify, make_plan, predict, preview
 from .device import Device, choose_device
@@ -49,6 +49,7 @@ __all__ = [
     "Suggestion",
     "TrainingReport",
     "TrainingTable",
+    "Tuning",
     "Volume",
     "VolumeWriter",
     "VoxelSize",
@@ -80,4 +81,5 @@ __all__ = [
     "suggest",
     "train",
     "train_from_table",
+    "tune",
 ]

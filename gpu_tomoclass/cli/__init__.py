@@ -36,6 +36,7 @@ COMMANDS = {
         "preview": ("classification", "Classify one plane into a picture"),
         "cross-validate": ("quality", "Say how good it will be on unseen pixels"),
         "select-features": ("quality", "Find the cheapest families that do"),
+        "tune": ("tune", "Choose features, forest and smoothing"),
         "check": ("quality", "Say whether a model fits a volume"),
         "suggest": ("suggest", "Say where to mark next"),
         "adapt": ("quality", "Make a model fit another volume, without strokes"),

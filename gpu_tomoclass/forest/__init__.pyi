@@ -3,6 +3,7 @@ from .grow import grow_forest
 from .labels_on_device import device_labels
 from .predict import lead, predict_classes, predict_probabilities
 from .predict_on_device import DeviceForest
+from .trained import TrainedForest
 from .walks import describe_walks
 from .weka_trees import smallest_float32_not_below
 
@@ -11,6 +12,7 @@ __all__ = [
     "LEAF",
     "DeviceForest",
     "Forest",
+    "TrainedForest",
     "describe_walks",
     "device_labels",
     "grow_forest",

@@ -1,5 +1,5 @@
 from .adapt_model import Adaptation, adapt, check_drift
-from .cross_validation import CrossValidation, cross_validate
+from .cross_validation import CrossValidation, cross_validate, make_folds, marked_classes
 from .drift import Drift
 from .earlier_rows import OldRows, old_rows
 from .rows import TrainingRows, collect_rows
@@ -23,6 +23,8 @@ __all__ = [
     "check_drift",
     "collect_rows",
     "cross_validate",
+    "make_folds",
+    "marked_classes",
     "measure_costs",
     "measure_together",
     "old_rows",
