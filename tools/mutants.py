@@ -61,7 +61,7 @@ MUTANTS = (
         "volumes/region.py",
         "self.mask.plane(z)[self.in_plane] == 0",
         "self.mask.plane(z)[self.in_plane] != 1",
-        "classification/test_region.py",
+        "volumes/test_region_of_volume.py",
     ),
     Mutant("volumes/units.py", '"micron": 1e3', '"micron": 1e6', "volumes/test_units.py"),
     # annotations
@@ -70,7 +70,7 @@ MUTANTS = (
         "annotations/roi_pixels.py",
         "np.lexsort((pixels.y, pixels.x))",
         "np.lexsort((pixels.x, pixels.y))",
-        "annotations training/test_row_order.py",
+        "annotations/test_rois.py",
     ),
     Mutant(
         "annotations/roi_pixels.py",
@@ -93,7 +93,7 @@ MUTANTS = (
         "features/prepare.py",
         "for other in (z - d, z + d)",
         "for other in (z + d, z - d)",
-        "classification/test_across_planes.py",
+        "features/test_prepare.py",
     ),
     Mutant("features/cache.py", "/{device}/{image.shape}", "/{image.shape}", "features/test_cache.py"),
     # forest

@@ -62,6 +62,19 @@ def write_zip(path: Path, rois, names=None) -> Path:
 # --- pixels -----------------------------------------------------------------------------------------------------------
 
 
+def test_pixels_come_in_the_order_in_which_imagej_meets_them():
+    """TWS asks a shape column by column, and a thin free line vertex by vertex; its bootstrap depends on that."""
+
+    def in_order(roi):
+        found = roi_pixels(roi, SHAPE)
+        return list(zip(found.y.tolist(), found.x.tolist(), strict=True))
+
+    assert in_order(box(9, 4, 3, 2)) == [(4, 9), (5, 9), (4, 10), (5, 10), (4, 11), (5, 11)]
+    filled = in_order(area([(2, 2), (9, 3), (4, 8)]))
+    assert filled == sorted(filled, key=lambda pixel: (pixel[1], pixel[0]))
+    assert in_order(line([(3, 1), (4, 2), (4, 3), (3, 4)], width=1)) == [(1, 3), (2, 4), (3, 4), (4, 3)]
+
+
 def test_pixels_are_those_of_imagej():
     expected = json.loads((ROIS / "imagej_pixels.json").read_text())
     strokes = read_roi_strokes(ROIS / "imagej.zip", volume_shape=(5, 40, 44))

@@ -26,9 +26,8 @@ from gpu_tomoclass.errors import StoppedError
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.cache import FeatureCache
 from gpu_tomoclass.features.feature_file import write_features
-from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.features.place import Place
-from gpu_tomoclass.features.prepare import PreparedPlane, PreparedSlab, prepare_slab
+from gpu_tomoclass.features.prepare import PreparedPlane, PreparedSlab
 from gpu_tomoclass.model.model import Model, load_model, save_model
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
@@ -221,17 +220,6 @@ def test_masked_labels_do_not_depend_on_slabs(tmp_path: Path, model: Model) -> N
     masked = (found[0] == UNLABELLED).any(axis=(1, 2))
     assert masked[12]
     assert 1 < masked.sum() < 25
-
-
-def test_a_missing_plane_is_replaced_by_its_neighbour_for_the_others() -> None:
-    values = np.arange(4 * 3 * 2, dtype=np.float32).reshape(4, 3, 2)
-    volume = ArrayVolume(values)
-    volume.missing_planes.add(2)
-    slab = prepare_slab(volume, 1, 3, halo=1, scale=IntensityScale())
-    assert [plane.missing for plane in slab.planes] == [False, False, True, False]
-    np.testing.assert_array_equal(slab.images[2], values[1])
-    alone = prepare_slab(volume, 2, 3, scale=IntensityScale())
-    assert not alone.images[0].any()
 
 
 def test_a_plan_asks_for_more_than_a_plane_and_holds(volume_path: Path, model: Model) -> None:
