@@ -64,9 +64,11 @@ def _locate(machine: Machine, operand: str, space: str, lanes: np.ndarray) -> tu
 def _count(machine: Machine, what: str, space: str, address: np.ndarray, size: int, lanes: np.ndarray) -> None:
     if (address % size).any():
         raise PtxError(f"misaligned access of {size} bytes", int(np.flatnonzero(address % size)[0]))
+    if not machine.counted:
+        return
     threads = machine.threads
     if space == "global":
-        count_sectors(machine.counts, what, address, size, threads.warp[lanes])
+        count_sectors(machine.counts, what, address, threads.warp[lanes])
     elif space == "shared":
         count_conflicts(machine.counts, address, size, threads.warp[lanes], threads.lane[lanes])
     else:

@@ -18,6 +18,7 @@ COMPARISONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal,
 }  # fmt: skip
 ROUNDINGS = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
+TINY = np.finfo(np.float32).tiny
 LOGIC = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}
 
 
@@ -31,16 +32,19 @@ def operation(*names: str) -> Callable[[Operation], Operation]:
 
 def flush(values: np.ndarray) -> np.ndarray:
     """Denormal float32 numbers become zeros of the same sign (``.ftz``)."""
-    if values.dtype != np.float32:
-        return values
-    tiny = np.abs(values) < np.finfo(np.float32).tiny
-    return np.where(tiny, np.copysign(np.float32(0), values), values) if tiny.any() else values
+    return values * (np.abs(values) >= TINY) if values.dtype == np.float32 else values
 
 
 def fma32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Correctly rounded float32 a * b + c: the float64 sum is rounded to odd first (Boldo and Melquiond 2008)."""
+    """Correctly rounded float32 a * b + c: the float64 sum is rounded to odd first (Boldo and Melquiond 2008).
+
+    That matters only where the sum lies in the middle between two float32 numbers, which is rare.
+    """
     product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
     total = product + addend
+    in_the_middle = (total.view(np.int64) & (2**29 - 1)) == 2**28
+    if not (in_the_middle | (np.abs(total) < TINY)).any():
+        return total.astype(np.float32)
     back = total - product
     error = (product - (total - back)) + (addend - back)
     inexact = (error != 0) & np.isfinite(total) & ((total.view(np.int64) & 1) == 0)

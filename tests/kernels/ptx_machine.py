@@ -15,7 +15,7 @@ import numpy as np
 import ptx_access
 import ptx_warp
 from ptx_arithmetic import LOGIC, OPERATIONS, compare, flush
-from ptx_memory import LOCAL_TAG, SHARED_TAG, GlobalMemory, SharedMemory, Threads
+from ptx_memory import LOCAL_TAG, SHARED_TAG, GlobalMemory, SharedMemory, Threads, distinct
 from ptx_parse import Instruction, PtxError, PtxKernel, dtype_of, literal, split_operands
 
 MAX_STEPS = 5_000_000
@@ -35,6 +35,8 @@ class Machine:
         In the order of the parameters: names of ``arrays``, and NumPy scalars.
     arrays : dict of str to numpy.ndarray
         Device memory; written in place.
+    counted : bool
+        Whether sectors and bank conflicts are counted, which takes a third of the time.
 
     Attributes
     ----------
@@ -52,8 +54,9 @@ class Machine:
         block: Sequence[int],
         arguments: Sequence[Any],
         arrays: dict[str, np.ndarray],
+        counted: bool = True,
     ) -> None:
-        self.kernel = kernel
+        self.kernel, self.counted = kernel, counted
         per_block, n_blocks = int(np.prod(block)), int(np.prod(grid))
         if kernel.max_threads is not None and per_block > kernel.max_threads:
             raise PtxError(f"{kernel.name}: {per_block} threads, __launch_bounds__ says {kernel.max_threads}")
@@ -110,7 +113,7 @@ class Machine:
                 self._run_block(at, end, lanes)
 
     def _run_block(self, at: int, end: int, lanes: np.ndarray) -> None:
-        n_warps = np.unique(self.threads.warp[lanes]).size
+        n_warps = distinct(self.threads.warp[lanes]).size
         self.counts["warp instructions"] += (end - at) * n_warps
         self.counts["thread instructions"] += (end - at) * lanes.size
         self.counter[lanes] = end

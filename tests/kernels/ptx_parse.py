@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -57,6 +58,7 @@ class PtxKernel:
         return any("shared" in c.mods and c.types and c.types[-1][1:] in ("8", "16") for c in self.code)
 
 
+@cache
 def dtype_of(ptx_type: str) -> np.dtype:
     """numpy's dtype of a PTX type; untyped bits are unsigned integers."""
     if ptx_type == "pred":
@@ -65,6 +67,7 @@ def dtype_of(ptx_type: str) -> np.dtype:
     return np.dtype(f"{kind}{int(ptx_type[1:]) // 8}")
 
 
+@lru_cache(maxsize=64)
 def parse_ptx(text: str) -> dict[str, PtxKernel]:
     """All kernels of a PTX module by name."""
     text = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.S)
@@ -89,6 +92,7 @@ def parse_ptx(text: str) -> dict[str, PtxKernel]:
     return kernels
 
 
+@lru_cache(maxsize=4096)
 def split_operands(text: str) -> tuple[str, ...]:
     """Split at commas that are not within brackets."""
     parts, depth, current = [], 0, ""

@@ -1,4 +1,4 @@
-"""Run in a process of its own with the address sanitizer loaded: all small sizes of a case, one planted bug, or planes
+"""Run in a process of its own with the address sanitizer loaded: all small sizes of some cases, one planted bug, or planes
 that are not finite."""
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from kernel_cases import all_cases
 from kernel_tools import SOURCES, run_box
 
 
-def main(target: str, what: str) -> None:
+def main(target: str, *names: str) -> None:
+    what = names[0]
     if what.startswith("bug "):
         image = np.zeros((13, 70), np.float32)
         run_box(ExactDevice(build="sanitized", kernels=SOURCES), image, bug=int(what.split()[1]))
@@ -20,11 +21,13 @@ def main(target: str, what: str) -> None:
         run_not_finite(what.split()[2:])
         return
     results = {}
-    case = all_cases()[what]
-    for plan in ("cpu", "gpu"):
-        device = ExactDevice(build="sanitized", seed=1, gpu_plan=plan == "gpu", kernels=case.kernels)
-        for i, size in enumerate(case.small_sizes):
-            results[f"{plan} {i}"] = case.run(device, case.inputs(size))
+    for name in names:
+        print(name, flush=True)  # the last one printed is the one that fails
+        case = all_cases()[name]
+        for plan in ("cpu", "gpu"):
+            device = ExactDevice(build="sanitized", seed=1, gpu_plan=plan == "gpu", kernels=case.kernels)
+            for i, size in enumerate(case.small_sizes):
+                results[f"{name} | {plan} | {i}"] = case.run(device, case.inputs(size))
     np.savez(target, **results)
 
 

@@ -123,6 +123,7 @@ class SimulatedCupy:
     seed: int = 0
     limit: int | None = None  # bytes of memory
     run: Run | None = None  # runs a kernel instead of the interpreter
+    counted: bool = True  # whether the interpreter counts sectors and bank conflicts
     keeps_arrays: bool = True  # in the calls; then their memory is never given back
     calls: list[Call] = field(default_factory=list)
     launches: list[LaunchRecord] = field(default_factory=list)
@@ -352,7 +353,9 @@ class _Function:
             return
         arrays = {f"argument {i}": value for i, value in enumerate(values) if isinstance(value, np.ndarray)}
         arguments = [f"argument {i}" if isinstance(value, np.ndarray) else value for i, value in enumerate(values)]
-        machine = Machine(self.kernel, grid=grid, block=block, arguments=arguments, arrays=arrays)
+        machine = Machine(
+            self.kernel, grid=grid, block=block, arguments=arguments, arrays=arrays, counted=module.cupy.counted
+        )
         machine.run()
         module.cupy.launches.append(
             LaunchRecord(
@@ -375,7 +378,7 @@ def installed(cupy: SimulatedCupy) -> Iterator[SimulatedCupy]:
         yield cupy
 
 
-def ptx_device(*, kernels: Path | None = None, architecture: int = 80) -> tuple[CudaDevice, SimulatedCupy]:
+def ptx_device(*, kernels: Path | None = None, counted: bool = True) -> tuple[CudaDevice, SimulatedCupy]:
     """The cuda device on a simulated GPU, and the simulation that holds what ran."""
-    with installed(SimulatedCupy(architecture=architecture)) as cupy:
+    with installed(SimulatedCupy(counted=counted)) as cupy:
         return CudaDevice(kernels=kernels), cupy
