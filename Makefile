@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help demo test check docs dist lock mutate kill-test fuzz interop clean
+.PHONY: help demo test test-exhaustive check docs dist lock mutate kill-test fuzz interop clean
 help:
 	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 2 minutes with the installation)"
 	@echo "make test   run the tests (about 4 minutes on 2 cores with the installation)"
+	@echo "make test-exhaustive  the same with the slow forms: all architectures compiled again, all phantoms (about 5 minutes more)"
 	@echo "make kill-test  100 killed runs, resumed and compared (2 minutes)"
 	@echo "make fuzz   20,000 damaged inputs, read under limits of time and memory"
 	@echo "make interop  open what we write with other programs' readers (2 minutes with the installation)"
@@ -35,6 +36,9 @@ demo: $(VENV)/.run
 # OMP_WAIT_POLICY: threads that wait would otherwise spin, on cores that other tests need.
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
+
+test-exhaustive: export GPU_TOMOCLASS_EXHAUSTIVE = 1
+test-exhaustive: test
 
 # A hundred runs killed before chosen changes of the disk, each repeated and compared byte by byte.
 kill-test: $(VENV)/.test

@@ -530,8 +530,9 @@ def test_signals_to_all_processes(long_run, tmp_path):
     assert outputs(tmp_path) == outputs(long_run / "plain")
 
 
-def test_options_that_do_not_go_together(long_run, tmp_path):
-    arguments = ["classify", long_run / "v.tif", long_run / "m.tcm", "-o", tmp_path / "o.tif", "--dask", "local:2"]
+def test_options_that_do_not_go_together(sample_path, sample_model, tmp_path):
+    save_model(sample_model, tmp_path / "m.tcm")
+    arguments = ["classify", sample_path, tmp_path / "m.tcm", "-o", tmp_path / "o.tif", "--dask", "local:2"]
     process = start([*arguments, "--gpu-id", "1"])
     _, said = process.communicate(timeout=1200)
     assert process.returncode == 2

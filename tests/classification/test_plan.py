@@ -65,8 +65,9 @@ def peak_of(*arguments):
     return int(done.stderr.split()[-1]), done.stdout
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("options", [(), ("--probabilities", "--uncertainty")], ids=["labels", "all"])
+@pytest.mark.parametrize(
+    ("workers", "options"), [(1, ()), (2, ("--probabilities", "--uncertainty"))], ids=["labels", "all"]
+)
 def test_memory_is_80_to_100_percent_of_the_plan(large, tmp_path, workers, options):
     common = (large / "v.tif", large / "m.tcm", "--device", "native", "--workers", workers, *options, "-q")
     _, plan = peak_of("plan", *common, "--no-time", "--json")

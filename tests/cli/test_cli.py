@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from gpu_tomoclass.cli import COMMANDS, cli
+from gpu_tomoclass.device.compiler import default_cache_folder
 
 
 def small_case(nz=6, ny=40, nx=44):
@@ -41,8 +42,15 @@ def case(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    """run(*arguments) -> CompletedProcess of gpu-tomoclass in a fresh process, with a cache of its own."""
-    cache = tmp_path_factory.mktemp("cache")
+    """run(*arguments) -> CompletedProcess of gpu-tomoclass in a fresh process, with a cache of features of its own.
+
+    Compiled kernels are everybody's: to compile them takes longer than all these tests.
+    """
+    cache, native = tmp_path_factory.mktemp("cache"), default_cache_folder()
+    if native is not None and os.name == "posix":
+        native.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (cache / "gpu_tomoclass").mkdir(mode=0o700)
+        (cache / "gpu_tomoclass" / "native").symlink_to(native)
 
     def call(*arguments, cwd=None, env=None, **options):
         return subprocess.run(

@@ -50,7 +50,7 @@ def test_every_case(real_gpu: CudaDevice, case_name: str) -> None:
     device = real_gpu if case.kernels is None else CudaDevice(0, kernels=case.kernels)
     for size in case.sizes:
         inputs = case.inputs(size)
-        case.check(np.asarray(case.run(device, inputs)), inputs)
+        case.check(inputs, np.asarray(case.run(device, inputs)))
 
 
 def test_doctor_agrees(real_gpu: CudaDevice) -> None:

@@ -121,10 +121,11 @@ def _resources(launch: LaunchRecord, known: dict[str, Any]) -> dict[str, Any]:
 
 def check_budget(case: Case) -> None:
     """AssertionError naming every figure that is worse than in ``budgets/<name>.json``."""
-    name, file = case.name, budget_file(case.name)
+    name = case.name
+    file = budget_file(name)
     refresh = f"; if that is meant, run python tests/kernels/budget.py '{name}' and commit {file.name}"
     assert file.exists(), f"{name} has no budget{refresh}"
-    stored = json.loads(file.read_text())
+    stored = stored_budget(name)
     measured = measure(case, None if os.environ.get("GPU_TOMOCLASS_EXHAUSTIVE") else stored)
     slack = 1.0 if stored["nvrtc"] == nvrtc.version() else OTHER_VERSION
     budget = stored["kernels"]
@@ -158,6 +159,11 @@ def _is_worse(figure: str, now: float, allowed: float, slack: float) -> bool:
 
 def budget_file(name: str) -> Path:
     return FOLDER / f"{name.replace(' ', '_')}.json"
+
+
+def stored_budget(name: str) -> dict[str, Any]:
+    """What the file of a case holds: the version of NVRTC, and figures of its kernels."""
+    return json.loads(budget_file(name).read_text())
 
 
 def refresh(names: list[str]) -> None:

@@ -71,15 +71,16 @@ class Case:
         """The same inputs every time."""
         return self.make(np.random.default_rng(len(self.name)), size)
 
-    def check(self, result: np.ndarray, inputs: Inputs) -> None:
+    def check(self, inputs: Inputs, *results: np.ndarray) -> None:
         """Compare with what is expected; NaN must be where it is expected and nowhere else."""
         expected = self.expected(inputs)
-        assert result.shape == expected.shape
         assert np.isfinite(self.tolerance)
         tolerance = self.tolerance
         if self.naive is not None:
             tolerance = 2 * float(np.nanmax(np.abs(self.naive(inputs).astype(np.float64) - expected)))
-        self.compare(result, expected, tolerance)
+        for result in results:
+            assert result.shape == expected.shape
+            self.compare(result, expected, tolerance)
 
     def compare(self, result: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
         """AssertionError unless the two agree; NaN must be in the same places."""

@@ -1,5 +1,5 @@
-"""Run in a process of its own with the address sanitizer loaded: all small sizes of some cases, one planted bug, or planes
-that are not finite."""
+"""Run in a process of its own with the address sanitizer loaded: all small sizes of some cases, one planted bug, or
+planes that are not finite."""
 
 from __future__ import annotations
 

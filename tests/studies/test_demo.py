@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from gpu_tomoclass.classes import default_classes
-from gpu_tomoclass.device import NumpyDevice
+from gpu_tomoclass.device import NumpyDevice, choose_device
 from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.labels.pictures import class_image, grey_image, overlay_image
 from gpu_tomoclass.labels.report import Report
@@ -18,7 +18,7 @@ from gpu_tomoclass.studies.demo import OUTPUTS, run_demo
 
 def test_demo(tmp_path):
     said = []
-    report = run_demo(tmp_path, device=NumpyDevice(threads=1), say=said.append, shape=(6, 128, 124))
+    report = run_demo(tmp_path, device=choose_device(threads=1), say=said.append, shape=(6, 128, 124))
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(OUTPUTS)
     labels, truth = tifffile.imread(tmp_path / "labels.tif"), tifffile.imread(tmp_path / "truth.tif")
     unmarked = [0, 1, 2, 4, 5]
