@@ -19,7 +19,7 @@ from gpu_tomoclass.annotations.rois import read_roi_strokes
 from gpu_tomoclass.annotations.substack import SubStack
 from gpu_tomoclass.classes import PALETTE, LabelClass
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
-from gpu_tomoclass.volumes import Planes, Volume, open_volume
+from gpu_tomoclass.volumes import NO_BIN, Bin, Planes, Volume, binned_shape, open_volume
 
 StrPath = str | PathLike[str]
 ClassNames = Sequence[str] | Mapping[int, str]
@@ -190,15 +190,20 @@ class Annotation:
 
 
 def load_annotations(
-    paths: Sequence[StrPath | Planes | Volume], *, volume_shape: Shape, partial: bool = False, **options: Any
+    paths: Sequence[StrPath | Planes | Volume],
+    *,
+    volume_shape: Shape,
+    bin: Bin = NO_BIN,
+    partial: bool = False,
+    **options: Any,
 ) -> Annotation:
     """Read several files as one annotation.
 
     Parameters
     ----------
     paths : sequence of path, array or Volume
-    volume_shape : tuple of int
-        (nz, ny, nx)
+    volume_shape, bin
+        See :func:`load_annotation`.
     partial : bool
         Whether all together may hold a single class; each file may.
     **options
@@ -210,7 +215,8 @@ def load_annotations(
         See :func:`load_annotation`; also if two files give one voxel different classes.
     """
     return merge_annotations(
-        [load_annotation(path, volume_shape=volume_shape, partial=True, **options) for path in paths], partial=partial
+        [load_annotation(path, volume_shape=volume_shape, bin=bin, partial=True, **options) for path in paths],
+        partial=partial,
     )
 
 
@@ -256,6 +262,7 @@ def load_annotation(
     path: StrPath | Planes | Volume,
     *,
     volume_shape: Shape,
+    bin: Bin = NO_BIN,
     every: int | None = None,
     start: int | None = None,
     class_names: ClassNames | None = None,
@@ -271,7 +278,10 @@ def load_annotation(
     path : str, path, array or Volume
         An array (nz, ny, nx) is a label image.
     volume_shape : tuple of int
-        (nz, ny, nx) of the volume that the strokes are for.
+        (nz, ny, nx) of the volume that the strokes are for, as stored.
+    bin : (int, int, int)
+        The annotation is for the volume with so many voxels as one (``volume.bin``): a box has the class that most of
+        its marked voxels have, and none where two have as many. A label image may have the binned shape itself.
     every, start : int, optional
         The file belongs to a sub-stack: its plane i is plane ``start + i * every`` of the volume; ``start`` alone means
         every plane from there on, ``every`` alone starts at ``every // 2``, as ``substack`` does. A label image with as
@@ -299,19 +309,54 @@ def load_annotation(
     """
     names = _given_names(class_names)
     substack = SubStack.of(volume_shape[0], every=every, start=start, planes=planes)
+
+    def labelled(labels: Volume) -> Annotation:
+        coarse = binned_shape(volume_shape, bin)
+        if labels.shape == coarse:
+            return _from_labels(labels, coarse, None, names=names)
+        return binned(_from_labels(labels, volume_shape, substack, names=names), bin)
+
     if not isinstance(path, (str, PathLike)):
-        annotation = _from_labels(open_volume(path, axes=axes), volume_shape, substack, names=names)
+        annotation = labelled(open_volume(path, axes=axes))
         return annotation if partial else _checked(annotation)
     where = fspath(path)
     if where.lower().endswith(".arff"):
         what = "is an ARFF file: training rows without positions, not strokes on a volume"
         raise UsageError(what, where=where, do="train takes it beside strokes with --from")
     if where.lower().endswith((".roi", ".zip")):
-        annotation = _from_rois(where, volume_shape, substack, names=names, skip_bad_rois=skip_bad_rois)
+        annotation = binned(_from_rois(where, volume_shape, substack, names=names, skip_bad_rois=skip_bad_rois), bin)
     else:
         with open_volume(path, axes=axes, sparse=True) as labels:
-            annotation = _from_labels(labels, volume_shape, substack, names=names)
+            annotation = labelled(labels)
     return annotation if partial else _checked(annotation)
+
+
+def binned(annotation: Annotation, bin: Bin) -> Annotation:
+    """The annotation for a volume with ``bin`` voxels (z, y, x) as one; see :func:`load_annotation`."""
+    if bin == NO_BIN:
+        return annotation
+    shape = binned_shape(annotation.shape, bin)
+    z, y, x = (v.astype(np.int64) // n for v, n in zip((annotation.z, annotation.y, annotation.x), bin, strict=True))
+    key = (z * shape[1] + y) * shape[2] + x
+    votes, first, count = np.unique(key * 256 + annotation.label, return_index=True, return_counts=True)
+    box = votes // 256
+    best = np.zeros(len(box), count.dtype)
+    starts = np.flatnonzero(np.append(True, box[1:] != box[:-1])[: len(box)])
+    if len(box):
+        best = np.repeat(np.maximum.reduceat(count, starts), np.diff(np.append(starts, len(box))))
+    most = count == best
+    alone = np.add.reduceat(most, starts, dtype=np.int64) == 1 if len(box) else np.zeros(0, bool)
+    kept = first[most & np.repeat(alone, np.diff(np.append(starts, len(box))))]
+    lost = len(starts) - len(kept)
+    notes = list(annotation.notes)
+    if lost:
+        notes.append(
+            f"{annotation.path}: {lost} of {len(starts)} binned voxels have two classes in equal parts: left out"
+        )
+    return Annotation.from_voxels(
+        z[kept], y[kept], x[kept], annotation.label[kept], shape=shape, classes=annotation.classes, notes=notes,
+        path=annotation.path, order=annotation.order[kept], traced=annotation.traced[kept],
+    )  # fmt: skip
 
 
 def _from_labels(

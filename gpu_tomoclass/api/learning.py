@@ -424,9 +424,13 @@ def marked_volumes(
             raise UsageError("there are no marks", where=volume.path, do="give a label image or ImageJ ROIs")
         if len(files) == 1:
             alone = len(pairs) == 1 and not partial
-            annotation = load_annotation(files[0], volume_shape=volume.shape, partial=not alone, **reading)
+            annotation = load_annotation(
+                files[0], volume_shape=volume.full_shape, bin=volume.bin, partial=not alone, **reading
+            )
         else:
-            annotation = load_annotations(files, volume_shape=volume.shape, partial=partial, **reading)
+            annotation = load_annotations(
+                files, volume_shape=volume.full_shape, bin=volume.bin, partial=partial, **reading
+            )
         found.append((volume, annotation))
     return found
 

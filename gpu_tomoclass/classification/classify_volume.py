@@ -29,7 +29,7 @@ from gpu_tomoclass.features import IntensityScale
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.training import adapt as adapted
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Region, Volume, VolumeLike, moved, open_volume, with_place
+from gpu_tomoclass.volumes import NO_BIN, Region, Volume, VolumeLike, moved, open_volume, with_place
 
 if TYPE_CHECKING:
     from gpu_tomoclass.classification.cluster import Cluster
@@ -369,6 +369,7 @@ def provenance(volume: Volume, model: Model, *, region: Region, scale: Intensity
         "settings": {
             "planes": list(region.box[0]),
             "axes": volume.axes,
+            **({} if volume.bin == NO_BIN else {"bin": list(volume.bin)}),
             "intensity": scale.to_dict(),
             "nan": nan,
             **({} if region.box_shape[1:] == volume.shape[1:] and region.mask is None else region.to_dict()),

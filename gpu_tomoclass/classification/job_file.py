@@ -38,7 +38,7 @@ from gpu_tomoclass.device import DEVICES
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.labels import BORDERS
 from gpu_tomoclass.outputs import refuse_inputs, size_bytes
-from gpu_tomoclass.volumes import checked_voxel_size, product_name, split_suffix
+from gpu_tomoclass.volumes import checked_bin, checked_voxel_size, product_name, split_suffix
 
 # A task, the end of its outputs' names, and whether these are tables.
 TASKS = {
@@ -57,6 +57,7 @@ READING: dict[str, type | tuple[type, ...]] = {
     "shape": list,
     "dtype": str,
     "offset": int,
+    "bin": (int, list),
 }
 WRITING = {"ome_version": str, "sharded": bool}
 
@@ -223,6 +224,8 @@ def _checked(settings: Mapping[str, Any], *, where: str) -> dict[str, Any]:
             checked["memory_limit"] = size_bytes(settings["memory_limit"])
         if "voxel_size" in settings:
             checked["voxel_size"] = checked_voxel_size(settings["voxel_size"])
+        if "bin" in settings:
+            checked["bin"] = checked_bin(settings["bin"])
         RunOptions(**{key: value for key, value in checked.items() if key in CLASSIFYING})
     except UsageError as error:
         raise UsageError(error.what, where=where, do=error.do) from error

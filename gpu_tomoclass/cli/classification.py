@@ -303,7 +303,9 @@ def preview(
             from gpu_tomoclass.annotations import load_annotations
 
             names = {c.value: c.name for c in loaded.classes}
-            marked = load_annotations(strokes, volume_shape=source.shape, every=every, start=start, class_names=names)
+            marked = load_annotations(
+                strokes, volume_shape=source.full_shape, bin=source.bin, every=every, start=start, class_names=names
+            )
             painted = marked.plane_labels(plane)
         result = run(
             loaded, source, plane=plane, nan=nan, force=force, crop=crop, mask=mask, cache=features, device=device

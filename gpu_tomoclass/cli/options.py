@@ -101,6 +101,19 @@ class VoxelEdges(Numbers):
         return tuple(numbers) * (3 // len(numbers))
 
 
+class Boxes(Numbers):
+    """One or three whole numbers of voxels."""
+
+    def __init__(self) -> None:
+        super().__init__("N", "2 or 1,2,2", whole=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        numbers = super().convert(value, param, ctx)
+        if len(numbers) not in (1, 3) or min(numbers) < 1:
+            self.fail(f"{value!r} is not one or three numbers of voxels (z,y,x)", param, ctx)
+        return tuple(numbers) * (3 // len(numbers))
+
+
 class ByteSize(click.ParamType):
     """``4G``, ``800M``, or a number of bytes; decimal units, as disks and memory are sold."""
 
@@ -151,7 +164,7 @@ def _voxel_type(context: click.Context, parameter: click.Parameter, value: str |
 
 
 # What open_volume takes beside the path: the names of volume_options.
-READING = ("axes", "series", "channel", "allow_missing_planes", "voxel_size", "shape", "dtype", "offset")
+READING = ("axes", "series", "channel", "allow_missing_planes", "voxel_size", "shape", "dtype", "offset", "bin")
 
 
 def volume_options(command: F) -> F:
@@ -168,6 +181,8 @@ def volume_options(command: F) -> F:
         click.option("--channel", type=click.IntRange(0), help="Channel of a multi-channel file."),
         click.option("--series", type=click.IntRange(0), help="Series of a multi-series TIFF."),
         click.option("--axes", metavar="ORDER", help="Read the stored axes in this order, e.g. xyz."),
+        click.option("--bin", type=Boxes(), metavar="N",
+                     help="Read means of N voxels along each axis (or Z,Y,X) as one; other numbers count these."),
         click.option("--voxel-size", type=VoxelEdges(),
                      help="In nm, one number or three, where the file is wrong or does not say."),
     ):  # fmt: skip

@@ -212,7 +212,8 @@ def training_data(
             show_notes(source.notes, quiet=quiet)
             annotation = load_annotations(
                 strokes,
-                volume_shape=source.shape,
+                volume_shape=source.full_shape,
+                bin=source.bin,
                 axes=options["label_axes"],
                 class_names=like.class_names(options["class_names"]),
                 partial=partial or table is not None,

@@ -26,7 +26,7 @@ from gpu_tomoclass.interactive.volume_work import VolumeWork
 from gpu_tomoclass.model import Model, fits_volume, load_model, save_model
 from gpu_tomoclass.training import train
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Volume, VolumeLike, open_volume
+from gpu_tomoclass.volumes import Volume, VolumeLike, open_volume, refuse_binned
 
 StrPath = str | PathLike[str]
 DEFAULTS: dict[str, Any] = {
@@ -104,6 +104,7 @@ class Session:
         if unknown:
             raise UsageError(f"there is no option {', '.join(sorted(unknown))}")
         self.volume = open_volume(volume)
+        refuse_binned(self.volume)
         self._events = Events()
         self._given = {"features": features, "intensity": intensity, "nan": nan, **forest_options}
         self._intensity, self._nan, self._memory = intensity, nan, memory

@@ -21,7 +21,7 @@ from gpu_tomoclass.labels import Report, grey_image, overlay_image, volume_contr
 from gpu_tomoclass.model import check_model_target, save_model
 from gpu_tomoclass.outputs import check_output, check_suffix
 from gpu_tomoclass.training import TrainingResult, train
-from gpu_tomoclass.volumes import Volume
+from gpu_tomoclass.volumes import Volume, refuse_binned
 
 StrPath = str | PathLike[str]
 PAUSE = 0.5  # seconds between looks at the files; a file must be the same for two of them
@@ -91,6 +91,7 @@ def watch(
     UsageError, DataError
         If model or page cannot be written.
     """
+    refuse_binned(volume)
     check_suffix(page, ".html", ".htm")
     check_output(page, overwrite=overwrite, inputs=[*volume.inputs(), *strokes])
     check_model_target(output, overwrite=overwrite)

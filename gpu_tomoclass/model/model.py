@@ -27,7 +27,7 @@ from gpu_tomoclass.features import DEFINITION_VERSION, FeatureBank, IntensitySca
 from gpu_tomoclass.forest import FIELDS, Forest
 from gpu_tomoclass.model.archive import open_archive, read_array, read_json
 from gpu_tomoclass.outputs import atomic, check_output
-from gpu_tomoclass.volumes import Volume, VoxelSize
+from gpu_tomoclass.volumes import NO_BIN, Bin, Volume, VoxelSize
 
 if TYPE_CHECKING:
     from gpu_tomoclass import Prediction
@@ -439,6 +439,9 @@ def _checked_training(training: dict[str, Any]) -> dict[str, Any]:
     shape = volume.get("shape")
     if shape is not None and not (isinstance(shape, list) and [type(n) for n in shape] == [int] * 3):
         raise ModelError(f"training.volume.shape is {str(shape)[:80]}, not three whole numbers")
+    boxes = training.get("bin", [1, 1, 1])
+    if not (isinstance(boxes, list) and [type(n) for n in boxes] == [int] * 3 and min(boxes) > 0):
+        raise ModelError(f"training.bin is {str(boxes)[:80]}, not three whole numbers from 1 on")
     margins = training.get("mean_margins", [])
     shares = training.get("class_shares", [])
     if not isinstance(shares, list) or not all(
@@ -515,6 +518,7 @@ def check_fits(
     dtype: np.dtype[Any],
     shape: tuple[int, int, int] | None = None,
     voxel_size: VoxelSize | None = None,
+    bin: Bin = NO_BIN,
     force: bool = False,
 ) -> list[str]:
     """Tell whether a volume of this kind can be classified by the model.
@@ -528,6 +532,8 @@ def check_fits(
         (nz, ny, nx) of the volume; the training volume's shape in another order is worth a note.
     voxel_size : tuple of float, optional
         (z, y, x) in nm of the volume.
+    bin : (int, int, int)
+        Of the volume; another one than in training is refused unless voxel sizes say that the grids agree.
     force : bool
         Only note a different voxel size. A different kind of values is refused all the same.
 
@@ -555,7 +561,13 @@ def check_fits(
             "give the right order with --axes"
         )
     if model.voxel_size is None or voxel_size is None:
-        return notes
+        trained_bin = tuple(model.training.get("bin", NO_BIN))
+        if trained_bin == bin:
+            return notes
+        what = f"the model was trained on a volume with {_boxes(trained_bin)}, this one has {_boxes(bin)}"
+        if not force:
+            raise ModelError(what, do=f"open it with bin {','.join(map(str, trained_bin))}, train anew, or use --force")
+        return [*notes, what]
     across = 3 in model.bank.dimensions
     if same_voxels(model.voxel_size, voxel_size, across=across):
         return notes
@@ -582,7 +594,13 @@ def same_voxels(a: VoxelSize, b: VoxelSize, *, across: bool) -> bool:
 
 def fits_volume(model: Model, volume: Volume, *, force: bool = False) -> list[str]:
     """:func:`check_fits` for an open volume."""
-    return check_fits(model, dtype=volume.dtype, shape=volume.shape, voxel_size=volume.voxel_size, force=force)
+    return check_fits(
+        model, dtype=volume.dtype, shape=volume.shape, voxel_size=volume.voxel_size, bin=volume.bin, force=force
+    )
+
+
+def _boxes(bin: tuple[int, ...]) -> str:
+    return "no bin" if bin == NO_BIN else f"bin {','.join(map(str, bin))} (z, y, x)"
 
 
 def _value_kind(dtype: np.dtype[Any]) -> str:

@@ -164,7 +164,7 @@ def adapt(
         )
     volume = open_volume(volume)
     other = replace(model, training={**model.training, "dtype": volume.dtype.name})
-    check_fits(other, dtype=volume.dtype, voxel_size=volume.voxel_size, force=force)
+    check_fits(other, dtype=volume.dtype, voxel_size=volume.voxel_size, bin=volume.bin, force=force)
     looked = Looked.at(volume, planes=planes, crop=crop, mask=mask, n_planes=n_planes)
     before, after, scale = _tried(model, looked, device=device, nan=nan, progress=progress)
     near = verdict_of(before.drift, before.trained_margin - before.mean_margin) == "fits"

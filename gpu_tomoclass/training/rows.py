@@ -31,7 +31,7 @@ from gpu_tomoclass.model import same_voxels
 from gpu_tomoclass.training.drift import sampled_pixels
 from gpu_tomoclass.training.in_order import map_in_order
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Crop, Region, Volume, VolumeLike, VoxelSize, detect_format, voxel_text
+from gpu_tomoclass.volumes import NO_BIN, Crop, Region, Volume, VolumeLike, VoxelSize, detect_format, voxel_text
 
 GROUPINGS = ("stroke", "plane", "volume")
 SAMPLE_PIXELS = 20_000  # of all marked planes together: what the model remembers of the volume's features
@@ -178,6 +178,10 @@ def collect_rows(
                 where=volume.path,
                 do="convert one of them",
             )
+        if volume.bin != first.bin:
+            raise ModelError(
+                f"has bin {volume.bin}, {first.path} has {first.bin}", where=volume.path, do="bin both alike"
+            )
         sizes = volume.voxel_size, first.voxel_size
         across = 3 in bank.dimensions
         if sizes[0] is not None and sizes[1] is not None and not same_voxels(sizes[1], sizes[0], across=across):
@@ -273,6 +277,7 @@ def collect_rows(
                 "volume": v.fingerprint(),
                 "dtype": v.dtype.name,
                 "planes": [int(z) for z in annotation.planes()],
+                **({} if v.bin == NO_BIN else {"bin": list(v.bin)}),
                 **({} if region.is_whole else {"region": region.to_dict()}),
             }
             for v, annotation in volumes

@@ -24,7 +24,7 @@ from gpu_tomoclass.forest import DeviceForest, lead, predict_probabilities
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.training.drift import Looked, question_weights
 from gpu_tomoclass.types import Progress
-from gpu_tomoclass.volumes import Crop, VolumeLike, open_volume
+from gpu_tomoclass.volumes import Crop, VolumeLike, open_volume, refuse_binned
 
 PATCH = 24  # pixels; about what a person marks at a time
 N_PLANES = 24
@@ -134,6 +134,7 @@ def suggest(
     volume = open_volume(volume)
     if n < 1 or patch < 4:
         raise UsageError(f"{n} places of {patch} pixels cannot be suggested", do="give 1 or more, of 4 or more")
+    refuse_binned(volume)
     fits_volume(model, volume, force=force)
     looked = Looked.at(volume, planes=planes, crop=crop, mask=mask, n_planes=n_planes)
     if annotation is not None and annotation.shape != volume.shape:

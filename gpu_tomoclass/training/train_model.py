@@ -143,7 +143,7 @@ def train(
     if old is not None:
         if old.model.bank != bank:
             raise ModelError("the old rows are of other features", do="leave the feature options out")
-        more_notes = check_fits(old.model, dtype=volume.dtype, voxel_size=volume.voxel_size)
+        more_notes = check_fits(old.model, dtype=volume.dtype, voxel_size=volume.voxel_size, bin=volume.bin)
     rows = collect_rows(
         [(volume, annotation), *also],
         bank=bank,

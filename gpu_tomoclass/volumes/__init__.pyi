@@ -1,4 +1,5 @@
 from .array import ArrayVolume, Planes, is_array, on_host
+from .binned import NO_BIN, Bin, BinnedVolume, binned_shape, checked_bin, refuse_binned
 from .conversion import convert, describe_volume, open_any_channel, reslice, substack, volume_statistics
 from .detection import detect_format
 from .formats import is_folder, is_written, product_name, split_suffix
@@ -12,7 +13,10 @@ from .targets import check_folder, check_volume_target, least_bytes, volume_name
 from .volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, ranges_text, voxel_text
 
 __all__ = [
+    "NO_BIN",
     "ArrayVolume",
+    "Bin",
+    "BinnedVolume",
     "Crop",
     "Node",
     "PartVolume",
@@ -24,8 +28,10 @@ __all__ = [
     "VoxelSize",
     "ZarrArray",
     "ZarrStore",
+    "binned_shape",
     "check_folder",
     "check_volume_target",
+    "checked_bin",
     "checked_voxel_size",
     "convert",
     "create_volume",
@@ -43,6 +49,7 @@ __all__ = [
     "product_name",
     "ranges_text",
     "read_node",
+    "refuse_binned",
     "reslice",
     "split_suffix",
     "substack",

@@ -11,6 +11,7 @@ import numpy as np
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.volumes.array import ArrayVolume, Planes
+from gpu_tomoclass.volumes.binned import NO_BIN, BinnedVolume, checked_bin
 from gpu_tomoclass.volumes.detection import detect_format
 from gpu_tomoclass.volumes.formats import refuse_options, written_format
 from gpu_tomoclass.volumes.volume import Volume, VolumeWriter, VoxelSize, checked_voxel_size, voxel_text
@@ -30,6 +31,7 @@ def open_volume(
     shape: Sequence[int] | None = None,
     dtype: Any = None,
     offset: int | None = None,
+    bin: int | Sequence[int] | None = None,
 ) -> Volume:
     """Open a volume of any format that can be read, of which only headers are read; or make a volume of an array.
 
@@ -58,15 +60,20 @@ def open_volume(
     shape, dtype, offset : sequence of int, dtype, int, optional
         Of raw voxels in a file of any kind: its shape, slowest axis first, type (``"uint16"``, ``">f4"``) and the bytes
         before the first voxel.
+    bin : int or (int, int, int), optional
+        Read means of boxes of so many voxels (along z, y, x) as voxels, see
+        :class:`~gpu_tomoclass.volumes.binned.BinnedVolume`; voxel size and origin follow. All other options are about
+        the volume as stored.
 
     Raises
     ------
     UsageError
-        If there is no such file, or an option was set that the format does not know.
+        If there is no such file, an option was set that the format does not know, or labels are to be binned.
     DataError
         If the file cannot be read, is damaged, or does not say which of several images is meant.
     """
     edges = None if voxel_size is None else checked_voxel_size(voxel_size)
+    boxes = NO_BIN if bin is None else checked_bin(bin)
     options: dict[str, Any] = {"axes": axes, "series": series, "channel": channel}
     if isinstance(source, (str, PathLike)):
         gaps: dict[str, Any] = {"allow_missing_planes": allow_missing_planes, "sparse": sparse}
@@ -82,7 +89,7 @@ def open_volume(
         volume.reading = {"voxel_size": edges, **options, **gaps, **raw}
     elif isinstance(source, Volume):
         refuse_options(source.path, format="a volume that is open", options={"voxel_size": edges, **options})
-        return source
+        return source if boxes == NO_BIN else BinnedVolume(source, boxes)
     else:
         volume = ArrayVolume(source, allow_missing_planes=allow_missing_planes)
         refuse_options(volume.path, format="an array", options=options)
@@ -92,6 +99,10 @@ def open_volume(
             volume.notes.append(f"the voxel size is {voxel_text(edges)} as given, the file says {voxel_text(said)}")
         volume.metadata["voxel_size_given"] = {"nm": list(edges), "file_nm": None if said is None else list(said)}
         volume.voxel_size = edges
+    if boxes != NO_BIN:
+        binned = BinnedVolume(volume, boxes)
+        binned.reading = None if volume.reading is None else {**volume.reading, "bin": boxes}
+        return binned
     return volume
 
 

@@ -98,6 +98,20 @@ def moved(
     return {"origin_nm": origin, "start": start}
 
 
+def binned_place(
+    metadata: Mapping[str, Any], *, bin: tuple[int, int, int], voxel_size: Sequence[float] | None
+) -> dict[str, Any] | None:
+    """The place of a volume whose voxels are boxes of ``bin`` voxels of ``voxel_size``; None without a voxel size.
+
+    The first box's centre lies half a box less half a voxel from the first voxel's. Starts become part of the origin.
+    """
+    if voxel_size is None:
+        return None
+    origin = position(metadata, voxel_size) or [0.0, 0.0, 0.0]
+    moved_by = [(n - 1) / 2 * float(size) for n, size in zip(bin, voxel_size, strict=True)]
+    return {"origin_nm": [a + b for a, b in zip(origin, moved_by, strict=True)], "start": [0, 0, 0]}
+
+
 def turned(metadata: Mapping[str, Any], order: str) -> dict[str, Any] | None:
     """The place of a volume whose axes z, y, x are the stored ones that ``order`` names."""
     place = read_place(metadata)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.errors import DataError, UsageError
+from gpu_tomoclass.volumes.binned import BinnedVolume
 from gpu_tomoclass.volumes.opening import VolumeLike, open_volume
 from gpu_tomoclass.volumes.volume import Volume
 
@@ -28,7 +29,7 @@ class Region:
     shape : (nz, ny, nx)
         Of the volume.
     mask : Volume, optional
-        Of the volume's shape; where it is not 0, a voxel counts.
+        Of the volume's shape; where it is not 0, a voxel counts. Of a binned volume, also of its shape as stored.
     """
 
     box: tuple[Range, Range, Range]
@@ -67,6 +68,8 @@ class Region:
             if box[0][0] >= box[0][1]:
                 raise UsageError(f"planes {first}:{last} are not in the box {crop_text(box)}", where=volume.path)
         opened = None if mask is None else open_volume(mask)
+        if opened is not None and opened.shape != volume.shape and opened.shape == volume.full_shape:
+            opened = BinnedVolume(opened, volume.bin, as_mask=True)
         if opened is not None and opened.shape != volume.shape:
             raise DataError(
                 f"the mask is {opened.shape}, the volume {volume.shape} (z, y, x)",

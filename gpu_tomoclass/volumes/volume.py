@@ -70,6 +70,10 @@ class Volume(abc.ABC):
         Anything else worth keeping (provenance of a file we wrote).
     reading : dict or None
         What :func:`open_volume` was told beside the path, to open it again elsewhere; None if made otherwise.
+    bin : (int, int, int)
+        Stored voxels along z, y and x that were averaged to one; 1 each but for ``open_volume(bin=..)``.
+    full_shape : (int, int, int)
+        Shape as stored.
     """
 
     def __init__(
@@ -90,7 +94,8 @@ class Volume(abc.ABC):
         if min(shape) < 1:
             raise DataError(f"holds no voxels: its shape (z, y, x) is {shape}", where=path)
         self.path = fspath(path)
-        self.shape = shape
+        self.shape = self.full_shape = shape
+        self.bin = (1, 1, 1)
         self.dtype = np.dtype(dtype).newbyteorder("=")
         self.format = format
         self.axes = axes
