@@ -109,13 +109,13 @@ MUTANTS = (
     Mutant("forest/arrays.py", '_require(left > parent, "child"', '_require(left >= 0, "child"', "forest"),
     # model
     Mutant(
-        "model/model.py",
+        "model/fits.py",
         "first = 0 if across else 1",
         "first = 2",
         "model training",
     ),
     Mutant(
-        "model/model.py", 'return "float" if dtype.kind == "f" else dtype.name', "return dtype.kind", "model training"
+        "model/fits.py", 'return "float" if dtype.kind == "f" else dtype.name', "return dtype.kind", "model training"
     ),
     Mutant(
         "model/archive.py",

@@ -1,19 +1,16 @@
 from .fiji.classifier import describe_fiji_model, import_fiji_model, load_fiji_model
+from .fits import check_fits, fits_volume, same_voxels
 from .model import (
     GREY_LEVELS,
     MODEL_SUFFIX,
     N_QUANTILES,
     Model,
     TrainingReport,
-    check_fits,
     check_model_target,
     describe_model,
-    fits_volume,
-    is_model_file,
-    load_model,
-    same_voxels,
     save_model,
 )
+from .reading import is_model_file, load_model
 
 __all__ = [
     "GREY_LEVELS",

@@ -28,7 +28,8 @@ from gpu_tomoclass.features.cache import FeatureCache
 from gpu_tomoclass.features.feature_file import write_features
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.prepare import PreparedPlane, PreparedSlab
-from gpu_tomoclass.model.model import Model, load_model, save_model
+from gpu_tomoclass.model.model import Model, save_model
+from gpu_tomoclass.model.reading import load_model
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 

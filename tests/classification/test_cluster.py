@@ -30,7 +30,8 @@ from gpu_tomoclass.classification.cluster import Cluster, ClusterWorkers
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, UsageError
-from gpu_tomoclass.model.model import load_model, save_model
+from gpu_tomoclass.model.model import save_model
+from gpu_tomoclass.model.reading import load_model
 from gpu_tomoclass.volumes import ArrayVolume
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 

@@ -19,7 +19,8 @@ from distributed.cli import dask_scheduler, dask_worker
 from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.cli import cli
 from gpu_tomoclass.device import NumpyDevice
-from gpu_tomoclass.model.model import load_model, save_model
+from gpu_tomoclass.model.model import save_model
+from gpu_tomoclass.model.reading import load_model
 from gpu_tomoclass.volumes.opening import open_volume
 
 ROOT = Path(__file__).parents[2]

@@ -98,7 +98,7 @@ def test_a_dry_run_allocates_what_the_real_one_does(sample_path, sample_model, p
 
 
 def test_a_memory_limit_leaves_fewer_threads(large):
-    from gpu_tomoclass.model.model import load_model
+    from gpu_tomoclass.model.reading import load_model
 
     model, device = load_model(large / "m.tcm"), NativeDevice(threads=6)
     with open_volume(large / "v.tif") as volume:

@@ -18,7 +18,8 @@ from gpu_tomoclass.classification.slab import Slab
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import DataError, ModelError, ResourceError, StoppedError
-from gpu_tomoclass.model.model import load_model, save_model
+from gpu_tomoclass.model.model import save_model
+from gpu_tomoclass.model.reading import load_model
 from gpu_tomoclass.volumes.ome_zarr.store import ZarrStore
 from gpu_tomoclass.volumes.opening import open_volume
 

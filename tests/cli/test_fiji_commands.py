@@ -11,7 +11,7 @@ from gpu_tomoclass.annotations.arff import load_arff
 from gpu_tomoclass.cli import run
 from gpu_tomoclass.forest.arrays import FIELDS
 from gpu_tomoclass.model.fiji.classifier import load_fiji_model
-from gpu_tomoclass.model.model import load_model
+from gpu_tomoclass.model.reading import load_model
 
 NAMES = ("small8", "small16", "small32")
 

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from gpu_tomoclass.cli import run
-from gpu_tomoclass.model.model import load_model
+from gpu_tomoclass.model.reading import load_model
 
 FEW = ["--features", "gaussian_blur,median,variance", "--sigma-max", "4", "--trees", "30", "--no-cache", "-q"]
 

@@ -11,7 +11,8 @@ from gpu_tomoclass.model.fiji import classifier as fiji
 from gpu_tomoclass.model.fiji import java_stream
 from gpu_tomoclass.model.fiji.classifier import FOREST_CLASS, import_fiji_model, load_fiji_model
 from gpu_tomoclass.model.fiji.java_stream import FIRST_HANDLE, MAGIC, JavaReader
-from gpu_tomoclass.model.model import load_model, save_model
+from gpu_tomoclass.model.model import save_model
+from gpu_tomoclass.model.reading import load_model
 
 
 @pytest.fixture(scope="module")

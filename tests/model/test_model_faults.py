@@ -24,7 +24,9 @@ from gpu_tomoclass.forest.arrays import FIELDS
 from gpu_tomoclass.forest.grow_sklearn import train_forest
 from gpu_tomoclass.forest.predict import predict_probabilities
 from gpu_tomoclass.model import model as model_module
-from gpu_tomoclass.model.model import Model, check_fits, describe_model, load_model, save_model
+from gpu_tomoclass.model.fits import check_fits
+from gpu_tomoclass.model.model import Model, describe_model, save_model
+from gpu_tomoclass.model.reading import load_model
 from gpu_tomoclass.training.drift import channel_quantiles
 
 ROOT = Path(__file__).parents[2]
@@ -311,7 +313,7 @@ def test_a_bomb_does_not_inflate(saved):
     rewritten(saved, members={"feature.npy": header.getvalue() + bytes(2**30)})
     assert saved.stat().st_size < 2 * 2**20
     code = (
-        "import resource, sys\nfrom gpu_tomoclass.model.model import load_model\n"
+        "import resource, sys\nfrom gpu_tomoclass.model.reading import load_model\n"
         "import gpu_tomoclass.forest.arrays\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n    load_model(sys.argv[1])\nexcept Exception as error:\n    print(error)\n"

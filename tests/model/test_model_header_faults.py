@@ -19,7 +19,9 @@ from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.forest.grow_sklearn import train_forest
 from gpu_tomoclass.model import model as model_module
-from gpu_tomoclass.model.model import Model, check_fits, load_model, save_model
+from gpu_tomoclass.model.fits import check_fits
+from gpu_tomoclass.model.model import Model, save_model
+from gpu_tomoclass.model.reading import load_model
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +203,7 @@ def test_bombs_are_refused_within_256_mb(members, tmp_path, member):
     code = """
 import resource, sys
 from gpu_tomoclass.errors import ModelError
-from gpu_tomoclass.model.model import load_model
+from gpu_tomoclass.model.reading import load_model
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 256_000_000, used + 256_000_000))

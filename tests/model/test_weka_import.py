@@ -12,7 +12,8 @@ from gpu_tomoclass.model.fiji import trees as fiji_trees
 from gpu_tomoclass.model.fiji.classifier import import_fiji_model, load_fiji_model
 from gpu_tomoclass.model.fiji.java_stream import JavaObject, JavaReader
 from gpu_tomoclass.model.fiji.trees import TREE_CLASS, TreeShortcut, forest_of
-from gpu_tomoclass.model.model import load_model, save_model
+from gpu_tomoclass.model.model import save_model
+from gpu_tomoclass.model.reading import load_model
 
 NAMES = ("small8", "small16", "small32")
 

@@ -22,7 +22,8 @@ from small_volume import digest
 
 from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.device import NumpyDevice
-from gpu_tomoclass.model.model import Model, load_model
+from gpu_tomoclass.model.model import Model
+from gpu_tomoclass.model.reading import load_model
 from gpu_tomoclass.volumes.opening import open_volume
 
 FORMATS = ("labels.tif", "labels.ome.zarr")  # MRC is assembled as TIFF is

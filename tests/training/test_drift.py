@@ -16,7 +16,8 @@ from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.forest.arrays import LEAF, Forest
 from gpu_tomoclass.forest.grow_sklearn import train_forest
-from gpu_tomoclass.model.model import N_QUANTILES, Model, load_model, save_model
+from gpu_tomoclass.model.model import N_QUANTILES, Model, save_model
+from gpu_tomoclass.model.reading import load_model
 from gpu_tomoclass.studies.simulation.phantom import simulate_phantom
 from gpu_tomoclass.studies.simulation.tilt_series import tilt_angles
 from gpu_tomoclass.studies.strokes import draw_strokes

@@ -10,7 +10,7 @@ from gpu_tomoclass.annotations.arff import save_arff
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import DataError, ModelError
 from gpu_tomoclass.features.bank import FeatureBank
-from gpu_tomoclass.model.model import load_model
+from gpu_tomoclass.model.reading import load_model
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
