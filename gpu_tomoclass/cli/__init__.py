@@ -43,9 +43,9 @@ COMMANDS = {
         "model": ("models", "Import Fiji's classifiers, look into model files"),
     },
     "Apply": {
-        "plan": ("classification", "Say beforehand what memory, disk, time it takes"),
+        "plan": ("planning", "Say beforehand what memory, disk, time it takes"),
         "classify": ("classification", "Classify a volume"),
-        "batch": ("classification", "Work through many volumes of a job file"),
+        "batch": ("batch", "Work through many volumes of a job file"),
     },
     "Use labels": {
         "evaluate": ("labels", "Compare labels with the truth"),

@@ -12,7 +12,7 @@ from commands import Commands
 
 from gpu_tomoclass.classification import batch_script, make_plan, planned_gpus
 from gpu_tomoclass.classification.predicted import RANGE, PlannedGpu, gpu_row
-from gpu_tomoclass.cli.classification import GPUS
+from gpu_tomoclass.cli.planning import GPUS
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.model.model import save_model
 from gpu_tomoclass.model.reading import load_model
