@@ -1,6 +1,8 @@
 """What a user gets: a wheel with its CUDA sources, consistent metadata, documents whose links and commands exist."""
 
+import ast
 import re
+import runpy
 import subprocess
 import sys
 import sysconfig
@@ -113,6 +115,39 @@ def test_site_has_every_page():
             listed += [re.sub(r".*<(.*)>", r"\1", line) for line in lines]
     pages = {p.relative_to(ROOT / "docs").with_suffix("").as_posix() for p in (ROOT / "docs").glob("*.md")} - {"index"}
     assert sorted(listed) == sorted(pages | {"features/index"})
+
+
+def said_in_code():
+    """Every string of the package but docstrings; NUL stands for what an f-string fills in."""
+    for path in (ROOT / "gpu_tomoclass").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                yield node.value
+
+
+def test_quoted_messages_are_those_of_the_code():
+    """The fixed parts of each message on the page of symptoms stand in one string, in this order."""
+    page = (ROOT / "docs/something_is_wrong.md").read_text(encoding="utf-8")
+    seen = [line.split("|")[1] for line in page.splitlines() if line.startswith("|")]
+    quoted = re.findall(r'"([^"]+)"', "\n".join(seen))
+    code = "\n\n".join(said_in_code())
+    stale = [q for q in quoted if not re.search("[^\n]*".join(re.escape(part) for part in q.split("..")), code)]
+    assert len(quoted) > 20
+    assert stale == []
+
+
+def test_figures_are_those_of_the_results():
+    tool = runpy.run_path(str(ROOT / "tools/docs_numbers.py"))
+    stated = set()
+    for page in tool["pages"]():
+        text = page.read_text(encoding="utf-8")
+        stated |= {name for name, _ in tool["MARK"].findall(text)}
+        assert tool["filled"](text) == text, f"{page.name} differs from benchmarks/results: make docs-numbers"
+    assert stated == set(tool["named"]())
 
 
 @pytest.mark.parametrize("file", sorted(p.name for p in (ROOT / ".github/workflows").iterdir()))

@@ -1,0 +1,101 @@
+"""Put the figures of benchmarks/results into the pages that state them: make docs-numbers.
+
+A page marks a figure as ``<!-- =name -->97.6 %<!-- / -->``; what stands between the two comments is made here from the
+results. `tests/test_packaging.py` fails where a page and the results differ.
+"""
+
+import json
+import re
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = re.compile(r"<!-- =([\w-]+) -->(.*?)<!-- / -->")
+
+
+def result(name: str) -> Any:
+    """A file of results; its keys and numbers."""
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def percent(shares: list[float]) -> str:
+    """Mean and scatter of several seeds."""
+    return f"{100 * statistics.mean(shares):.2f} ± {100 * statistics.pstdev(shares):.2f} %"
+
+
+def minutes(seconds: float) -> str:
+    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
+
+
+def pairs(file: str, verdict: str) -> list[dict[str, Any]]:
+    """Pairs of a model and a volume that got this verdict."""
+    return [pair for group in result(file)["pairs"].values() for pair in group if pair["verdict"] == verdict]
+
+
+def good_and_bad(file: str, verdict: str) -> str:
+    counts = [group[verdict] for group in result(file)["summary"].values()]
+    return f"{sum(c['good'] for c in counts)} + {sum(c['bad'] for c in counts)}"
+
+
+def most_lost(file: str, verdict: str) -> str:
+    return f"{100 * max(pair['lost'] for pair in pairs(file, verdict)):.1f} points"
+
+
+def kernels_on(gpu: str) -> float:
+    """Seconds, predicted."""
+    (found,) = (p["total_s"] for p in result("roofline")["predictions"] if p["gpu"]["name"].startswith(gpu))
+    return found
+
+
+def named() -> dict[str, Callable[[], str]]:
+    """Every figure that a page may state."""
+    engines, run = result("forest_engines"), result("main_run")
+    figures: dict[str, Callable[[], str]] = {
+        "plane": lambda: f"{result('plane')['ms']['native, one plane with all threads']['min'] / 1000:.2f} s",
+        "train": lambda: f"{run['steps']['train']['seconds']:.0f} s",
+        "classify": lambda: f"{minutes(run['seconds_for_the_volume'])}, {run['peak_MB']} MB",
+        "memory": lambda: f"{result('stream')['memory']['paper']['peak_MB']['volume']} MB",
+        "h100": lambda: f"{kernels_on('H100'):.1f} s",
+        "a100": lambda: f"{kernels_on('A100'):.1f} s",
+        "rtx4090": lambda: f"{kernels_on('RTX 4090'):.0f} s",
+    }
+    for case, found in engines["accuracy"].items():
+        figures[f"{case}-rows"] = lambda found=found: f"{found['rows']:,}"
+        for engine in ("weka", "sklearn", "binned"):
+            figures[f"{case}-{engine}"] = lambda shares=found[engine]["accuracy"]: percent(shares)
+    for rows, digits in (("5000", 2), ("50000", 1)):
+        for engine, seconds in engines["seconds"][rows].items():
+            figures[f"{rows}-{engine}"] = lambda s=seconds, digits=digits: f"{min(s):.{digits}f}"
+    for file in ("transfer", "transfer_other_seeds"):
+        for verdict in ("fits", "doubtful", "does not fit"):
+            short = f"{file}-{verdict}".replace("_", "-").replace(" ", "-")
+            figures[short] = lambda file=file, verdict=verdict: good_and_bad(file, verdict)
+            figures[f"{short}-lost"] = lambda file=file, verdict=verdict: most_lost(file, verdict)
+    return figures
+
+
+def filled(text: str) -> str:
+    """The page with the figures of the results.
+
+    Raises
+    ------
+    KeyError
+        If a mark has a name that is not one of ours.
+    """
+    figures = named()
+    return MARK.sub(lambda mark: f"<!-- ={mark[1]} -->{figures[mark[1]]()}<!-- / -->", text)
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+if __name__ == "__main__":
+    for page in pages():
+        before = page.read_text(encoding="utf-8")
+        after = filled(before)
+        if after != before:
+            page.write_text(after, encoding="utf-8")
+            print(page.relative_to(ROOT))
