@@ -1,4 +1,4 @@
-from .annotation import Annotation, load_annotation, load_annotations, merge_annotations, merge_classes
+from .annotation import Annotation, merge_annotations, merge_classes
 from .arff import (
     MIXED_RELATION,
     OLD_RELATION,
@@ -11,6 +11,7 @@ from .arff import (
     pooled_tables,
     save_arff,
 )
+from .loading import load_annotation, load_annotations
 from .roi_write import Rectangle, save_rectangles
 from .substack import SubStack
 

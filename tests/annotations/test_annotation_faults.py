@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from roifile import ROI_TYPE, ImagejRoi
 
-from gpu_tomoclass.annotations.annotation import load_annotation, load_annotations
 from gpu_tomoclass.annotations.arff import load_arff
+from gpu_tomoclass.annotations.loading import load_annotation, load_annotations
 from gpu_tomoclass.annotations.rois import read_roi_strokes
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.volumes.conversion import substack

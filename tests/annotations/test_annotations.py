@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from roifile import ROI_TYPE, ImagejRoi
 
-from gpu_tomoclass.annotations.annotation import Annotation, load_annotation, load_annotations, merge_annotations
+from gpu_tomoclass.annotations.annotation import Annotation, merge_annotations
 from gpu_tomoclass.annotations.label_images import SubStack, read_label_image
+from gpu_tomoclass.annotations.loading import load_annotation, load_annotations
 from gpu_tomoclass.classes import PALETTE, LabelClass
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
 from gpu_tomoclass.volumes import ArrayVolume

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.path import Path as Outline
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi, roiwrite
 
-from gpu_tomoclass.annotations.annotation import load_annotation
+from gpu_tomoclass.annotations.loading import load_annotation
 from gpu_tomoclass.annotations.roi_pixels import roi_pixels
 from gpu_tomoclass.errors import DataError
 

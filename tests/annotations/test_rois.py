@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 from skimage import draw
 
-from gpu_tomoclass.annotations.annotation import load_annotation
+from gpu_tomoclass.annotations.loading import load_annotation
 from gpu_tomoclass.annotations.roi_pixels import roi_pixels
 from gpu_tomoclass.annotations.rois import class_of_name, read_roi_strokes
 from gpu_tomoclass.errors import DataError

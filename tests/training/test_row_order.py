@@ -16,7 +16,8 @@ import tifffile
 from golden_sets import GoldenSet
 from roifile import ROI_TYPE, ImagejRoi
 
-from gpu_tomoclass.annotations.annotation import Annotation, load_annotation, load_annotations
+from gpu_tomoclass.annotations.annotation import Annotation
+from gpu_tomoclass.annotations.loading import load_annotation, load_annotations
 from gpu_tomoclass.device.base import NumpyDevice
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.forest.arrays import FIELDS

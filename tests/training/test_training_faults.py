@@ -11,8 +11,8 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpu_tomoclass.annotations.annotation import load_annotation
 from gpu_tomoclass.annotations.arff import TrainingTable, load_arff, save_arff
+from gpu_tomoclass.annotations.loading import load_annotation
 from gpu_tomoclass.errors import DataError, ModelError, TomoclassError
 from gpu_tomoclass.forest.predict import predict_probabilities
 from gpu_tomoclass.model.fiji.classifier import load_fiji_model
