@@ -7,7 +7,7 @@ WORKERS ?= 2
 .PHONY: help demo test test-exhaustive check docs docs-numbers dist lock mutate kill-test fuzz interop clean
 help:
 	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 2 minutes with the installation)"
-	@echo "make test   run the tests (about 4 minutes on 2 cores with the installation)"
+	@echo "make test   run the tests (about 10 minutes on 2 cores with the installation)"
 	@echo "make test-exhaustive  the same with the slow forms: all architectures compiled again, all phantoms (about 5 minutes more)"
 	@echo "make kill-test  100 killed runs, resumed and compared (2 minutes)"
 	@echo "make fuzz   20,000 damaged inputs, read under limits of time and memory"

@@ -76,8 +76,8 @@ COMMANDS = {
 def cli() -> None:
     """Classify electron tomograms into materials from a few brush strokes.
 
-    Each command has --help. Results go to stdout, all else to stderr. Exit codes: 0 ok, 1 bug, 2 usage, 3 data,
-    4 model, 5 resources, 6 stopped.
+    Each command has --help (or: help COMMAND). Results go to stdout, all else to stderr. Exit codes: 0 ok, 1 bug,
+    2 usage, 3 data, 4 model, 5 resources, 6 stopped.
     """
 
 
@@ -100,6 +100,8 @@ def open_standard_streams() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command line and give its exit code; every failure is one line on stderr, a bug also its traceback."""
+    if "_GPU_TOMOCLASS_COMPLETE" in os.environ:  # a shell asks for our own words, which click writes as bytes
+        return _run(arguments)
     with visible_streams():
         return _run(arguments)
 
@@ -116,6 +118,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _main(arguments: list[str]) -> object:
+    if arguments[:1] == ["help"]:  # as other programs have it: help train
+        arguments = [*arguments[1:], "--help"]
     # Not standalone, click returns the code of context.exit() instead of raising it.
     code = cli.main(
         args=arguments, prog_name="gpu-tomoclass", standalone_mode=False, auto_envvar_prefix="GPU_TOMOCLASS"
