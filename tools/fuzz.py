@@ -335,7 +335,7 @@ def worker(kind_name: str, first: int, n: int, *, seed: int, seconds: int, memor
                 said = bool(SAID - usual)
                 shape = getattr(found, "shape", found), getattr(expected, "shape", expected)
                 fewer = kind_name == "planes" and not all((copy / f"p{z}.tif").is_file() for z in (0, 4))
-                if said or fewer:  # of a folder nobody can tell how many planes it had
+                if said or fewer:  # nobody can tell how many planes a folder had
                     about = "with a note"
                 elif isinstance(found, np.ndarray) and shape[0] != shape[1]:
                     result, about = "SILENT", f"shape {shape[0]}"

@@ -40,7 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate")
 LONGEST = 300  # seconds that a process may take, on a busy machine
-LAST = 12  # of the operations of a run: all of them are tried
+LAST = 12  # the last so many operations of a run are all tried
 
 
 def sample(path: Path, model: Path) -> None:

@@ -8,8 +8,8 @@ from benchmarks.roofline.floors import RULES
 from benchmarks.roofline.gpus import ASSUMPTIONS
 from benchmarks.roofline.instructions import EXPANDED
 
-GOAL_RATIO = 3.0  # of a kernel to its floor
-SMALL_SHARE = 0.001  # of all kernels' time: what takes less is not worth an algorithm
+GOAL_RATIO = 3.0  # a kernel's time to its floor
+SMALL_SHARE = 0.001  # what takes a smaller share of all kernels' time is not worth an algorithm
 
 
 def above_the_floor(prediction: dict[str, Any]) -> list[dict[str, Any]]:

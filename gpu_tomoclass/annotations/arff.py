@@ -22,7 +22,7 @@ from gpu_tomoclass.outputs import atomic, check_output
 # What TWS 4 writes and checks for when it loads rows.
 TWS_RELATION = "TWS-2D-v4.0.0-grayscale"
 TWS_3D_RELATION = "TWS-3D-v4.0.0-grayscale"
-MIXED_RELATION = "planes-and-volumes-grayscale"  # of features that TWS does not have together
+MIXED_RELATION = "planes-and-volumes-grayscale"  # for features that TWS does not have together
 OLD_RELATION = "segment"  # by which TWS's window knows classifiers of its version 3.2.24 and before
 
 _ROWS_AT_ONCE = 4096

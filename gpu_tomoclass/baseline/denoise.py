@@ -34,8 +34,8 @@ from gpu_tomoclass.volumes import Volume, VolumeWriter, check_volume_target, cre
 
 DTYPES = ("float32", "input")
 NAN_POLICIES = ("error", "fill")
-MEMORY_SHARE = 0.8  # of what is free; the rest is left to fragments and to what others need meanwhile
-WORK_BYTES = 32_000_000  # of a limited process: planes being read and written, the noise area
+MEMORY_SHARE = 0.8  # used of what is free; fragments and other programs need the rest
+WORK_BYTES = 32_000_000  # beside the arrays of a limited process: planes being read and written, the noise area
 MOST_SINGLE_PLANES = 32  # at once; beyond, launches cost nothing any more beside the work
 
 

@@ -14,7 +14,7 @@ from gpu_tomoclass.device import Array, Device
 GPU_BLOCK = (32, 8)
 CPU_BLOCK = (128, 1)  # a run of pixels that becomes a loop of vectors
 STATISTICS_THREADS = {True: 256, False: 64}  # on a GPU, on a CPU
-AUTOMATIC = -1.0  # of kernels/nad.cu
+AUTOMATIC = -1.0  # as in kernels/nad.cu
 REFERENCE_VALUES = 26  # float64 per pixel that the reference holds at most, by tracemalloc
 
 

@@ -214,7 +214,9 @@ def diffusion_tensor(u: Plane, parameters: NadParameters, *, box: tuple[slice, .
     eed = 1 / np.sqrt(1 + steepness * scalar(1 / contrast**2 if contrast > 0 else 0.0))
     coherence = scalar(root_c) / (spread + scalar(TINY))
     ced = scalar(LEAST) + scalar(p.second_eigenvector * (1 - LEAST)) * np.exp(-coherence * coherence)
-    share = np.clip(m1 * scalar(10 / switch if switch > 0 else 0.0) - scalar(9.5), 0, 1)  # of CED
+    share = np.clip(
+        m1 * scalar(10 / switch if switch > 0 else 0.0) - scalar(9.5), 0, 1
+    )  # of coherence enhancement (CED)
     l1, l2 = eed + share * (scalar(LEAST) - eed), eed + share * (ced - eed)
 
     mean, width = float(grey[box].mean(dtype=np.float64)), float(grey[box].std(dtype=np.float64))

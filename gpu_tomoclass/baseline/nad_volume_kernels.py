@@ -29,7 +29,7 @@ from gpu_tomoclass.baseline.nad_volume_reference import (
 from gpu_tomoclass.device import Array, Device
 
 GPU_BLOCK = (32, 8)
-CPU_WIDTHS = (128, 112, 96, 80, 64)  # of runs of voxels that become loops of vectors
+CPU_WIDTHS = (128, 112, 96, 80, 64)  # lengths of runs of voxels that become loops of vectors
 GPU_RUN, CPU_RUN = 4, 1  # planes per thread where sums along z share what they read
 SUM_THREADS = {True: 256, False: 64}  # on a GPU, on a CPU
 SUM_PORTION = 16384  # pixels
@@ -137,7 +137,7 @@ class VolumeSteps:
     ) -> None:
         self.device, self.parameters = device, parameters
         self.slabs = slabs(shape[0], planes=slab_planes, around=halo(parameters))
-        self._reach = len(gaussian(parameters.sigma)) // 2 + 1  # of gradients
+        self._reach = len(gaussian(parameters.sigma)) // 2 + 1  # planes that gradients look at
         most = max(*(slab.last - slab.first for slab in self.slabs), min(shape[0], slab_planes + 2 * self._reach))
         kind = _KernelFields if device.runs_kernels else _ReferenceFields
         self._fields = kind(device, parameters, (most, *shape[1:]))
@@ -172,7 +172,7 @@ class VolumeSteps:
             The one of the two that has the result.
         """
         is_whole = len(self.slabs) == 1
-        sums: list[float] = []  # of the gradients of each plane of u
+        sums: list[float] = []  # sum of the gradients, for each plane of u
         if not is_whole:
             for slab in self.slabs:
                 self._add_sums(sums, u, ready=slab.stop)

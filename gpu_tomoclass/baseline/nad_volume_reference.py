@@ -181,7 +181,9 @@ def diffusion_tensor(
     g = 1 / np.sqrt(1 + (steep / of.contrast) ** 2) if of.contrast > 0 else np.ones_like(steep)
     l2 = LEAST + p.second_eigenvector * (1 - LEAST) * np.exp(-((of.root_c / (m1 - m2 + TINY)) ** 2))
     l3 = LEAST + (1 - LEAST) * np.exp(-((of.root_c / (m1 - m3 + TINY)) ** 2))
-    share = np.clip(10 * (m1 - m3) / of.switch - 9.5, 0, 1) if of.switch > 0 else np.zeros_like(m1)  # of CED
+    share = (
+        np.clip(10 * (m1 - m3) / of.switch - 9.5, 0, 1) if of.switch > 0 else np.zeros_like(m1)
+    )  # of coherence enhancement (CED)
     dark = p.grey_level * np.clip(0.5 + (of.grey - grey) / of.width, 0, 1)
     eigenvalues = []
     for eed, ced in ((g, LEAST), (g, l2), (1.0, l3)):

@@ -80,10 +80,10 @@ class Classifier:
         channels = [i for block in self.blocks for i in range(block.start, block.stop)]
         self.forest = model.forest.restricted(channels)
         self.memory: SlabMemory | None = None
-        self._shared: DeviceForest | None = None  # of all threads
+        self._shared: DeviceForest | None = None  # one for all threads
         self._preparing = threading.Lock()
         self._of_thread = threading.local()
-        self._held: weakref.WeakSet[_Held] = weakref.WeakSet()  # of all threads
+        self._held: weakref.WeakSet[_Held] = weakref.WeakSet()  # what each thread holds
 
     @property
     def shared_forest(self) -> DeviceForest | None:

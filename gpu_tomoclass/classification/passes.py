@@ -212,7 +212,7 @@ class InPasses:
         classifier, device = self._classifier, self.device
         classifier.prepare()
         shared = classifier.shared_forest
-        assert shared is not None  # of a CPU that runs kernels
+        assert shared is not None  # a CPU that runs kernels has one
         forest, watch = shared.for_thread(device), device.stopwatch()
         n_pixels = planes[0].size
         with writing(self._folder), tempfile.TemporaryFile(dir=self._folder, prefix="passes.") as file:

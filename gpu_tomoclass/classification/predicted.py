@@ -23,8 +23,11 @@ from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.model import Model
 
 TABLE = Path(__file__).with_name("predicted_speed.json")
-USABLE = 0.95  # of a GPU's memory; the rest is the context's and the driver's
-RANGE = (0.6, 1.8)  # of the prediction; a reading of the machine code by hand came to 1.1 to 1.8 times the model's
+USABLE = 0.95  # share of a GPU's memory; the rest is the context's and the driver's
+RANGE = (
+    0.6,
+    1.8,
+)  # shortest and longest, as multiples of the prediction; reading the machine code by hand gave 1.1 to 1.8
 # CPU seconds per voxel of reading, preparing, writing and publishing, by what is written: measured on 425 planes of
 # 400 x 400, most of them after the last plane and on one core.
 HOST_SECONDS = {None: 4.0e-8, "uint8": 1.1e-7, "float32": 2.0e-7}

@@ -19,7 +19,7 @@ from gpu_tomoclass.outputs import size_text
 MAX_SLAB = 128  # planes on a GPU; beyond, launches cost nothing any more beside the work
 CPU_SLAB_BYTES = 640 * 2**20  # of features across planes at once on a CPU, and at most so many planes: the halo of a
 CPU_SLAB = 32  # slab of one plane would cost many times what the plane does
-MEMORY_SHARE = 0.8  # of a GPU's free memory; the rest is left to fragments and to what others need meanwhile
+MEMORY_SHARE = 0.8  # used of a GPU's free memory; fragments and other programs need the rest
 
 Needed = Callable[[int, int], int]  # (threads, planes that each has at once) -> bytes of the process
 

@@ -20,7 +20,7 @@ from gpu_tomoclass.volumes import VoxelSize
 
 TRUNCATE = 3.0  # sigmas; the rest of a Gaussian is 0.3 %
 MAX_SIGMA = 32.0  # voxels
-Computed = Sequence[np.ndarray | None]  # of each plane (n_classes, ny, nx) float32; None: it could not be read
+Computed = Sequence[np.ndarray | None]  # for each plane (n_classes, ny, nx) float32; None: it could not be read
 
 
 def sigma_in_voxels(sigma_nm: float, voxel_size: VoxelSize | None) -> tuple[float, float, float]:

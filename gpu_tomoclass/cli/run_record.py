@@ -28,7 +28,7 @@ from gpu_tomoclass.outputs import check_output, folder_bytes, outputs_made, refu
 LOG, RESULT = "gpu_tomoclass/log/1", "gpu_tomoclass/result/1"
 PROGRESS_SECONDS = 1.0  # between two lines of progress
 PIECE = 1 << 20  # bytes of a file's beginning, middle and end that its fingerprint is made of
-STATUS = {0: "ok", 6: "stopped"}  # of exit codes; all others are "failed"
+STATUS = {0: "ok", 6: "stopped"}  # by exit code; all others are "failed"
 
 
 class Run:

@@ -16,7 +16,7 @@ from gpu_tomoclass.device.signature import parse_signatures
 from gpu_tomoclass.device.sources import kernel_source
 
 LARGE = 1 << 28  # bytes
-MAP_NORESERVE = 0x4000  # of Linux; Python names it since 3.13
+MAP_NORESERVE = 0x4000  # Linux's number; Python names it since 3.13
 
 
 class DryDevice(HostDevice):

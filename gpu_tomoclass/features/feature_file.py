@@ -19,7 +19,7 @@ from gpu_tomoclass.features.prepare import PreparedPlane, prepare_slab
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Volume, create_volume, moved, with_place
 
-SLAB_BYTES = 2**29  # of channels across planes at once
+SLAB_BYTES = 2**29  # channels in memory at once where features look across planes
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ FIRST, SECOND, SQUARE = "Hessian_Eigenvalue_1", "Hessian_Eigenvalue_2", "Hessian
 DECIMAL = 5e-7  # half the last of the six decimals that TWS writes
 SINGLE = 2.0**-23  # what float32 holds numbers to, and a step more
 CLEAR = 8  # times its rounding by which a row's two candidates must be apart to count
-AGREE = 0.99  # of the rows that count; some may have been edited or cut
+AGREE = 0.99  # share of the rows that must agree; some may have been edited or cut
 
 
 def formula_of_relation(relation: str, asked: str) -> tuple[str, list[str]]:
@@ -90,7 +90,7 @@ def _votes(first: np.ndarray, second: np.ndarray, square: np.ndarray) -> np.ndar
     square = np.maximum(square, 0)
     root = np.sqrt(square)
     with np.errstate(invalid="ignore", divide="ignore"):
-        # Of the difference of two rounded numbers, and of the root of a rounded square.
+        # What rounding does to a difference of two numbers, and to the root of a square.
         rounding = 2 * DECIMAL + SINGLE * (np.abs(first) + np.abs(second))
         rounding += np.where(root > 0, (DECIMAL + SINGLE * square) / root, np.inf)
         apart = (np.sqrt(2.0) - 1) * root

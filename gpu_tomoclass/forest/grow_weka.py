@@ -27,7 +27,7 @@ from gpu_tomoclass.forest.weka_trees import MISSING, Rows, grow, smallest_float3
 
 ENGINES = ("auto", "compiled", "python")
 SOURCE = Path(__file__).with_name("weka_trees.cpp")
-RESAMPLE_SEED = 1  # of Weka's filter; TWS leaves it as it is
+RESAMPLE_SEED = 1  # the default of Weka's filter, which TWS leaves as it is
 
 
 @dataclass(frozen=True, eq=False)

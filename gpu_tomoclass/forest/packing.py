@@ -12,7 +12,7 @@ from gpu_tomoclass.errors import ResourceError
 from gpu_tomoclass.forest.arrays import LEAF, Forest, thresholds_of_flushed
 
 QUIET_NAN = np.uint32(0x7FC00000)
-MAX_ROWS = 1 << 23  # of votes: what the sign and the free bits of a NaN can count
+MAX_ROWS = 1 << 23  # rows of votes that the sign and the free bits of a NaN can number
 MAX_PLACES = 1 << 30  # two words each, counted by 31 bits
 COLUMN_THRESHOLDS = 254  # ranks 0..254; 255 is a missing value
 MAX_COLUMNS = 1024  # then 32 pixels of a GPU block are 32 KB
@@ -218,7 +218,7 @@ def memory_order(forest: Forest) -> tuple[npt.NDArray[np.int32], int, int]:
         One more per tree than nodes, for the even places.
     depth : int
     """
-    parents = []  # of each level
+    parents = []  # one array per level
     nodes = forest.roots.astype(np.int32)
     while nodes.size:
         parents.append(nodes[forest.feature[nodes] != LEAF])

@@ -24,20 +24,20 @@ from gpu_tomoclass.forest.packing import (
 )
 from gpu_tomoclass.forest.walks import CpuRankWalk, CpuWalk, Tables, Walk
 
-GPU_SHARED_BYTES = 48 * 1024  # of a block, on every GPU
-GPU_THREADS = 512  # of a block: some tree rows of a tile of pixels
+GPU_SHARED_BYTES = 48 * 1024  # per block, on every GPU
+GPU_THREADS = 512  # per block: some rows of trees for a tile of pixels
 GPU_TILES = (128, 64, 32)  # pixels; with 128, lanes never wait for each other's ranks
 QUADS_STEP = 64  # the quadruples of nodes that a block holds are rounded up to it, so that few variants are compiled
 TOP_STEP = 128  # places of the top of a tree in shared memory are rounded down to it, for the same reason
 FEATURES_STEP = 32  # a tile's height is rounded up to it, so that few variants are compiled
 CPU_TILE = 64  # pixels that a CPU thread takes down a large tree side by side: enough to hide the latency of a load
-RANKS_PIXELS = 2048  # of a block: the tables of thresholds are read once for them
+RANKS_PIXELS = 2048  # per block, which reads the tables of thresholds once
 RANKS_THREADS = 256
 LARGE_PIXELS = 1024  # that a CPU thread takes down a large tree at a time; their values stay in the second cache
 BLOCKS_PER_THREAD = 4  # blocks of LARGE_PIXELS per CPU thread and launch
-SCRATCH_BYTES = 1 << 28  # of a launch, with fewer pixels in a block where there are many threads
-STACK_BYTES = 512 * 1024  # of a CPU thread
-MISSING_BLOCKS = 64  # of this many threads each, on a GPU; they share the pixels with missing values
+SCRATCH_BYTES = 1 << 28  # per launch; blocks have fewer pixels where there are many threads
+STACK_BYTES = 512 * 1024  # per CPU thread
+MISSING_BLOCKS = 64  # so many blocks of as many threads share the pixels with missing values on a GPU
 
 
 class DeviceForest:

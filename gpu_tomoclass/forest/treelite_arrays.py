@@ -17,7 +17,7 @@ from gpu_tomoclass.errors import ModelError, ResourceError
 from gpu_tomoclass.forest.arrays import LEAF, Forest, breadth_first, smallest_above
 from gpu_tomoclass.forest.weka_trees import smallest_float32_not_below
 
-# Of treelite's serialisation format, version 4.
+# Fields of treelite's serialisation format, version 4.
 MULTI_CLASS, BINARY = 2, 0
 LESS, LESS_OR_EQUAL = 2, 3
 EVERY_CLASS = -1

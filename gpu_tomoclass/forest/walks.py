@@ -23,10 +23,10 @@ from gpu_tomoclass.forest.packing import PlacedForest, RankedNodes, place_forest
 
 WALKS = ("questions", "steps", "gathers")
 TILES = {"questions": 128, "steps": 64, "gathers": 64}  # pixels; their ranks stay in the first two caches
-QUESTIONS_TILES = 8  # of a block: pixels that are asked more than others fill tiles of their own
-RANKS_PIXELS = 2048  # of a block: the thresholds of four columns are read once for them
+QUESTIONS_TILES = 8  # per block: pixels that are asked more than others fill tiles of their own
+RANKS_PIXELS = 2048  # per block, which reads the thresholds of four columns once
 RANKS_TOGETHER = 64
-MAX_ROWS = 64  # of votes that are slots of forest_cpu.cu, which a byte counts together with those for answers
+MAX_ROWS = 64  # rows of votes that have slots in forest_cpu.cu; a byte counts these and the slots for answers
 MAX_TREES = 65535  # that it counts
 SLOTS_STEP = 8  # the slots are rounded up to it, so that few variants are compiled
 # The forest that is measured: about as deep as the trees of a few thousand training rows.
@@ -40,7 +40,7 @@ class Tables(NamedTuple):
     roots: Array
     votes: Array
     left_fraction: Array
-    rows: Array  # of votes, by place; one zero where nodes hold them
+    rows: Array  # votes by place; one zero where nodes hold them
 
 
 class Walk(ABC):

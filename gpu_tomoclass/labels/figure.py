@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PANELS = ("image", "overlay", "outlines", "labels")
 MM = 1 / 25.4  # inches
 GAP, TITLE, LEGEND = 1.0, 4.5, 7.0  # mm
-POINTS = 7  # of all text, as journals ask for
+POINTS = 7  # size of all text, as journals ask for
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 

@@ -135,7 +135,7 @@ def image_tools(device: Device | str | None) -> ImageTools:
 def in_order(numbers: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     """Numbers 1..count (0 stays) given anew, in the order of their first voxels."""
     first = np.full(count + 1, numbers.size)
-    # Of several assignments to one element the last one counts: from the end, that of the first voxel.
+    # The last assignment to an element counts; going backwards, that is the first voxel's.
     first[numbers.ravel()[::-1]] = np.arange(numbers.size)[::-1]
     rank = np.zeros(count + 1, np.int64)
     rank[1 + np.argsort(first[1:])] = np.arange(1, count + 1)

@@ -23,7 +23,7 @@ from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Volume
 
 SLAB_VOXELS = 4_000_000  # enough that the time for joining slabs does not show
-BYTES_PER_VOXEL = 80  # of a slab, while it is labelled and measured; most of it where every voxel is an object's
+BYTES_PER_VOXEL = 80  # of a slab's memory while it is labelled and measured, where every voxel is an object's
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from gpu_tomoclass.labels.pictures import draw_scale_bar, overlay_image, save_fi
 from gpu_tomoclass.outputs import atomic, check_output, check_suffix
 from gpu_tomoclass.volumes import Volume
 
-SECTION_PLANES = 256  # of which the sections along z are made at most: more than the picture can show
+SECTION_PLANES = 256  # read at most for the sections along z: more than the picture can show
 SWEEP_PLANES, SWEEP_PIXELS, SWEEP_SECONDS = 60, 400, 6.0
 ALPHA = 0.4
 

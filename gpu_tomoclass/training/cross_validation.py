@@ -25,7 +25,7 @@ from gpu_tomoclass.training.rows import GROUPINGS, TrainingRows
 from gpu_tomoclass.types import Progress
 
 FOLDS = 5  # unless given, or as many as there are groups
-PERMUTATIONS = 3  # of each family and fold; their mean is the importance
+PERMUTATIONS = 3  # per family and fold; the mean of their losses is the importance
 
 Fold = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]  # rows to grow on, rows held out
 

@@ -35,7 +35,7 @@ SAMPLE_PIXELS = 20_000
 LEVELS = np.linspace(0.0, 1.0, N_QUANTILES)
 # Chosen on the pairs of benchmarks/transfer.py; docs/quality.md says how well they separate good from bad.
 DOUBTFUL_DRIFT, WRONG_DRIFT = 0.05, 0.10
-DOUBTFUL_LOSS, WRONG_LOSS = 0.05, 0.12  # of mean margin
+DOUBTFUL_LOSS, WRONG_LOSS = 0.05, 0.12  # lost mean margin
 DOUBTFUL_MOVE, WRONG_MOVE = 0.04, 0.05  # of class shares; with it as a witness
 NEAR_DRIFT, NEAR_LOSS = 0.09, 0.08  # need not be doubtful
 SAME = 0.025  # drift and loss of other planes of the training volume: then the map moves what it does by chance

@@ -11,7 +11,7 @@ from gpu_tomoclass.annotations import TrainingTable
 from gpu_tomoclass.errors import ModelError, UsageError
 from gpu_tomoclass.model import Model
 
-SEED = 0  # of the rows drawn
+SEED = 0  # for drawing rows
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gpu_tomoclass.model import GREY_LEVELS
 
 SURE = 0.5  # pixels of a lower probability say nothing about their class
-FEW = 0.002  # of the pixels looked at: classes with less are left out
+FEW = 0.002  # a class with a smaller share of the pixels looked at is left out
 
 
 def grey_memory(

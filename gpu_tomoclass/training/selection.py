@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEEDS = 3  # folds and forests for the full bank and what is chosen, since scores move for no reason
-REPEATS = 5  # of a measurement of time; the least counts
+REPEATS = 5  # times that a computation is timed; the least counts
 SLAB_ACROSS = 8  # planes that time per plane is measured on where features look across planes
 
 

@@ -140,7 +140,7 @@ def suggest(
     if annotation is not None and annotation.shape != volume.shape:
         raise DataError(f"the annotation belongs to {annotation.shape}, the volume is {volume.shape}")
     painted = [] if annotation is None else [int(z) for z in annotation.planes() if int(z) not in looked.planes]
-    every = max(1, len(painted) * 2 // n_planes)  # of marked planes not many more than half as many
+    every = max(1, len(painted) * 2 // n_planes)  # marked planes, at most about half as many as others
     numbers = [*looked.planes, *painted[::every]]
     chosen_device = choose_device(device)
     engine = FeatureEngine(chosen_device, model.bank.blocks)

@@ -19,7 +19,7 @@ from gpu_tomoclass.volumes.stored_axes import check_declared, choose_axes
 from gpu_tomoclass.volumes.units import LARGEST_PIXEL, MILLIMETRE, nanometres
 from gpu_tomoclass.volumes.volume import Volume
 
-_PLUGINS = {"dm": "digitalmicrograph", "ser": "tia"}  # of RosettaSciIO
+_PLUGINS = {"dm": "digitalmicrograph", "ser": "tia"}  # names in RosettaSciIO
 _REFUSALS = (
     ValueError,
     RuntimeError,
@@ -71,7 +71,7 @@ class RosettaVolume(IndexedVolume):
             unit = nanometres(str(axis.get("units") or ""))
             if unit is not None:
                 sizes[at] = abs(float(axis.get("scale", 0) or 0)) * unit
-                # Of a series, RosettaSciIO (0.15) gives the offset in metres whatever the unit.
+                # RosettaSciIO (0.15) gives the offset of a series in metres, whatever the unit.
                 origin[at] = float(axis.get("offset", 0) or 0) * unit if format != "TIA series" else 0.0
         if "z" not in names and names.count("") == 1:  # the images of a series
             names[names.index("")] = "z"
@@ -119,11 +119,11 @@ def open_microscope_file(
     name = fspath(path)
     row = named_format(name)
     reader = _library(f"rsciio.{_PLUGINS[row.kind]}", "rosettasciio", name)
-    lazy = row.kind == "dm"  # of a series, RosettaSciIO would read the whole file for each plane
+    lazy = row.kind == "dm"  # RosettaSciIO would read all of a series for each plane
     notes = [] if lazy else ["the whole series is read into memory"]
     try:
         signals = [signal for signal in reader.file_reader(name, lazy=lazy) if np.ndim(signal["data"]) >= 2]
-    except Exception as error:  # of a damaged file it raises errors of any kind, its own among them
+    except Exception as error:  # a damaged file makes it raise errors of any kind
         raise DataError(f"cannot be read by RosettaSciIO: {error}", where=name) from error
     if not signals or (series is None and len(signals) > 1):
         listed = "; ".join(f"{i}: {signal['data'].shape} {signal['data'].dtype}" for i, signal in enumerate(signals))

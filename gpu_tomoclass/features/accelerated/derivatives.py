@@ -14,9 +14,9 @@ from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES, ORD
 
 REACHES = (128, 1280)  # largest half-widths that kernels are compiled for; the last one is that of the largest sigma
 GPU_LINE = 128  # threads of a block along x
-GPU_ROWS_X = {128: 4, 1280: 1}  # of each of them: what fits 48 KB of shared memory
+GPU_ROWS_X = {128: 4, 1280: 1}  # rows per block for each reach: what fits 48 KB of shared memory
 GPU_BLOCK = (32, 4)  # along y
-GPU_ROWS_Y = 4  # of a thread along y
+GPU_ROWS_Y = 4  # rows per thread along y
 CPU_LINE = 512  # pixels of a block along x
 CPU_STRIP, CPU_BAND = 16, 128  # columns (a cache line) and rows of a block along y
 

@@ -14,8 +14,8 @@ from gpu_tomoclass.features.reference.diffusion import A1, A2, N_ITERATIONS
 START_CHUNK = 1024  # pixels that a block of diffusion_start has in shared memory
 THREADS = 256
 BLOCK = (32, 8)
-ROWS = 16  # of a tile
-LANES = 16  # of kernels/diffusion_cpu.cu: rows of its scratch are whole numbers of them
+ROWS = 16  # per tile
+LANES = 16  # as in kernels/diffusion_cpu.cu: rows of its scratch are whole numbers of lanes
 
 
 def anisotropic_diffusion(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:

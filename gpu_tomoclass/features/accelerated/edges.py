@@ -12,7 +12,7 @@ from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 
 GPU_TILE = (32, 8)  # pixels and threads of a block
 CPU_TILE = (256, 16)  # pixels of a block: three tiles of this size fit the second-level cache
-THREADS = {True: 256, False: 1024}  # of a block of the difference, with the GPU's plan or not
+THREADS = {True: 256, False: 1024}  # per block of the difference, with the GPU's plan or not
 AT_ONCE = 4  # images that a launch of the difference takes
 
 

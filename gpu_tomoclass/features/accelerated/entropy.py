@@ -17,7 +17,7 @@ PAD_BLOCK = {True: (32, 8), False: (256, 1)}  # by whether the plan is for a GPU
 LANES = 32  # columns of a block on a GPU
 LINE = 128  # rows that a GPU thread slides over, at most; its first disk costs as much as 13 of them, for radius 16
 CPU_LINE = 1024  # columns of a CPU task
-DOUBLE_ERROR = 2.5e-13  # of more than 256 terms of p log2(p) added in double: 256 (2^-51 + 0.8 2^-52)
+DOUBLE_ERROR = 2.5e-13  # bound for 256 terms of p log2(p) added in double: 256 (2^-51 + 0.8 2^-52)
 
 
 def entropy(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:

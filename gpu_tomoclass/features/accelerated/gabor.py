@@ -18,7 +18,7 @@ MARGIN = max(bank.size for bank in BANKS) // 2  # pixels around a plane
 TILE = 32  # pixels: rows of responses and of padded planes are whole tiles
 FILTER_BLOCK = (8, 16)  # threads on a GPU, of PIXELS neighbours each
 PIXELS = 4
-THREADS = 256  # of the kernels that go pixel by pixel
+THREADS = 256  # per block of the kernels that go pixel by pixel
 PARTS = 32  # per plane, in which its mean is summed
 BAND = 4  # rows that a CPU thread filters at a time
 CPU_BAND_RESPONSES = 64 << 20  # bytes of one bank, where memory is short
@@ -226,7 +226,7 @@ def _padded_planes(source: DeviceSource) -> tuple[Array, Array]:
 def _filter(source: DeviceSource, group: BankGroup, padded: Array, *, responses: Array) -> Array:
     """Fill (n_banks, 10, nz, ny, pitch) float32; sums of them and of their squares: (n_banks, 10, nz, n_parts, 2)."""
     (nz, high, _), nx = padded.shape, source.shape[2]
-    ny = high - 2 * MARGIN  # of a plane, or of some of its rows
+    ny = high - 2 * MARGIN  # rows of a plane, or of the part of it that is computed
     on_gpu, n_banks = source.device.wants_gpu_plan, len(group.banks)
     if on_gpu:
         tx, ty = FILTER_BLOCK

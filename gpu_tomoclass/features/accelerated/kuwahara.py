@@ -12,7 +12,7 @@ from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.features.reference.kuwahara import N_ANGLES, N_CRITERIA, line_offsets
 
 GPU_BLOCK = (32, 8)
-GPU_PIXELS = 2  # of a thread, beside each other
+GPU_PIXELS = 2  # neighbouring pixels per thread
 ANGLES_AT_ONCE = 5  # on a GPU: 16 bytes per pixel each
 TILE = 32  # pixels that a CPU has in registers
 BAND = 32  # rows of a CPU's block, at least

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.features.reference.lipschitz import SLOPES
 
-MAX_THREADS = 512  # of a block on a GPU; wider rows give each thread more pixels
+MAX_THREADS = 512  # per block on a GPU; wider rows give each thread more pixels
 
 
 def lipschitz(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:

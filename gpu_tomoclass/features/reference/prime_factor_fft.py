@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-Parts = list[Any]  # of a module: the samples that it mixes, each (..., 2) float32, real and imaginary parts
+Parts = list[Any]  # samples that a module mixes, each (..., 2) float32: real and imaginary parts
 
 FACTORS = (16, 13, 11, 9, 8, 7, 5, 4, 3, 2)
 # The lengths that the toolkit takes for fast; the next one is used.

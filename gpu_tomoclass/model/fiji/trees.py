@@ -327,7 +327,7 @@ def _forest(nodes: Nodes, n_nodes: npt.NDArray[np.int64], *, n_features: int) ->
     # New numbers: the k-th question of a tree, in preorder, has the children 1 + 2k and 2 + 2k.
     before = np.cumsum(~is_leaf) - ~is_leaf  # questions before this node, of all trees
     left = roots[tree] + 1 + 2 * (before - before[roots][tree])
-    number = roots[tree]  # of every node; right for the roots
+    number = roots[tree]  # number of every node; those of the roots are right already
     number[questions + 1] = left[questions]
     right = _right_children(is_leaf, tree)
     number[right] = left[questions] + 1

@@ -23,7 +23,7 @@ CLASSES = ("vacuum", "dim substrate", "middle layer", "bright layer")
 FILES = ("needle_wbp.tif", "needle_sirt.tif", "needle_reference.tif")
 PIXEL = 3.36  # nm
 SIRT, REFERENCE = 20, 60  # iterations of the reconstruction that is classified, and of the one that is labelled
-EMPTY = 0.1  # of the brightest plane's brightness: planes below hold no specimen
+EMPTY = 0.1  # planes darker than this share of the brightest hold no specimen
 SLAB = 32  # planes reconstructed at once
 
 Stack = npt.NDArray[np.float32]

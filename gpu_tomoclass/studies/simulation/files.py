@@ -19,7 +19,7 @@ from gpu_tomoclass.studies.simulation.pillar import SAMPLE_CLASSES, PillarRecipe
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import is_folder, is_written, product_name
 
-PILLAR_SHARE = 0.86  # of the width of the plane: 150 nm in 317 voxels of 0.55 nm
+PILLAR_SHARE = 0.86  # share of the plane's width, as in the paper: 150 nm in 317 voxels of 0.55 nm
 
 
 def simulated_names(output: str | PathLike[str], *, name: str) -> tuple[str, str]:

@@ -118,7 +118,7 @@ class PillarRecipe:
 
 
 NewArray = Callable[[tuple[int, ...], type[Any]], np.ndarray]
-_SLAB_PIXELS = 2**24  # of the fine grid, in memory at once
+_SLAB_PIXELS = 2**24  # pixels of the fine grid in memory at once
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ def _aggregate(*, nz: int, radius: float, sphere: float, rng: np.random.Generato
 
 def _texture(shape: tuple[int, int, int], *, slab: int, rng: np.random.Generator, new_array: NewArray) -> np.ndarray:
     """Smooth noise of standard deviation 0.08, (nz, ny, nx) float32: rubber is not quite homogeneous."""
-    sigma, reach = 5, 20  # of the Gaussian, and where scipy cuts it
+    sigma, reach = 5, 20  # the Gaussian's, and where scipy cuts it
     nz = shape[0]
     smooth_planes, texture = new_array(shape, np.float32), new_array(shape, np.float32)
     for z in range(nz):
@@ -316,7 +316,7 @@ def _spoil(
 
 def _grey_range(pixels: np.ndarray, *, slab: int) -> tuple[float, float]:
     """The 0.01 and 99.99 percentiles of (nz, ny, nx) pixels, a slab in memory at once."""
-    place = 1e-4 * (pixels.size - 1)  # of the percentile from either end, in sorted order
+    place = 1e-4 * (pixels.size - 1)  # where the percentile lies in sorted order, from either end
     kept = int(place) + 2
 
     def smallest(values: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def ome_metadata(
         lead, voxel = [1.0] * len(channels[:1]), [float(s) for s in voxel_size or (1, 1, 1)]
         scale = lead + [s * f for s, f in zip(voxel, factor, strict=True)]
         transformations: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-        middle = 0 if classes else 0.5  # of a coarse voxel, in those it stands for
+        middle = 0 if classes else 0.5  # the middle of a coarse voxel, in voxels of the finest level
         at = origin if origin is not None and voxel_size is not None else (0.0, 0.0, 0.0)
         place = [o + s * (f - 1) * middle for o, s, f in zip(at, voxel, factor, strict=True)]
         if any(place):
