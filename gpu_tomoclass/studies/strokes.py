@@ -12,6 +12,7 @@ from skimage.draw import line
 TRIES = 60  # stroke positions tried before taking the longest
 MARGIN = 2  # pixels that a person keeps away from a border, where there is room
 ROOM = 20  # pixels that must remain inside that margin
+LEAST_SHARE = 0.05  # of a place: less of a class is not marked there
 
 
 def draw_strokes(truth: np.ndarray, *, per_class: int = 3, length: int = 24, seed: int = 0) -> np.ndarray:
@@ -76,6 +77,34 @@ def correction_strokes(
         inside = areas == area
         value = int(np.bincount(truth[inside]).argmax())
         _paint(result, inside & (truth == value), value=value, length=length, rng=rng)
+    return result
+
+
+def place_strokes(truth: np.ndarray, painted: np.ndarray, *, length: int = 10, seed: int = 0) -> np.ndarray:
+    """Strokes in a suggested place: a short one in each class that is there, right or wrong.
+
+    Who marks only what is wrong teaches a forest that borders and noise are most of the specimen.
+
+    Parameters
+    ----------
+    truth, painted : numpy.ndarray
+        (height, width) class values of the place; ``painted`` holds the strokes so far.
+    length : int
+        Pixels that a stroke aims at.
+    seed : int
+
+    Returns
+    -------
+    numpy.ndarray
+        (height, width) uint8: the strokes so far and the new ones.
+    """
+    rng = np.random.default_rng(seed)
+    result = painted.astype(np.uint8)
+    for value in np.unique(truth[truth > 0]):
+        region = truth == value
+        if region.mean() >= LEAST_SHARE:
+            inner = ndimage.binary_erosion(region, border_value=1)
+            _paint(result, inner if inner.any() else region, value=int(value), length=length, rng=rng)
     return result
 
 

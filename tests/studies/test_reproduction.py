@@ -20,6 +20,7 @@ from gpu_tomoclass.device import NumpyDevice, choose_device
 from gpu_tomoclass.errors import DataError, UsageError
 from gpu_tomoclass.labels.boundaries import HaloShare
 from gpu_tomoclass.studies.reproduction import panels, phantom, series
+from gpu_tomoclass.studies.reproduction.added import TITLES
 from gpu_tomoclass.studies.reproduction.case import METHODS, Settings, study_case
 from gpu_tomoclass.studies.reproduction.given import given_case, quiet_place
 from gpu_tomoclass.studies.reproduction.operator import Habits
@@ -274,6 +275,8 @@ def test_the_quick_study_from_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "gpu_tomoclass.studies.reproduction.results.QUICK_HABITS", Habits(rounds=1, corrections=4, n_trees=20)
     )
+    for name, n in (("N_PLANES", 3), ("N_OTHER", 2), ("N_LOOKED", 2)):
+        monkeypatch.setattr(f"gpu_tomoclass.studies.reproduction.added.{name}", n)
     seen, said = [], []
     volume, truth = write_pair(tmp_path, lowest=0, nz=30)
     labels = tifffile.imread(truth)
@@ -301,6 +304,12 @@ def test_the_quick_study_from_end_to_end(tmp_path, monkeypatch):
     judged = pillar["judged_planes"]
     assert (true == got)[judged].mean() == pytest.approx(pillar["methods"]["corrected"]["accuracy"], abs=1e-12)
     assert found["noisy_classifier_on_other_noise"] > 0.8
+    added = found["added_steps"]
+    assert list(added) == list(TITLES)
+    assert added["corrected"]["pixels"] == added["context"]["pixels"] > added["strokes"]["pixels"]
+    assert added["smoothed"]["specks_per_plane"] < added["corrected"]["specks_per_plane"]
+    assert 0.5 < added["suggested"]["accuracy"] < 1
+    assert added["adapted"]["planes"] == 2
     assert [r["seed"] for r in found["repeats"]["phantom_plain"]] == [1]
     text = Path(report).read_text(encoding="utf-8")
     assert all(f"Figure {number} of the paper: " in text for number in FIGURES)

@@ -123,7 +123,7 @@ def teach(
                                       length=habits.correction_length, seed=seed + 1000 * i + z)
                 for z in planes
             }  # fmt: skip
-        annotation = _annotation(strokes, volume, classes)
+        annotation = annotation_of(strokes, volume, classes)
         model = train(volume, annotation, features=bank, cache=cache, device=device, n_trees=habits.n_trees)
         models = [*models[:1], model]
         found = {z: preview(model, volume, plane=z, cache=cache, device=device).labels for z in planes}
@@ -133,7 +133,8 @@ def teach(
     return Lesson(models[0], models[-1], first_strokes, strokes, habits, looks, time.perf_counter() - began)
 
 
-def _annotation(strokes: dict[int, Plane], volume: Volume, classes: Sequence[LabelClass]) -> Annotation:
+def annotation_of(strokes: dict[int, Plane], volume: Volume, classes: Sequence[LabelClass]) -> Annotation:
+    """Strokes on planes (number -> label values) as an annotation of the volume."""
     places = [(np.full(int((s > 0).sum()), z), *np.nonzero(s), s[s > 0]) for z, s in strokes.items()]
     z, y, x, label = (np.concatenate(column) for column in zip(*places, strict=True))
     return Annotation.from_voxels(z, y, x, label, shape=volume.shape, classes=classes, path="strokes")

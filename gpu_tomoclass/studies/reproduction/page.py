@@ -11,6 +11,7 @@ import numpy as np
 from gpu_tomoclass import __version__
 from gpu_tomoclass.labels import Report
 from gpu_tomoclass.studies.reproduction import panels, pillar
+from gpu_tomoclass.studies.reproduction.added import TITLES
 from gpu_tomoclass.studies.reproduction.case import METHODS, CaseResult
 from gpu_tomoclass.studies.reproduction.paper import FIGURES, PAPER, SEEN, TARGETS
 from gpu_tomoclass.studies.simulation.phantom import PHANTOM_LEVELS
@@ -188,6 +189,27 @@ def _pillar(report: Report, study: Study, cases: Mapping[str, CaseResult]) -> No
             + "; ".join(f"{METHODS[n]} {_percent(s.all.accuracy)}" for n, s in study.far.items()) + "."
         )  # fmt: skip
     _particles(report, study)
+    _added(report, study)
+
+
+def _added(report: Report, study: Study) -> None:
+    """Steps beyond the paper beside its way, in one picture and one table."""
+    if not study.added:
+        return
+    rows = {TITLES[row.name]: row.scores.to_dict() for row in study.added}
+    report.chart(
+        panels.added_figure({title: (s["accuracy"], s["specks_per_plane"]) for title, s in rows.items()}),
+        caption=f"What each step adds, on {study.added[0].scores.n_planes} planes that nobody painted on. Smoothed: "
+        "probabilities, by one voxel in three dimensions. Suggested: first strokes, then short ones in each class of "
+        "suggested places, half as many places as corrections.",
+        alt="Dot plots of wrong pixels and of specks per plane for every step; the numbers are in the table below.",
+        wide=True, dpi=DPI,
+    )  # fmt: skip
+    table = [
+        (TITLES[row.name], row.pixels, _percent(s["accuracy"]), float(s["mean_iou"]), round(s["specks_per_plane"]))
+        for row, s in zip(study.added, rows.values(), strict=True)
+    ]
+    report.table(("what each step adds", "pixels painted", "accuracy", "mean IoU", "specks per plane"), table)
 
 
 def _needle(report: Report, study: Study, cases: Mapping[str, CaseResult]) -> None:

@@ -212,6 +212,23 @@ def summary_figure(
     return figure
 
 
+def added_figure(rows: Mapping[str, tuple[float, float]]) -> Figure:
+    """Wrong pixels and specks per plane of each row: title -> (accuracy, specks)."""
+    figure = Figure(figsize=(WIDTH * 0.75, 1.0 + 0.3 * len(rows)), layout="constrained")
+    wrong, specks = figure.subplots(ncols=2, sharey=True)
+    for i, (accuracy, n) in enumerate(rows.values()):
+        wrong.plot(100 * (1 - accuracy), i, "o", color="black")
+        specks.plot(n, i, "o", color="black")
+    wrong.set(xlabel="wrong pixels (%)", yticks=range(len(rows)), yticklabels=list(rows), ylim=(len(rows) - 0.5, -0.5))
+    specks.set(xlabel="specks per plane")
+    for axes in (wrong, specks):
+        axes.set_xlim(left=0)
+        axes.grid(axis="both", alpha=0.3)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
 def _wrong(accuracy: float) -> float:
     return max(100 * (1 - accuracy), 1e-3)
 

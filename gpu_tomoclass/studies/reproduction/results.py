@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpu_tomoclass.studies.reproduction import pillar
+from gpu_tomoclass.studies.reproduction.added import AddedStep
 from gpu_tomoclass.studies.reproduction.case import CaseResult, Settings
 from gpu_tomoclass.studies.reproduction.operator import Habits
 from gpu_tomoclass.studies.reproduction.scores import Scores
@@ -31,6 +32,8 @@ class Study:
         Pillar: by method, of planes more than `FAR` planes away from every painted one.
     particles : dict of str to Particles
         Pillar: silica in the truth and by method.
+    added : list of AddedStep
+        Pillar: what steps beyond the paper add.
     seconds : dict
         Of the sections.
     quick : bool
@@ -42,6 +45,7 @@ class Study:
     reused: float | None = None
     far: dict[str, Scores] = field(default_factory=dict)
     particles: dict[str, Any] = field(default_factory=dict)
+    added: list[AddedStep] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     quick: bool = False
 
@@ -64,6 +68,7 @@ class Study:
             "noisy_classifier_on_other_noise": self.reused,
             "pillar_far_planes": {name: scores.to_dict() for name, scores in self.far.items()},
             "particles": {name: pillar.particle_numbers(p) for name, p in self.particles.items()},
+            "added_steps": {row.name: row.to_dict() for row in self.added},
             "seconds": {name: round(s, 1) for name, s in self.seconds.items()},
         }
 

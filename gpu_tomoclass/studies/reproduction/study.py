@@ -14,6 +14,7 @@ from gpu_tomoclass import Device, Model, choose_device, open_volume, preview
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.outputs import check_output, refuse_inputs, write_json
 from gpu_tomoclass.studies.reproduction import needle, phantom, pillar, series
+from gpu_tomoclass.studies.reproduction.added import N_STEPS, added_steps
 from gpu_tomoclass.studies.reproduction.case import Case, CaseResult, Settings, n_steps, outputs, study_case
 from gpu_tomoclass.studies.reproduction.given import given_case
 from gpu_tomoclass.studies.reproduction.operator import Habits
@@ -219,9 +220,9 @@ def _total(
         total += len(phantom.VARIANTS) * repeats * n_steps(1, habits("phantom"))
     if "pillar" in subjects and given.pillar:
         with open_volume(given.pillar[0]) as volume:
-            total += n_steps(volume.shape[0], habits("pillar"))
+            total += n_steps(volume.shape[0], habits("pillar")) + N_STEPS
     elif "pillar" in subjects:
-        total += 2 * shape[0] + n_steps(shape[0], habits("pillar"))
+        total += 2 * shape[0] + n_steps(shape[0], habits("pillar")) + N_STEPS
     if "needle" in subjects and given.needle_series is not None:
         with open_volume(given.needle_series) as volume:
             total += volume.shape[2] + 2 * n_steps(volume.shape[2], habits("needle"))
@@ -304,6 +305,11 @@ def _pillar(
     study.far = _far_scores(case, result)
     study.particles = pillar.silica_particles(result)
     study.seconds["pillar, classification"] = time.perf_counter() - began
+    began = time.perf_counter()
+    say("pillar: smoothing, z-context, suggestions, adapting")
+    study.added = added_steps(result, folder=folder, settings=study.settings_for("pillar"),
+                              with_other=given.pillar is None, step=steps.step)  # fmt: skip
+    study.seconds["pillar, what each step adds"] = time.perf_counter() - began
 
 
 def _far_scores(case: Case, result: CaseResult) -> dict[str, Scores]:
