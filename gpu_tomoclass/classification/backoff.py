@@ -294,7 +294,7 @@ def influenced(prepared: PreparedSlab, blocks: Sequence[FeatureBlock]) -> np.nda
         filled[z] = plane.missing if plane.filled is None else plane.filled
     result = np.zeros_like(filled[place.wanted])
     for dimensions in (2, 3):
-        reaches = [b.reaches(place.aspect) for b in blocks if b.dimensions == dimensions and b.radius is not None]
+        reaches = [b.reaches(place.aspect) for b in blocks if b.dimensions == dimensions and b.is_local]
         if filled.any():
             size = tuple(2 * max(along) + 1 for along in zip((0, 0, 0), *reaches, strict=True))
             result |= ndimage.maximum_filter(filled, size=size, mode="constant", cval=False)[place.wanted]

@@ -38,7 +38,7 @@ class PlaneRange(click.ParamType):
 
 
 class SigmaList(click.ParamType):
-    """``family=1,2,4``."""
+    """``family=1,2,4``, or in nm ``family=1,2,4nm``."""
 
     name = "FAMILY=S,S,.."
 
@@ -47,7 +47,10 @@ class SigmaList(click.ParamType):
         try:
             if not equals:
                 raise ValueError
-            return family.strip(), tuple(float(n) for n in numbers.split(","))
+            from gpu_tomoclass.features import parse_sigmas
+
+            values, in_nm = parse_sigmas(numbers)
+            return family.strip(), numbers.strip() if in_nm else values
         except ValueError:
             self.fail(f"{value!r} is not of the form gaussian_blur=1,2,4", param, ctx)
 
@@ -224,7 +227,11 @@ def bank_options(command: F) -> F:
         click.option("--membrane-patch", type=int, default=19, show_default=True, help="Membrane and Kuwahara patch."),
         click.option("--membrane-thickness", type=int, default=1, show_default=True, help="Membrane thickness."),
         click.option(
-            "--sigmas", multiple=True, type=SigmaList(), help="Sigmas of one family instead of the range; repeatable."
+            "--sigmas",
+            multiple=True,
+            type=SigmaList(),
+            help="Sigmas of one family instead of the range; of Gaussians across planes also in nm, "
+            "gaussian_blur_3d=2,4nm; repeatable.",
         ),
         click.option("--sigma-max", type=float, help="Largest sigma; default 16, or 8 of families across planes."),
         click.option("--sigma-min", type=float, default=1.0, show_default=True, help="Smallest sigma; they double."),
@@ -247,7 +254,7 @@ def make_bank(
     features: str,
     sigma_min: float,
     sigma_max: float | None,
-    sigmas: Iterable[tuple[str, tuple[float, ...]]],
+    sigmas: Iterable[tuple[str, tuple[float, ...] | str]],
     membrane_thickness: int,
     membrane_patch: int,
     hessian: str = "auto",

@@ -205,7 +205,8 @@ def feature_arguments(families: tuple[str, ...], asked: Mapping[str, Any]) -> st
         words.append("--gabor exact")
     for family, sigmas in asked["sigmas"]:
         if family in families:
-            words.append(f"--sigmas {family}={','.join(f'{s:g}' for s in sigmas)}")
+            values = sigmas if isinstance(sigmas, str) else ",".join(f"{s:g}" for s in sigmas)
+            words.append(f"--sigmas {family}={values}")
     return " ".join(words)
 
 

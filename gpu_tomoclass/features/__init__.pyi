@@ -4,6 +4,7 @@ from .channel_names import grey_dimensions, image_kind
 from .computing import Channels, compute_features, make_bank
 from .engine import FeatureEngine, accelerated_family
 from .families import FAMILIES, ORIGINAL, PLANE_FAMILIES, VOLUME_FAMILIES
+from .family import parse_sigmas
 from .feature_file import write_features
 from .hessian_formula import formula_of_relation, formula_of_table
 from .intensity import INTENSITY_MODES, NAN_POLICIES, IntensityScale
@@ -44,6 +45,7 @@ __all__ = [
     "halo",
     "image_kind",
     "make_bank",
+    "parse_sigmas",
     "prepare_on_device",
     "prepare_plane",
     "prepare_slab",

@@ -18,7 +18,7 @@ import numpy as np
 from gpu_tomoclass.errors import ModelError, UsageError
 from gpu_tomoclass.features.channel_names import VOLUME_PREFIX, implied_settings
 from gpu_tomoclass.features.families import FAMILIES, FEATURE_SETS, ORIGINAL
-from gpu_tomoclass.features.family import SIGMA_LIMITS, Family, Request, number, single
+from gpu_tomoclass.features.family import NM, SIGMA_LIMITS, Family, Request, number, parse_sigmas, single
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.source import FeatureSource
 from gpu_tomoclass.features.reference.volume_source import CUBES, Aspect, VolumeSource
@@ -52,7 +52,7 @@ class FeatureBlock:
     family : str
         A name of :data:`FAMILIES`, or ``"original"``.
     sigma : float or None
-        None for families with fixed parameters.
+        In pixels or nm; None for families with fixed parameters.
     parameters : tuple of (str, value)
         What the family's reference is called with.
     channels : tuple of str
@@ -82,13 +82,34 @@ class FeatureBlock:
         return _row(self.family).dimensions
 
     def reaches(self, aspect: Aspect = CUBES) -> tuple[int, int, int]:
-        """Largest distances in voxels along z, y, x over which the filter itself looks."""
+        """Largest distances in voxels along z, y, x over which the filter itself looks; UsageError as of
+        :meth:`in_voxels`."""
         return _row(self.family).reaches(aspect, dict(self.parameters))
+
+    def in_voxels(self, aspect: Aspect) -> dict[str, Any]:
+        """The parameters on voxels of this aspect, none of them in nm.
+
+        Raises
+        ------
+        UsageError
+            If a sigma is in nm and the size of the voxels is not known, or makes it too small or too large.
+        """
+        return _row(self.family).in_voxels(aspect, dict(self.parameters))
+
+    @property
+    def is_in_nm(self) -> bool:
+        """Tell whether the sigma is a length in nm."""
+        return (NM, True) in self.parameters
 
     @property
     def reach(self) -> int:
-        """Largest distance in pixels along x over which the filter itself looks."""
+        """Largest distance in pixels along x over which the filter itself looks; none in nm."""
         return self.reaches()[2]
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether pixels further away than the filter looks cannot change a value."""
+        return not _row(self.family).whole_plane
 
     @property
     def definition_version(self) -> int:
@@ -120,7 +141,7 @@ class FeatureBlock:
     @property
     def radius(self) -> int | None:
         """Distance in pixels beyond which a pixel cannot change a value; None where every pixel of the plane can."""
-        return None if _row(self.family).whole_plane else self.reach
+        return self.reach if self.is_local else None
 
 
 def halo(blocks: Iterable[FeatureBlock], aspect: Aspect = CUBES) -> int:
@@ -153,6 +174,8 @@ class FeatureBank:
         Names of :data:`FAMILIES`, in the order of that table.
     sigmas : tuple of tuple of float
         For each family its sigmas, rising; empty for families with fixed parameters. Values are float32, as in TWS.
+    nm : tuple of str
+        Families whose sigmas are lengths in nm, along every axis. The size of a volume's voxels makes voxels of them.
     membrane_thickness, membrane_patch : int
         TWS's membrane settings in pixels: used by Membrane_projections; the thickness also by Anisotropic_diffusion (as
         its edge threshold), the patch size also by Kuwahara.
@@ -175,6 +198,7 @@ class FeatureBank:
     membrane_patch: int = 19
     hessian: str = "current"
     gabor: str = "fast"
+    nm: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.families and not self.sigmas:
@@ -189,7 +213,7 @@ class FeatureBank:
         if len(self.sigmas) != len(self.families):
             raise UsageError(f"{len(self.families)} families need as many sigma lists, not {len(self.sigmas)}")
         for name, sigmas in zip(self.families, self.sigmas, strict=True):
-            FAMILIES[name].check_sigmas(sigmas)
+            FAMILIES[name].check_sigmas(sigmas, nm=name in self.nm)
         patch, thickness = self.membrane_patch, self.membrane_thickness
         low, high = PATCH_LIMITS
         if not (isinstance(patch, int) and low <= patch <= high and patch % 2 == 1):
@@ -210,7 +234,7 @@ class FeatureBank:
         *,
         sigma_min: float = 1.0,
         sigma_max: float | None = None,
-        sigmas: Mapping[str, Sequence[float]] | None = None,
+        sigmas: Mapping[str, Sequence[float] | str] | None = None,
         membrane_thickness: int = 1,
         membrane_patch: int = 19,
         hessian: str = "current",
@@ -226,8 +250,9 @@ class FeatureBank:
             TWS's sigma range in pixels; the largest is by default TWS's: 16, or 8 for families that look across planes.
             Sobel_filter and Hessian also get sigma 0 (no blur) if sigma_min < 2. Families
             that need whole pixels cut the fraction off, and leave out what is less than 1.
-        sigmas : mapping of str to sequence of float, optional
-            Explicit sigmas for some families, instead of that range. 0 where the family has it.
+        sigmas : mapping of str to sequence of float or str, optional
+            Explicit sigmas for some families, instead of that range. 0 where the family has it. ``"2,4nm"``: lengths in
+            nm, for families of Gaussians across planes.
         membrane_thickness, membrane_patch, hessian, gabor
             See the class.
 
@@ -242,7 +267,11 @@ class FeatureBank:
         if unknown or not names:
             what = f"unknown features {', '.join(map(repr, unknown))}" if unknown else "no features chosen"
             raise UsageError(what, do=f"choose {', '.join(FEATURE_SETS)}, or families from {', '.join(FAMILIES)}")
-        given = dict(sigmas or {})
+        try:
+            parsed = {name: parse_sigmas(values) for name, values in (sigmas or {}).items()}
+        except ValueError as error:
+            raise UsageError(f"sigmas {error}", do='give numbers, or text such as "2,4nm"') from error
+        given = {name: numbers for name, (numbers, _) in parsed.items()}
         misplaced = [name for name in given if name not in names or not FAMILIES[name].per_sigma]
         if misplaced:
             chosen = [name for name in FAMILIES if name in names and FAMILIES[name].per_sigma]
@@ -265,6 +294,7 @@ class FeatureBank:
             membrane_patch=membrane_patch,
             hessian=hessian,
             gabor=gabor,
+            nm=tuple(name for name in families if name in parsed and parsed[name][1]),
         )
 
     def sigmas_of(self, family: str) -> tuple[float, ...]:
@@ -281,7 +311,9 @@ class FeatureBank:
         for row, sigma in order:
             smaller = tuple(s for s in self.sigmas_of(row.name) if s < sigma) if row.per_sigma else ()
             ways = self.hessian == "legacy", self.gabor == "exact"
-            parameters = row.parameters(Request(sigma, smaller, self.membrane_thickness, self.membrane_patch, *ways))
+            least = self.sigmas_of(row.name)[0] if row.name in self.nm else 0.0
+            request = Request(sigma, smaller, self.membrane_thickness, self.membrane_patch, *ways, least)
+            parameters = row.parameters(request) | ({NM: True} if least else {})
             channels = tuple((prefix if row.dimensions == 3 else "") + name for name in row.labels(**parameters))
             if channels:  # the smallest sigma has no difference of Gaussians
                 stop = start + len(channels)
@@ -303,6 +335,11 @@ class FeatureBank:
     def dimensions(self) -> frozenset[int]:
         """2 if it has families of planes, 3 if it has families that look across planes."""
         return frozenset(FAMILIES[name].dimensions for name in self.families)
+
+    @property
+    def fits_any_voxels(self) -> bool:
+        """Tell whether all sizes are in nm and none in pixels, so that values do not depend on the voxels."""
+        return all(name in self.nm and FAMILIES[name].reach_in_plane is None for name in self.families)
 
     @cached_property
     def channels(self) -> tuple[str, ...]:
@@ -332,13 +369,13 @@ class FeatureBank:
         block = max(block.reference_bytes for block in self.blocks)
         return 4 * self.n_channels + block + 4 * len(blurs) + SOURCE_BYTES
 
-    def invalid_sigmas(self, shape: tuple[int, int]) -> list[tuple[str, float | None]]:
+    def invalid_sigmas(self, shape: tuple[int, int], *, aspect: Aspect = CUBES) -> list[tuple[str, float | None]]:
         """Blocks, as (family, sigma), whose filter reaches further than the plane (ny, nx) is long.
 
         They are computed all the same, by the family's border rule, but say more about the border than about the plane.
         Neighbors is missing (NaN) where a mirrored position still lies outside, as in TWS.
         """
-        return [(block.family, block.sigma) for block in self.blocks if block.reach >= min(shape)]
+        return [(block.family, block.sigma) for block in self.blocks if block.reaches(aspect)[2] >= min(shape)]
 
     def subset(self, channels: Iterable[str]) -> tuple[FeatureBlock, ...]:
         """The blocks that make these channels, in channel order.
@@ -374,7 +411,7 @@ class FeatureBank:
             (nz, ny, nx), any integer or float dtype, finite.
         place : Place, optional
             Where they lie in the volume, and which of them are wanted; default: they are the volume.
-        aspect : (float, float, float)
+        aspect : Aspect
             Of its voxels, without a place; see :func:`gpu_tomoclass.features.place.aspect_of`.
         display_range : (float, float), optional
             See :class:`~gpu_tomoclass.features.reference.source.FeatureSource`.
@@ -390,7 +427,7 @@ class FeatureBank:
         volume = volume_source(planes, place)
         for block in self.blocks:
             if block.dimensions == 3:
-                out[block.start : block.stop] = _row(block.family).compute(volume, dict(block.parameters))
+                out[block.start : block.stop] = _row(block.family).compute(volume, block.in_voxels(place.aspect))
             else:
                 for z, source in enumerate(by_plane):
                     out[block.start : block.stop, z] = self.compute_block(source, block)
@@ -466,6 +503,7 @@ class FeatureBank:
             "membrane_patch": self.membrane_patch,
             **({} if self.hessian == HESSIANS[0] else {"hessian": self.hessian}),
             **({} if self.gabor == GABORS[0] else {"gabor": self.gabor}),
+            **({NM: list(self.nm)} if self.nm else {}),
         }
 
     @classmethod
@@ -480,7 +518,7 @@ class FeatureBank:
         """
         where = "feature bank"
         expected = {"definition_version", "families", "membrane_thickness", "membrane_patch"}
-        if not isinstance(data, Mapping) or set(data) - {"hessian", "gabor"} != expected:
+        if not isinstance(data, Mapping) or set(data) - {"hessian", "gabor", NM} != expected:
             found = ", ".join(map(str, data)) if isinstance(data, Mapping) else repr(data)
             raise ModelError(f"expected the fields {', '.join(sorted(expected))}, found {found:.200}", where=where)
         for field in sorted(expected - {"families"}):
@@ -495,6 +533,9 @@ class FeatureBank:
             )
         if not isinstance(families, Mapping):
             raise ModelError(f"families must be a mapping, not {families!r:.60}", where=where)
+        in_nm = data.get(NM, [])
+        if not (isinstance(in_nm, list) and all(isinstance(name, str) and name in families for name in in_nm)):
+            raise ModelError(f"{NM} must list families of the bank, not {in_nm!r:.60}", where=where)
         for name, sigmas in families.items():
             if name not in FAMILIES:
                 raise ModelError(f"families: unknown feature family {name!r:.60}", where=where)
@@ -511,6 +552,7 @@ class FeatureBank:
                 membrane_patch=data["membrane_patch"],
                 hessian=data.get("hessian", HESSIANS[0]),
                 gabor=data.get("gabor", GABORS[0]),
+                nm=tuple(name for name in names if name in in_nm),
             )
         except UsageError as error:
             raise ModelError(error.what, where=where) from error

@@ -258,7 +258,8 @@ class SlabKeys:
         planes = [self._plane(z) for z in range(part.first, part.first + part.n_planes)]
         # Kernels are cut to the depth of a volume that is not deeper than they are long.
         depth = min(place.depth, 2 * reach + 2)
-        text = f"{place.start - part.first}/{depth}/{place.aspect}/{' '.join(planes)}"
+        size = f"/{place.aspect.nm}" if block.is_in_nm else ""
+        text = f"{place.start - part.first}/{depth}/{place.aspect.axes}{size}/{' '.join(planes)}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def _plane(self, z: int) -> str:

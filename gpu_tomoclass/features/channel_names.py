@@ -24,6 +24,7 @@ ONLY_RGB = ("Hue", "Saturation", "Brightness")
 # In which TWS writes what both kinds have, within one sigma.
 ORDER_2D = ("Gaussian_blur", "Variance", "Mean", "Minimum", "Maximum", "Median", "Laplacian")
 ORDER_3D = ("Gaussian_blur", "Laplacian", "Minimum", "Maximum", "Mean", "Median", "Variance")
+IN_NM = re.compile(r"_\d+(\.\d+)?nm(_|$)")
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 PATCH = re.compile(r"Kuwahara_(\d{1,6})_ |Membrane_projections_\d_(\d{1,6})_")
 THICKNESS = re.compile(r"Membrane_projections_\d_\d+_(\d{1,6})$|Anisotropic_diffusion_.*_(\d{1,6})\.0$")
@@ -122,6 +123,13 @@ def implied_settings(names: Sequence[str], *, dimensions: int | None = None) -> 
     ModelError
         If membrane settings contradict each other.
     """
+    in_nm = [name for name in names if IN_NM.search(name)]
+    if in_nm:
+        raise ModelError(
+            f"{in_nm[0][:60]!r} has a sigma in nm: a table does not tell the voxels it was computed on",
+            where="channel names",
+            do="train on the volume and its strokes, with --sigmas FAMILY=..nm",
+        )
     thickness = _setting(names, THICKNESS, what="membrane thickness", default=1)
     patch = _setting(names, PATCH, what="membrane patch", default=19)
     families, sigmas = [], []

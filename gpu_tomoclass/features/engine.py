@@ -83,7 +83,7 @@ class FeatureEngine:
         start = 0
         for block in blocks:
             stop = start + len(block.channels)
-            request = BlockRequest(dict(block.parameters), out[start:stop], block.family)
+            request = BlockRequest(block.in_voxels(place.aspect), out[start:stop], block.family)
             requests.setdefault(self._computed_by(block), []).append(request)
             start = stop
         on_device = self._on_device(planes, place, display_range) if self.device.runs_kernels else None

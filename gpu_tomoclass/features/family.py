@@ -12,6 +12,7 @@ import numpy as np
 
 from gpu_tomoclass.device import Tolerance
 from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.features.reference.volume_source import snapped
 
 if TYPE_CHECKING:
     from gpu_tomoclass.features.reference.source import FeatureSource
@@ -21,11 +22,16 @@ COPIES = Tolerance(0, "copies of values")
 ONE_VALUE = Tolerance(0, "one of the values")
 SAME_SUMS = Tolerance(0, "the same sums in the same order")
 SIGMA_LIMITS = (0.01, 256.0)
+LENGTHS = {"sigma", "smaller", "scales"}  # parameters that are
+NM = "nm"  # behind a number in a name: a length
+NM_FAMILIES = "gaussian_blur_3d and the others of Gaussians across planes have"
+GIVE_SIZE = "give --voxel-size, in nm"
 MAX_SIGMAS = 64  # of a family; differences of Gaussians grow with its square
 
 
 class Request(NamedTuple):
-    """Request of a bank to a family: one sigma (0 where the family has none), membrane settings, Hessian formula."""
+    """Request of a bank to a family: one sigma (0 where the family has none), membrane settings, formulas; if sigmas
+    are in nm the least of them, else 0."""
 
     sigma: float
     smaller: tuple[float, ...]
@@ -33,6 +39,7 @@ class Request(NamedTuple):
     patch: int
     legacy_hessian: bool = False
     exact_gabor: bool = False
+    nm_least: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +89,10 @@ class Family:
     has_kernel : callable
         The same -> whether ``kernel`` computes it; else the reference does, on every device.
     largest_sigma : float
-        Beyond, time or memory would be out of all proportion.
+        In pixels; beyond, time or memory would be out of all proportion.
+    in_nm : {"", "as is", "per sigma"}
+        Whether sigmas can be lengths in nm: not; yes; yes, and derivatives are then taken over a sigma instead of over
+        a voxel, so that values do not depend on the voxels.
     tolerance : Tolerance
         How far ``kernel`` may be from ``reference``, as a share of the channel's largest absolute value, and why;
         factor 0 asks for equal bits.
@@ -107,6 +117,7 @@ class Family:
     parts: Callable[..., list[dict[str, Any]]] = lambda **parameters: []
     has_kernel: Callable[..., bool] = lambda **parameters: True
     largest_sigma: float = SIGMA_LIMITS[1]
+    in_nm: Literal["", "as is", "per sigma"] = ""
 
     @property
     def per_sigma(self) -> bool:
@@ -118,13 +129,15 @@ class Family:
         """Tell whether only the whole part of a sigma counts, and must be 1 or more."""
         return self.sigmas in ("whole", "doubled")
 
-    def check_sigmas(self, sigmas: Sequence[float]) -> None:
+    def check_sigmas(self, sigmas: Sequence[float], *, nm: bool = False) -> None:
         """A UsageError unless these are sigmas that the family can have, rising."""
+        if nm and not self.in_nm:
+            raise UsageError(f"{self.name} has no sigmas in nm", do=NM_FAMILIES)
         if not self.per_sigma:
             if sigmas:
                 raise UsageError(f"{self.name} has no sigma, but was given {_listed(sigmas)}")
             return
-        if max(sigmas, default=0) > self.largest_sigma:
+        if not nm and max(sigmas, default=0) > self.largest_sigma:
             raise UsageError(f"{self.name} has sigmas up to {self.largest_sigma:g}, not {max(sigmas):g}")
         if len(sigmas) > MAX_SIGMAS:
             raise UsageError(f"{self.name} has {len(sigmas)} sigmas, more than {MAX_SIGMAS}")
@@ -168,14 +181,44 @@ class Family:
         if not (sigma == 0 and self.sigmas == "zero"):
             _check_sigma(sigma, f"each sigma of {self.name}")
 
+    def in_voxels(self, aspect: Aspect, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters with lengths in nm turned into voxels of x; others as they are.
+
+        Raises
+        ------
+        UsageError
+            If a sigma is in nm and the size of the voxels is not known, or makes it too small or too large.
+        """
+        if "nm" not in parameters:
+            return dict(parameters)
+        if aspect.nm is None:
+            raise UsageError(f"sigmas of {self.name} are in nm, and the size of the voxels is not known", do=GIVE_SIZE)
+        length = aspect.nm
+        found = {name: value for name, value in parameters.items() if name != "nm"}
+        for name in LENGTHS & found.keys():
+            given = found[name]
+            found[name] = (
+                tuple(_quotient(s, length) for s in given) if isinstance(given, tuple) else _quotient(given, length)
+            )
+        sigma = found["sigma"]
+        if not SIGMA_LIMITS[0] <= sigma <= self.largest_sigma:
+            raise UsageError(
+                f"{self.name}: a sigma of {number(parameters['sigma'])} nm is {sigma:.3g} voxels of {length:g} nm, not"
+                f" {SIGMA_LIMITS[0]:g} to {self.largest_sigma:g}",
+                do="choose other sigmas, or give --voxel-size where the file is wrong",
+            )
+        return found | ({"per_sigma": True} if self.in_nm == "per sigma" else {})
+
     def reaches(self, aspect: Aspect, parameters: Mapping[str, Any]) -> tuple[int, int, int]:
         """Distances in voxels along z, y, x over which the filter itself looks."""
+        parameters = self.in_voxels(aspect, parameters)
+        parameters.pop("per_sigma", None)
         if self.dimensions == 2:
             return 0, self.reach(**parameters), self.reach(**parameters)
         if self.reach_in_plane is not None:
             within = self.reach_in_plane(**parameters)
-            return self.reach(aspect[0], **parameters), within, within
-        z, y, x = (self.reach(c, **parameters) for c in aspect)
+            return self.reach(aspect.z, **parameters), within, within
+        z, y, x = (self.reach(c, **parameters) for c in aspect.axes)
         return z, y, x
 
     def compute(self, source: FeatureSource | VolumeSource, parameters: Mapping[str, Any]) -> np.ndarray:
@@ -200,6 +243,24 @@ def number(sigma: float) -> str:
 def wide_number(sigma: float) -> str:
     """A sigma as Java prints a float that was passed on as a double: ``1.0``, ``1.2999999523162842``."""
     return repr(float(np.float32(sigma)))
+
+
+def _quotient(sigma: float, length: float) -> float:
+    return snapped(float(number(sigma)) / length)
+
+
+def parse_sigmas(sigmas: str | Sequence[float]) -> tuple[tuple[float, ...], bool]:
+    """Numbers, and whether they are in nm, of ``"2,4"`` (or numbers themselves), or ``"2,4nm"``.
+
+    Raises
+    ------
+    ValueError
+        If something else is written there.
+    """
+    if not isinstance(sigmas, str):
+        return tuple(sigmas), False
+    numbers = sigmas.strip().removesuffix(NM)
+    return tuple(float(n) for n in numbers.split(",")), numbers != sigmas.strip()
 
 
 def _check_sigma(sigma: float, what: str) -> None:

@@ -22,8 +22,7 @@ class Place:
         Planes of the volume.
     start, stop : int
         Positions in the volume of the planes that are wanted.
-    aspect : (float, float, float)
-        See :data:`gpu_tomoclass.features.reference.volume_source.Aspect`.
+    aspect : Aspect
     """
 
     first: int

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpu_tomoclass.device import Tolerance
-from gpu_tomoclass.features.family import ONE_VALUE, SAME_SUMS, Family, wide_number
+from gpu_tomoclass.features.family import NM, ONE_VALUE, SAME_SUMS, Family, number, wide_number
 from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES
 from gpu_tomoclass.features.reference.volume_ball import ball_reach
 from gpu_tomoclass.features.reference.volume_blur import blur_reach
@@ -29,7 +29,12 @@ EIGENVALUES_3D = Tolerance(
 
 def _one(weka_name: str) -> Callable[..., list[str]]:
     """Labels of a family with one channel per sigma or radius."""
-    return lambda **parameters: [f"{weka_name}_{wide_number(next(iter(parameters.values())))}"]
+    return lambda nm=False, **size: [f"{weka_name}_{_size(*size.values(), nm=nm)}"]
+
+
+def _size(sigma: float, *, nm: bool) -> str:
+    """In a name: voxels as TWS has them, or nm."""
+    return f"{number(sigma)}{NM}" if nm else wide_number(sigma)
 
 
 def _of_order(order: int) -> Callable[..., int]:
@@ -62,42 +67,46 @@ VOLUME_ROWS = (
         reference="volume_blur:gaussian_blur",
         kernel="volume_blur:gaussian_blur",
         tolerance=SAME_SUMS,
+        in_nm="as is",
         **COMMON,
     ),
     Family(
         name="difference_of_gaussian_3d",
         weka_name="Difference_of_Gaussian",
         parameters=lambda r: {"sigma": r.sigma, "smaller": r.smaller},
-        labels=lambda sigma, smaller: [
-            f"Difference_of_Gaussian_{wide_number(t)}_{wide_number(sigma)}" for t in smaller
+        labels=lambda sigma, smaller, nm=False: [
+            f"Difference_of_Gaussian_{_size(t, nm=nm)}_{_size(sigma, nm=nm)}" for t in smaller
         ],
         reach=lambda aspect, *, sigma, smaller: blur_reach(sigma, aspect),
         scratch=28,
         reference="volume_blur:difference_of_gaussian",
         kernel="volume_blur:difference_of_gaussian",
         tolerance=SAME_SUMS,
+        in_nm="as is",
         **COMMON,
     ),
     Family(
         name="hessian_3d",
         weka_name="Hessian",
-        labels=lambda sigma: [f"Hessian_{which}_{wide_number(sigma)}_true" for which in EIGENVALUES],
+        labels=lambda sigma, nm=False: [f"Hessian_{which}_{_size(sigma, nm=nm)}_true" for which in EIGENVALUES],
         reach=_of_order(2),
         scratch=260,
         reference="volume_derivatives:hessian",
         kernel=DERIVATIVES,
         tolerance=EIGENVALUES_3D,
+        in_nm="per sigma",
         **COMMON,
     ),
     Family(
         name="derivatives_3d",
         weka_name="Derivatives",
-        labels=lambda sigma: [f"Derivatives_{d}_{d}_{d}_{wide_number(sigma)}" for d in ORDERS],
+        labels=lambda sigma, nm=False: [f"Derivatives_{d}_{d}_{d}_{_size(sigma, nm=nm)}" for d in ORDERS],
         reach=_of_order(ORDERS[-1]),
         scratch=60,
         reference="volume_derivatives:derivatives",
         kernel=DERIVATIVES,
         tolerance=SAME_SUMS,
+        in_nm="per sigma",
         **COMMON,
     ),
     Family(
@@ -109,6 +118,7 @@ VOLUME_ROWS = (
         reference="volume_derivatives:laplacian",
         kernel=DERIVATIVES,
         tolerance=SAME_SUMS,
+        in_nm="per sigma",
         **COMMON,
     ),
     Family(
@@ -120,19 +130,28 @@ VOLUME_ROWS = (
         reference="volume_derivatives:edges",
         kernel=DERIVATIVES,
         tolerance=SAME_SUMS,
+        in_nm="per sigma",
         **COMMON,
     ),
     Family(
         name="structure_3d",
         weka_name="Structure",
-        labels=lambda sigma: [
-            f"Structure_{which}_{wide_number(sigma)}_{scale}" for scale in INTEGRATION_SCALES for which in EIGENVALUES
+        # In nm the smallest sigma takes the place of the voxel.
+        parameters=lambda r: {
+            "sigma": r.sigma,
+            **({"scales": tuple(scale * r.nm_least for scale in INTEGRATION_SCALES)} if r.nm_least else {}),
+        },
+        labels=lambda sigma, scales=INTEGRATION_SCALES, nm=False: [
+            f"Structure_{which}_{_size(sigma, nm=nm)}_{_size(scale, nm=nm)}"
+            for scale in scales
+            for which in EIGENVALUES
         ],
-        reach=lambda aspect, *, sigma: structure_reach(sigma, aspect),
+        reach=lambda aspect, *, sigma, scales=INTEGRATION_SCALES: structure_reach(sigma, aspect, scales=scales),
         scratch=300,
         reference="volume_derivatives:structure",
         kernel=DERIVATIVES,
         tolerance=EIGENVALUES_3D,
+        in_nm="per sigma",
         **COMMON,
     ),
     _ball("minimum", scratch=16),
@@ -146,9 +165,9 @@ OWN_ROWS = (
     Family(
         name="z_context",
         weka_name="Z_context",
-        labels=lambda sigma: [
-            *(f"Z_context_{wide_number(sigma)}_Gaussian_blur_{blur}" for blur in BLURS),
-            *(f"Z_context_{wide_number(sigma)}_Median_{radius}" for radius in MEDIANS),
+        labels=lambda sigma, nm=False: [
+            *(f"Z_context_{_size(sigma, nm=nm)}_Gaussian_blur_{blur}" for blur in BLURS),
+            *(f"Z_context_{_size(sigma, nm=nm)}_Median_{radius}" for radius in MEDIANS),
         ],
         reach=lambda aspect, *, sigma: blur_reach(sigma, aspect),
         reach_in_plane=lambda sigma: reach_in_plane(),
@@ -157,6 +176,7 @@ OWN_ROWS = (
         reference="z_context:z_context",
         kernel="z_context:z_context",
         tolerance=SAME_SUMS,
+        in_nm="as is",
         **COMMON,
     ),
 )

@@ -72,6 +72,8 @@ def check_fits(
     across = 3 in model.bank.dimensions
     if same_voxels(model.voxel_size, voxel_size, across=across):
         return notes
+    if model.bank.fits_any_voxels:
+        return [*notes, f"sigmas in nm are those of voxels of {_nm(voxel_size, across)} now"]
     sizes = f"{_nm(voxel_size, across)}, the model was trained on {_nm(model.voxel_size, across)}"
     if not force:
         raise ModelError(

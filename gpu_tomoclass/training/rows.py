@@ -183,8 +183,8 @@ def collect_rows(
                 f"has bin {volume.bin}, {first.path} has {first.bin}", where=volume.path, do="bin both alike"
             )
         sizes = volume.voxel_size, first.voxel_size
-        across = 3 in bank.dimensions
-        if sizes[0] is not None and sizes[1] is not None and not same_voxels(sizes[1], sizes[0], across=across):
+        known = sizes[0] is not None and sizes[1] is not None and not bank.fits_any_voxels
+        if known and not same_voxels(sizes[1], sizes[0], across=3 in bank.dimensions):
             raise ModelError(
                 f"has voxels of {voxel_text(sizes[0])}, {first.path} has {voxel_text(sizes[1])} (z, y, x): features"
                 " have sizes in pixels",

@@ -25,7 +25,7 @@ from gpu_tomoclass.annotations import (
 from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.device import Device, choose_device, worker_count
 from gpu_tomoclass.errors import DataError, ModelError, UsageError
-from gpu_tomoclass.features import FeatureBank, FeatureCache, IntensityScale
+from gpu_tomoclass.features import FeatureBank, FeatureCache, IntensityScale, aspect_of
 from gpu_tomoclass.forest import grow_forest
 from gpu_tomoclass.model import Model, check_fits
 from gpu_tomoclass.training.drift import channel_quantiles, mean_lead, probabilities_of
@@ -179,7 +179,7 @@ def train(
         samples=rows.samples,
         seconds_per_plane=rows.seconds_per_plane,
         cached_blocks=rows.cached_blocks,
-        notes=[*_scale_notes(bank, volume.shape[1:]), *notes],
+        notes=[*_scale_notes(bank, volume), *notes],
         feature_seconds=rows.seconds,
         keep_rows=keep_rows,
     )
@@ -331,10 +331,11 @@ def _relation(bank: FeatureBank) -> str:
     return OLD_RELATION if bank.hessian == "legacy" else TWS_RELATION
 
 
-def _scale_notes(bank: FeatureBank, shape: tuple[int, ...]) -> list[str]:
+def _scale_notes(bank: FeatureBank, volume: Volume) -> list[str]:
     """Scales that look beyond the plane are computed by TWS's border rules, and say little."""
-    local = [block for block in bank.blocks if block.radius is not None]
-    beyond = [(block.family, block.sigma) for block in local if block.reach >= min(shape)]
+    shape, aspect = volume.shape[1:], aspect_of(volume.voxel_size)
+    local = [block for block in bank.blocks if block.is_local]
+    beyond = [(block.family, block.sigma) for block in local if max(block.reaches(aspect)[1:]) >= min(shape)]
     if not beyond:
         return []
     listed = ", ".join(name if sigma is None else f"{name} {sigma:g}" for name, sigma in beyond)

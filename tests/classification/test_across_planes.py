@@ -23,6 +23,7 @@ from gpu_tomoclass.classification.slab import UNLABELLED
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.device.native import NativeDevice
 from gpu_tomoclass.errors import StoppedError
+from gpu_tomoclass.features import Aspect
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.cache import FeatureCache
 from gpu_tomoclass.features.feature_file import write_features
@@ -73,7 +74,7 @@ def expected(volume_path: Path, model: Model) -> np.ndarray:
     with open_volume(volume_path) as volume:
         values = np.stack([plane for _, plane in volume.planes()]).astype(np.float32)
     classifier = Classifier(model, NumpyDevice())
-    labels, _ = classifier.classify(values, place=Place.whole(len(values), aspect=(0.5, 1.0, 1.0)))
+    labels, _ = classifier.classify(values, place=Place.whole(len(values), aspect=Aspect(0.5)))
     return labels
 
 
@@ -172,7 +173,7 @@ def test_rows_of_training_are_those_of_the_volume(volume_path: Path) -> None:
     with open_volume(volume_path) as volume:
         values = np.stack([plane for _, plane in volume.planes()])
         rows = train(volume, annotation(), bank=BANK, n_trees=2, device=NumpyDevice()).table.values
-    whole = BANK.compute_volume(values, aspect=(0.5, 1.0, 1.0))
+    whole = BANK.compute_volume(values, aspect=Aspect(0.5))
     np.testing.assert_array_equal(rows, whole[:, [2, 7]].reshape(BANK.n_channels, -1).T)
 
 
@@ -182,7 +183,7 @@ def test_every_plane_of_features_as_a_file(tmp_path: Path, volume_path: Path) ->
         for name, plane in (("all.tif", None), ("one.tif", 4)):
             result = write_features(volume, BANK, plane=plane, output=tmp_path / name, device=NumpyDevice())
             assert result.n_planes == (SHAPE[0] if plane is None else 1)
-    whole = BANK.compute_volume(values, aspect=(0.5, 1.0, 1.0))
+    whole = BANK.compute_volume(values, aspect=Aspect(0.5))
     for channel in (0, 1, BANK.n_channels - 1):
         with open_volume(tmp_path / "all.tif", channel=channel) as found:
             np.testing.assert_array_equal(np.stack([p for _, p in found.planes()]), whole[channel])
@@ -195,7 +196,7 @@ def test_what_looks_at_a_filled_voxel_is_masked_along_z_too() -> None:
     filled = np.zeros((9, 9), bool)
     filled[4, 4] = True
     planes = [PreparedPlane(np.zeros((9, 9), np.float32), filled if z == 4 else None) for z in range(9)]
-    slab = PreparedSlab(planes, Place.whole(9, aspect=(0.5, 1.0, 1.0)))
+    slab = PreparedSlab(planes, Place.whole(9, aspect=Aspect(0.5)))
     bank = FeatureBank.create(["mean", "minimum_3d"], sigmas={"mean": (1.0,), "minimum_3d": (2.0,)})
     mask = influenced(slab, bank.blocks)
     expected = np.zeros((9, 9, 9), bool)

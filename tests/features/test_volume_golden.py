@@ -8,7 +8,7 @@ from golden_volumes import VOLUMES
 
 from gpu_tomoclass.device.native import NativeDevice
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.features import FeatureBank, FeatureEngine, Place, aspect_of
+from gpu_tomoclass.features import Aspect, FeatureBank, FeatureEngine, Place, aspect_of
 from gpu_tomoclass.features.bank import halo, volume_source
 from gpu_tomoclass.features.families import VOLUME_FAMILIES
 from gpu_tomoclass.features.reference.volume_ball import ball_rows, ball_size
@@ -47,8 +47,8 @@ def test_the_voxel_size_matters_to_all_channels_but_the_grey_value() -> None:
 
 
 @pytest.mark.parametrize("family", list(VOLUME_FAMILIES))
-@pytest.mark.parametrize("aspect", [CUBES, (0.5, 0.8, 1.0), (1.7, 1.0, 1.0)])
-def test_a_slab_with_its_halo_gives_the_values_of_the_volume(family: str, aspect: tuple[float, float, float]) -> None:
+@pytest.mark.parametrize("aspect", [CUBES, Aspect(0.5, 0.8), Aspect(1.7)])
+def test_a_slab_with_its_halo_gives_the_values_of_the_volume(family: str, aspect: Aspect) -> None:
     """Also where kernels are longer than the volume is deep, and at its ends."""
     volume = np.random.default_rng(5).normal(size=(23, 7, 9)).astype(np.float32)
     bank = FeatureBank.create([family], sigmas={family: (1.0, 2.5)})
@@ -136,8 +136,8 @@ def test_mirror_is_that_of_numpy() -> None:
 
 def test_aspect_of_voxels() -> None:
     assert aspect_of(None) == CUBES
-    assert aspect_of((0.55, 0.55, 0.55)) == CUBES
-    assert voxel_aspect((8.0, 4.0, 4.0)) == (0.5, 1.0, 1.0)
-    assert voxel_aspect((0.1 + 0.2, 0.3, 0.3)) == CUBES  # lengths that went through units
+    assert aspect_of((0.55, 0.55, 0.55)) == (1.0, 1.0, 1.0, 0.55)
+    assert voxel_aspect((8.0, 4.0, 4.0)) == (0.5, 1.0, 1.0, 4.0)
+    assert voxel_aspect((0.1 + 0.2, 0.3, 0.3)).axes == CUBES.axes  # lengths that went through units
     with pytest.raises(UsageError):
         voxel_aspect((0.0, 1.0, 1.0))

@@ -116,17 +116,17 @@ def case(
 SMALL = (
     Size(7, 5, 37, (1.0, 1.3), core=(2, 5), halo=7),
     Size(1, 6, 5, (1.0, 2.0)),
-    Size(5, 1, 9, (0.3, 3.0), kind="float", aspect=(0.5, 1.0, 1.0)),
-    Size(9, 3, 4, (0.8, 1.5), core=(7, 9), halo=9, kind="steps", aspect=(2.0, 0.8, 1.0)),
+    Size(5, 1, 9, (0.3, 3.0), kind="float", aspect=Aspect(0.5)),
+    Size(9, 3, 4, (0.8, 1.5), core=(7, 9), halo=9, kind="steps", aspect=Aspect(2.0, 0.8)),
 )
 LARGE = (
     Size(20, 21, 47, (1.0, 2.0, 4.0, 8.0)),
-    Size(30, 19, 33, (1.0, 2.0, 4.0), core=(11, 14), halo=25, kind="float", aspect=(0.5894736842105263, 0.8, 1.0)),
+    Size(30, 19, 33, (1.0, 2.0, 4.0), core=(11, 14), halo=25, kind="float", aspect=Aspect(0.5894736842105263, 0.8)),
 )
 TINY = Size(4, 3, 34, (1.0,), core=(1, 3), halo=3)
 PAIR = Size(3, 3, 33, (1.0,), core=(1, 2), halo=3)
 FLAT = Size(3, 1, 5, (1.0,), kind="constant")
-LONG = Size(3, 4, 321, (32.0,), aspect=(1.0, 1.5, 1.0))  # longer than the shorter compiled kernels
+LONG = Size(3, 4, 321, (32.0,), aspect=Aspect(1.0, 1.5))  # longer than the shorter compiled kernels
 BALL = Size(33, 30, 61, (12.0,), core=(16, 17), halo=12)  # ranks of more than 16 bits, ends of rows
 PASSES = ("derivatives_3d", "laplacian_3d", "edges_3d")
 TENSORS = ("hessian_3d", "structure_3d")

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from gpu_tomoclass.features import CUBES, Aspect
+
 GOLDEN_VOLUMES = Path(__file__).parents[1] / "data" / "golden" / "vol3d"
 
 
@@ -23,12 +25,12 @@ class GoldenVolume:
     name : str
     sigma_max : float
         Of its features.
-    aspect : (float, float, float)
+    aspect : Aspect
     """
 
     name: str
     sigma_max: float = 8.0
-    aspect: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    aspect: Aspect = CUBES
 
     def path(self, ending: str) -> Path:
         return GOLDEN_VOLUMES / f"{self.name}{ending}"
@@ -71,5 +73,5 @@ class GoldenVolume:
 VOLUMES = {
     "vol3d16": GoldenVolume("vol3d16"),
     "needle32": GoldenVolume("needle32"),
-    "aniso16": GoldenVolume("aniso16", 4.0, (0.5, 1.0, 1.0)),
+    "aniso16": GoldenVolume("aniso16", 4.0, Aspect(0.5)),
 }

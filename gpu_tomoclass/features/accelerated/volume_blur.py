@@ -49,7 +49,7 @@ def blur(source: VolumeDeviceSource, sigma: float) -> Array:
 
 def _blur(source: VolumeDeviceSource, sigma: float, out: Array) -> None:
     _, ny, nx = source.shape
-    cz, cy, cx = source.aspect
+    cz, cy, cx = source.aspect.axes
     low, planes = source.planes(0 if source.depth == 1 else blur_reach(sigma, cz))
     n_planes = int(planes.shape[0])
     lines = source.scratch("lines", n_planes)

@@ -54,12 +54,18 @@ def derivatives(source: VolumeDeviceSource, requests: Sequence[BlockRequest]) ->
 
     Equal to :mod:`gpu_tomoclass.features.reference.volume_derivatives` in every bit, eigenvalues but for the last one.
     """
-    in_order = sorted(requests, key=lambda request: float(request.parameters["sigma"]))
-    for sigma, of_sigma in groupby(in_order, key=lambda request: float(request.parameters["sigma"])):
-        _of_sigma(source, sigma, {request.family: request for request in of_sigma})
+    for (sigma, per_sigma), alike in groupby(sorted(requests, key=_way), key=_way):
+        _of_sigma(source, sigma, {request.family: request for request in alike}, per_sigma=per_sigma)
 
 
-def _of_sigma(source: VolumeDeviceSource, sigma: float, requests: Mapping[str, BlockRequest]) -> None:
+def _way(request: BlockRequest) -> tuple[float, bool]:
+    """Properties in which derivatives agree that are shared."""
+    return float(request.parameters["sigma"]), bool(request.parameters.get("per_sigma", False))
+
+
+def _of_sigma(
+    source: VolumeDeviceSource, sigma: float, requests: Mapping[str, BlockRequest], *, per_sigma: bool
+) -> None:
     n = source.shape[0]
     core = source.start + 1  # padded
     wanted: list[_Wanted] = []
@@ -70,12 +76,15 @@ def _of_sigma(source: VolumeDeviceSource, sigma: float, requests: Mapping[str, B
     if "hessian_3d" in requests or "laplacian_3d" in requests:
         needed = range(6) if "hessian_3d" in requests else (0, 3, 5)
         wanted += [_Wanted(SECOND[i], core, second[i]) for i in needed]
-    margin = axis_reach(INTEGRATION_SCALES[-1], 0, source.aspect[0]) if "structure_3d" in requests else 0
+    scales: Sequence[float] = ()
+    if "structure_3d" in requests:
+        scales = requests["structure_3d"].parameters.get("scales", INTEGRATION_SCALES)
+    margin = axis_reach(scales[-1], 0, source.aspect.z) if scales else 0
     start, stop = max(core - margin, 0), min(core + n + margin, source.depth + 2)
     gradient = [source.scratch(f"gradient {i}", stop - start) for i in range(3)]
     if "edges_3d" in requests or "structure_3d" in requests:
         wanted += [_Wanted(orders, start, out) for orders, out in zip(FIRST, gradient, strict=True)]
-    _compute(source, sigma, wanted)
+    _compute(source, sigma, wanted, per_sigma=per_sigma)
     if "hessian_3d" in requests:
         _per_voxel(source, "volume_eigenvalues", {"entries": second, "result": requests["hessian_3d"].out})
     if "laplacian_3d" in requests:
@@ -84,32 +93,31 @@ def _of_sigma(source: VolumeDeviceSource, sigma: float, requests: Mapping[str, B
     if "edges_3d" in requests:
         own = {name: image[core - start :][:n] for name, image in zip(("gx", "gy", "gz"), gradient, strict=True)}
         _per_voxel(source, "volume_edges", {**own, "result": requests["edges_3d"].out[0]})
-    if "structure_3d" in requests:
-        for i, scale in enumerate(INTEGRATION_SCALES):
-            _smoothed_products(source, scale, gradient, start, second)
-            out = requests["structure_3d"].out[3 * i : 3 * i + 3]
-            _per_voxel(source, "volume_eigenvalues", {"entries": second, "result": out})
+    for i, scale in enumerate(scales):
+        _smoothed_products(source, scale, gradient, start, second)
+        out = requests["structure_3d"].out[3 * i : 3 * i + 3]
+        _per_voxel(source, "volume_eigenvalues", {"entries": second, "result": out})
 
 
-def _compute(source: VolumeDeviceSource, sigma: float, wanted: Sequence[_Wanted]) -> None:
+def _compute(source: VolumeDeviceSource, sigma: float, wanted: Sequence[_Wanted], *, per_sigma: bool) -> None:
     """Fill all these derivatives; what is shared along x, and along x and y, is computed once."""
-    cz = source.aspect[0]
+    way = {"per_sigma": per_sigma}
     in_order = sorted(wanted, key=lambda w: w.orders)
     for dx, of_x in groupby(in_order, key=lambda w: w.orders[0]):
         group = list(of_x)
-        planes = [_planes(source, w, axis_kernel(sigma, w.orders[2], cz, length=source.depth + 2)) for w in group]
+        planes = [_planes(source, w, _kernel_along_z(source, sigma, w.orders[2], **way)) for w in group]
         first, last = min(int(p.min()) for p in planes), max(int(p.max()) for p in planes)
         image = source.image[first - source.first : last + 1 - source.first]
         lines = source.scratch("lines", len(image))
-        _along_x(source, image, sigma, dx, lines)
+        _along_x(source, image, sigma, dx, lines, **way)
         done = None
         rows = source.scratch("rows", len(image))
         for w, of_z in zip(group, planes, strict=True):
             _, dy, dz = w.orders
             if dy != done:
-                _along_y(source, lines, sigma, dy, rows)
+                _along_y(source, lines, sigma, dy, rows, **way)
                 done = dy
-            _along_z(source, rows, sigma, dz, of_z - first, w.out)
+            _along_planes(source, rows, _kernel_along_z(source, sigma, dz, **way), of_z - first, w.out, is_odd=dz % 2)
 
 
 def _planes(source: VolumeDeviceSource, wanted: _Wanted, kernel: npt.NDArray[np.float64]) -> Positions:
@@ -123,7 +131,7 @@ def _smoothed_products(
     """The entries of the structure tensor; the gradient begins at padded position ``start``."""
     n = source.shape[0]
     n_planes = int(gradient[0].shape[0])
-    kernel = axis_kernel(scale, 0, source.aspect[0], length=source.depth + 2)
+    kernel = _kernel_along_z(source, scale, 0)
     core = source.start + 1
     planes = mirrored(taps(core, core + n, len(kernel) - 1), source.depth + 2) - start
     low, high = int(planes.min()), int(planes.max()) + 1
@@ -135,7 +143,7 @@ def _smoothed_products(
         )
         _along_x(source, product, scale, 0, lines)
         _along_y(source, lines, scale, 0, rows)
-        _along_z(source, rows, scale, 0, planes - low, entry)
+        _along_planes(source, rows, kernel, planes - low, entry, is_odd=0)
 
 
 def _per_voxel(source: VolumeDeviceSource, kernel: str, args: Mapping[str, Array]) -> None:
@@ -152,9 +160,11 @@ def _per_voxel(source: VolumeDeviceSource, kernel: str, args: Mapping[str, Array
     )
 
 
-def _along_x(source: VolumeDeviceSource, image: Array, sigma: float, order: int, out: Array) -> None:
+def _along_x(
+    source: VolumeDeviceSource, image: Array, sigma: float, order: int, out: Array, *, per_sigma: bool = False
+) -> None:
     n_planes, ny, nx = image.shape
-    weights, halves, half = _kernel(source, axis_kernel(sigma, order, source.aspect[2], length=nx))
+    weights, halves, half = _kernel(source, axis_kernel(sigma, order, source.aspect.x, length=nx, per_sigma=per_sigma))
     reach = _reach(half, X_REACHES)
     defines = {"KERNELS": 1, "ODD": order % 2, "REACH": reach}
     if source.device.wants_gpu_plan:
@@ -181,19 +191,34 @@ def _along_x(source: VolumeDeviceSource, image: Array, sigma: float, order: int,
     )
 
 
-def _along_y(source: VolumeDeviceSource, image: Array, sigma: float, order: int, out: Array) -> None:
+def _along_y(
+    source: VolumeDeviceSource, image: Array, sigma: float, order: int, out: Array, *, per_sigma: bool = False
+) -> None:
     ny = int(image.shape[1])
-    kernel = axis_kernel(sigma, order, source.aspect[1], length=ny)
+    kernel = axis_kernel(sigma, order, source.aspect.y, length=ny, per_sigma=per_sigma)
     rows = mirrored(taps(0, ny, len(kernel) - 1), ny)
     _along_rows(source, image, kernel, rows, out, is_odd=order % 2)
 
 
-def _along_z(source: VolumeDeviceSource, image: Array, sigma: float, order: int, planes: Positions, out: Array) -> None:
-    """``planes`` are the places of the taps in the image."""
+def _kernel_along_z(
+    source: VolumeDeviceSource, sigma: float, order: int, *, per_sigma: bool = False
+) -> npt.NDArray[np.float64]:
+    return axis_kernel(sigma, order, source.aspect.z, length=source.depth + 2, per_sigma=per_sigma)
+
+
+def _along_planes(
+    source: VolumeDeviceSource,
+    image: Array,
+    kernel: npt.NDArray[np.float64],
+    planes: Positions,
+    out: Array,
+    *,
+    is_odd: int,
+) -> None:
+    """The pass along z; ``planes`` are the places of the taps in the image."""
     n_in, ny, nx = image.shape
-    kernel = axis_kernel(sigma, order, source.aspect[0], length=source.depth + 2)
     flat, flat_out = image.reshape(1, n_in, ny * nx), out.reshape(1, -1, ny * nx)
-    _along_rows(source, flat, kernel, planes, flat_out, is_odd=order % 2)
+    _along_rows(source, flat, kernel, planes, flat_out, is_odd=is_odd)
 
 
 def _along_rows(

@@ -37,7 +37,7 @@ def ball_rows(sigma: float, aspect: Aspect) -> tuple[BallRow, ...]:
     A voxel (i, j, k) from the centre along x, y, z belongs to it if i^2 / rx^2 + j^2 / ry^2 + k^2 / rz^2 <= 1; the
     squares of radii are float32, all else is double.
     """
-    radii = [np.float32(ball_radius(sigma, c)) for c in aspect]
+    radii = [np.float32(ball_radius(sigma, c)) for c in aspect.axes]
     share_z, share_y, share_x = (1.0 / float(r * r) if r != 0 else 0.0 for r in radii)
     half_z, half_y, half_x = (math.ceil(r) for r in radii)
     rows = []

@@ -75,7 +75,7 @@ def running_sums(image: Image, kernel: npt.NDArray[np.float32], rows: Positions)
 def blur(source: VolumeSource, sigma: float) -> Image:
     """G3(sigma) of the wanted planes: (n, ny, nx) float32. A volume of one plane has no pass along z."""
     nz, ny, nx = source.image.shape
-    cz, cy, cx = source.aspect
+    cz, cy, cx = source.aspect.axes
     kernel = blur_kernel(sigma * cx)
     lines = np.ascontiguousarray(source.image.transpose(0, 2, 1))
     lines = running_sums(lines, kernel, mirrored(taps(0, nx, len(kernel) - 1), nx))

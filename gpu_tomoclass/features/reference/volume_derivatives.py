@@ -7,7 +7,9 @@ without repeating the edge voxel.
 
 TWS puts a copy of the first plane in front of the volume and one of the last behind it; everything is computed on
 these depth + 2 planes, and the results of the two copies are dropped. "Padded" positions count the front copy as 0.
-Derivatives are per voxel, not per length: nothing is rescaled where voxels are no cubes.
+Derivatives are per voxel, not per length: nothing is rescaled where voxels are no cubes. ``per_sigma`` is ours, for
+sigmas in nm: a derivative of order d is multiplied by the d-th power of the axis's standard deviation in voxels, so
+that it is a difference over one sigma along every axis, whatever the voxels.
 """
 
 from __future__ import annotations
@@ -40,14 +42,17 @@ def axis_reach(sigma: float, order: int, aspect: float = 1.0) -> int:
     return derivative_reach(axis_sigma(sigma, aspect), order)
 
 
-def structure_reach(sigma: float, aspect: float = 1.0) -> int:
+def structure_reach(sigma: float, aspect: float = 1.0, *, scales: Sequence[float] = INTEGRATION_SCALES) -> int:
     """Distance in voxels along an axis over which ``Structure`` looks."""
-    return axis_reach(sigma, 1, aspect) + axis_reach(INTEGRATION_SCALES[-1], 0, aspect)
+    return axis_reach(sigma, 1, aspect) + axis_reach(scales[-1], 0, aspect)
 
 
-def axis_kernel(sigma: float, order: int, aspect: float, *, length: int) -> npt.NDArray[np.float64]:
+def axis_kernel(
+    sigma: float, order: int, aspect: float, *, length: int, per_sigma: bool = False
+) -> npt.NDArray[np.float64]:
     """One-sided kernel along an axis, at most as long as its line."""
-    return derivative_kernel(axis_sigma(sigma, aspect), order, length=length)
+    kernel = derivative_kernel(axis_sigma(sigma, aspect), order, length=length)
+    return kernel * axis_sigma(sigma, aspect) ** order if per_sigma else kernel
 
 
 def convolved(image: Image, kernel: npt.NDArray[np.float64], rows: Positions, *, odd: bool) -> Image:
@@ -82,19 +87,19 @@ def convolved(image: Image, kernel: npt.NDArray[np.float64], rows: Positions, *,
     return result
 
 
-def along_x(image: Image, sigma: float, order: int, aspect: float = 1.0) -> Image:
+def along_x(image: Image, sigma: float, order: int, aspect: float = 1.0, *, per_sigma: bool = False) -> Image:
     """The pass along x: (nz, ny, nx) float32 -> the same."""
     nx = image.shape[2]
-    kernel = axis_kernel(sigma, order, aspect, length=nx)
+    kernel = axis_kernel(sigma, order, aspect, length=nx, per_sigma=per_sigma)
     lines = np.ascontiguousarray(image.transpose(0, 2, 1))
     rows = mirrored(taps(0, nx, len(kernel) - 1), nx)
     return np.ascontiguousarray(convolved(lines, kernel, rows, odd=order % 2 == 1).transpose(0, 2, 1))
 
 
-def along_y(image: Image, sigma: float, order: int, aspect: float) -> Image:
+def along_y(image: Image, sigma: float, order: int, aspect: float, *, per_sigma: bool = False) -> Image:
     """The pass along y: (nz, ny, nx) float32 -> the same."""
     ny = image.shape[1]
-    kernel = axis_kernel(sigma, order, aspect, length=ny)
+    kernel = axis_kernel(sigma, order, aspect, length=ny, per_sigma=per_sigma)
     return convolved(image, kernel, mirrored(taps(0, ny, len(kernel) - 1), ny), odd=order % 2 == 1)
 
 
@@ -110,7 +115,13 @@ def along_z(image: Image, kernel: npt.NDArray[np.float64], planes: Positions, *,
 
 
 def partial_derivatives(
-    source: VolumeSource, sigma: float, orders: Iterable[tuple[int, int, int]], *, start: int, stop: int
+    source: VolumeSource,
+    sigma: float,
+    orders: Iterable[tuple[int, int, int]],
+    *,
+    start: int,
+    stop: int,
+    per_sigma: bool = False,
 ) -> list[Image]:
     """IS3(sigma; dx, dy, dz) for each of these orders at padded positions ``start`` to ``stop - 1``.
 
@@ -119,49 +130,54 @@ def partial_derivatives(
     list of ndarray
         (stop - start, ny, nx) float32 each.
     """
-    cz, cy, cx = source.aspect
+    cz, cy, cx = source.aspect.axes
     of_x: dict[int, Image] = {}
     of_plane: dict[tuple[int, int], Image] = {}
     result = []
     for dx, dy, dz in orders:
         if (dx, dy) not in of_plane:
             if dx not in of_x:
-                of_x[dx] = along_x(source.image, sigma, dx, cx)
-            of_plane[dx, dy] = along_y(of_x[dx], sigma, dy, cy)
-        kernel = axis_kernel(sigma, dz, cz, length=source.depth + 2)
+                of_x[dx] = along_x(source.image, sigma, dx, cx, per_sigma=per_sigma)
+            of_plane[dx, dy] = along_y(of_x[dx], sigma, dy, cy, per_sigma=per_sigma)
+        kernel = axis_kernel(sigma, dz, cz, length=source.depth + 2, per_sigma=per_sigma)
         planes = source.within_slab(padded_planes(start, stop, len(kernel) - 1, source.depth))
         result.append(along_z(of_plane[dx, dy], kernel, planes, odd=dz % 2 == 1))
     return result
 
 
-def _of_core(source: VolumeSource, sigma: float, orders: Iterable[tuple[int, int, int]]) -> list[Image]:
-    return partial_derivatives(source, sigma, orders, start=source.start + 1, stop=source.stop + 1)
+def _of_core(
+    source: VolumeSource, sigma: float, orders: Iterable[tuple[int, int, int]], per_sigma: bool
+) -> list[Image]:
+    first, stop = source.start + 1, source.stop + 1
+    return partial_derivatives(source, sigma, orders, start=first, stop=stop, per_sigma=per_sigma)
 
 
-def derivatives(source: VolumeSource, *, sigma: float) -> Image:
+def derivatives(source: VolumeSource, *, sigma: float, per_sigma: bool = False) -> Image:
     """``Derivatives``: IS3(sigma; d, d, d) for d = 1..5; (5, n, ny, nx) float32."""
-    return np.stack([_of_core(source, sigma, [(d, d, d)])[0] for d in ORDERS])
+    return np.stack([_of_core(source, sigma, [(d, d, d)], per_sigma)[0] for d in ORDERS])
 
 
-def laplacian(source: VolumeSource, *, sigma: float) -> Image:
+def laplacian(source: VolumeSource, *, sigma: float, per_sigma: bool = False) -> Image:
     """``Laplacian``: (I_zz + I_yy) + I_xx; (1, n, ny, nx) float32."""
-    xx, yy, zz = _of_core(source, sigma, ((2, 0, 0), (0, 2, 0), (0, 0, 2)))
+    xx, yy, zz = _of_core(source, sigma, ((2, 0, 0), (0, 2, 0), (0, 0, 2)), per_sigma)
     return ((zz + yy) + xx)[np.newaxis]
 
 
-def edges(source: VolumeSource, *, sigma: float) -> Image:
+def edges(source: VolumeSource, *, sigma: float, per_sigma: bool = False) -> Image:
     """``Edges``: length of the gradient, sqrt(I_x^2 + I_y^2 + I_z^2) in double; (1, n, ny, nx) float32."""
-    x, y, z = (image.astype(np.float64) for image in _of_core(source, sigma, FIRST))
+    x, y, z = (image.astype(np.float64) for image in _of_core(source, sigma, FIRST, per_sigma))
     return np.sqrt(x * x + y * y + z * z).astype(np.float32)[np.newaxis]
 
 
-def hessian(source: VolumeSource, *, sigma: float) -> Image:
+def hessian(source: VolumeSource, *, sigma: float, per_sigma: bool = False) -> Image:
     """``Hessian``: absolute eigenvalues, largest first; (3, n, ny, nx) float32."""
-    return absolute_eigenvalues(_of_core(source, sigma, SECOND))
+    return absolute_eigenvalues(_of_core(source, sigma, SECOND, per_sigma))
 
 
-def structure(source: VolumeSource, *, sigma: float) -> Image:
-    """``Structure``: eigenvalues of the structure tensor at each of :data:`INTEGRATION_SCALES`.
+def structure(
+    source: VolumeSource, *, sigma: float, scales: Sequence[float] = INTEGRATION_SCALES, per_sigma: bool = False
+) -> Image:
+    """``Structure``: eigenvalues of the structure tensor at each of these scales of integration, in voxels of x.
 
     The products of the three derivatives of first order are rounded to float32 and smoothed with IS3(i; 0, 0, 0); both
     steps see the padded planes.
@@ -172,11 +188,11 @@ def structure(source: VolumeSource, *, sigma: float) -> Image:
         (6, n, ny, nx) float32: largest, middle, smallest at the first scale, then at the second.
     """
     cz = source.aspect[0]
-    margin = axis_reach(INTEGRATION_SCALES[-1], 0, cz)
+    margin = axis_reach(scales[-1], 0, cz)
     start, stop = max(source.start + 1 - margin, 0), min(source.stop + 1 + margin, source.depth + 2)
-    gradient = partial_derivatives(source, sigma, FIRST, start=start, stop=stop)
+    gradient = partial_derivatives(source, sigma, FIRST, start=start, stop=stop, per_sigma=per_sigma)
     results = []
-    for scale in INTEGRATION_SCALES:
+    for scale in scales:
         kernel = axis_kernel(scale, 0, cz, length=source.depth + 2)
         planes = mirrored(taps(source.start + 1, source.stop + 1, len(kernel) - 1), source.depth + 2)
         indices = within(planes, start, stop - start)

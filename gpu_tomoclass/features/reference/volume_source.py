@@ -6,21 +6,44 @@ padding are those of the volume, so that a slab gives the values of the volume, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 from gpu_tomoclass.errors import UsageError
 
-Aspect = tuple[float, float, float]
-"""Length of a voxel along x divided by its length along z, y and x (which is 1)."""
-CUBES: Aspect = (1.0, 1.0, 1.0)
+
+class Aspect(NamedTuple):
+    """Shape of voxels, and where it is known their size.
+
+    Attributes
+    ----------
+    z, y, x : float
+        Length of a voxel along x divided by its length along z, y and x (which is 1).
+    nm : float or None
+        Its length along x in nm: sigmas in nm are converted by it.
+    """
+
+    z: float = 1.0
+    y: float = 1.0
+    x: float = 1.0
+    nm: float | None = None
+
+    @property
+    def axes(self) -> tuple[float, float, float]:
+        """Of z, y, x."""
+        return self[:3]
+
+
+CUBES = Aspect()
 Image = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 SNAP = 1e-15  # two units in the last place
 
 
 def voxel_aspect(voxel_size: tuple[float, float, float]) -> Aspect:
-    """The aspect of voxels of a size along z, y, x in any unit; exactly 1 where lengths are equal.
+    """The aspect of voxels of a size along z, y, x in nm; exactly 1 where lengths are equal.
 
     A quotient within two units in the last place of a number of 12 digits is that number: lengths that were converted
     between units would otherwise move it, and with it the number of taps where that jumps.
@@ -33,10 +56,11 @@ def voxel_aspect(voxel_size: tuple[float, float, float]) -> Aspect:
     if not all(np.isfinite(length) and length > 0 for length in voxel_size):
         raise UsageError(f"a voxel needs finite lengths above 0, not {voxel_size}")
     z, y, x = voxel_size
-    return _snapped(x / z), _snapped(x / y), 1.0
+    return Aspect(snapped(x / z), snapped(x / y), 1.0, x)
 
 
-def _snapped(quotient: float) -> float:
+def snapped(quotient: float) -> float:
+    """The number of 12 digits that a quotient is within two units in the last place of, or itself."""
     short = float(f"{quotient:.12g}")
     return short if abs(short - quotient) <= SNAP * quotient else quotient
 
@@ -55,15 +79,14 @@ class VolumeSource:
     core : (int, int), optional
         Positions ``start`` and ``stop`` of the planes whose features are wanted; default all of the slab. The slab must
         hold every plane of the volume within the family's reach of them.
-    aspect : (float, float, float)
-        See :data:`Aspect`.
+    aspect : Aspect
 
     Attributes
     ----------
     image : ndarray
         (nz, ny, nx) float32, read-only.
     first, depth, start, stop : int
-    aspect : (float, float, float)
+    aspect : Aspect
 
     Raises
     ------
