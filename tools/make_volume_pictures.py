@@ -1,4 +1,4 @@
-"""Make the pictures of the 3-D families in docs/features: three sections of a simulated pillar, and of one channel.
+"""Make the pictures of families across planes in docs/features: three sections of a simulated pillar, and of a channel.
 
     python tools/make_volume_pictures.py [family ...]
 
@@ -38,6 +38,7 @@ SHOWN_CHANNELS = {
     "mean_3d": "Mean_2.0",
     "median_3d": "Median_2.0",
     "variance_3d": "Variance_4.0",
+    "z_context": "Z_context_2.0_Median_2.0",
 }
 
 
