@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,10 @@ class SettingsJudge:
         n_jobs: int | None, deadline: float | None, progress: Progress | None,
     ) -> None:  # fmt: skip
         self.rows, self.banks, self.sigmas, self.device = rows, banks, sigmas, device
-        self.growing = {"n_trees": n_trees, "seed": seed, "n_jobs": n_jobs}
+        self.growing = partial(grow_forest, n_trees=n_trees, seed=seed, n_jobs=n_jobs)
         self.seed, self.deadline, self.progress = seed, deadline, progress
         channel = {name: i for i, name in enumerate(rows.bank.channels)}
-        self.columns = {name: [channel[c] for c in bank.channels] for name, bank in banks.items()}
+        self.columns = {name: np.array([channel[c] for c in bank.channels]) for name, bank in banks.items()}
         self.classes = marked_classes(rows)
         self.per_split: dict[str, list[int]] = {}
         self.timed: dict[tuple[str, int, int], float] = {}
@@ -72,9 +73,9 @@ class SettingsJudge:
         if self.late:
             raise OutOfTime
         values = np.ascontiguousarray(self.rows.values[np.ix_(seen, self.columns[setting.features])])
-        grown = grow_forest(
+        grown = self.growing(
             values, self.rows.labels[seen], max_features=setting.max_features,
-            min_samples_leaf=setting.min_samples_leaf, **self.growing,
+            min_samples_leaf=setting.min_samples_leaf,
         )  # fmt: skip
         self.done += 1
         if self.progress is not None:
@@ -135,9 +136,9 @@ def seconds_of(judge: SettingsJudge, volume: Volume, rows: TrainingRows, *, nan:
 
     def forest(setting: Setting) -> float:
         columns = judge.columns[setting.features]
-        grown = grow_forest(
+        grown = judge.growing(
             np.ascontiguousarray(rows.values[:, columns]), rows.labels, max_features=setting.max_features,
-            min_samples_leaf=setting.min_samples_leaf, **judge.growing,
+            min_samples_leaf=setting.min_samples_leaf,
         )  # fmt: skip
         sample = np.concatenate(list(rows.samples))[:, columns]
         sample = np.ascontiguousarray(sample[:: -(-len(sample) // TIMED_PIXELS)].T)

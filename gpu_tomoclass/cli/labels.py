@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -209,6 +209,7 @@ def measure(
     if neck is not None and not split:
         raise UsageError("--neck is where --split cuts", do="add --split")
     check_measurement_targets(output, histograms, overwrite=overwrite)
+    cut: dict[str, Any] = {} if neck is None else {"neck": neck}
     with open_volume(labels) as volume:
         show_notes(volume.notes, quiet=quiet or as_json)
         with progress("measure", quiet=quiet) as advance:
@@ -220,7 +221,7 @@ def measure(
                 border=border,
                 device=device,
                 progress=advance,
-                **({} if neck is None else {"neck": neck}),
+                **cut,
             )
     save_particles(found, output, overwrite=overwrite)
     if histograms is not None:

@@ -308,13 +308,13 @@ def class_points(
     xs, ys = np.transpose(points)
     slope = float(np.polyfit(xs, ys, 1)[0])
     low, high = float(model.grey[source, 0, 0]), float(model.grey[source, 0, -1])
-    (first, first_to), (last, last_to) = points[0], points[-1]
+    (first, first_to), (final, final_to) = points[0], points[-1]
     least, most = float(grey.min()), float(grey.max())
     ends: Points = []
     if least < first:
         ends.append((least, max(min(low, first_to), first_to + (least - first) * slope)))
-    if most > last:
-        ends.append((most, min(max(high, last_to), last_to + (most - last) * slope)))
+    if most > final:
+        ends.append((most, min(max(high, final_to), final_to + (most - final) * slope)))
     return _rising(*np.transpose(sorted([*points, *ends])))
 
 
