@@ -164,8 +164,11 @@ def check_output(
     refuse_inputs(target, inputs)
     try:
         mode = target.lstat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return
+    except NotADirectoryError as error:
+        above = next(part for part in target.parents if os.path.lexists(part))
+        raise ResourceError("is a file, not a folder to write into", where=above, do="choose another name") from error
     except OSError as error:
         raise write_error(error, target) from error
     if not overwrite:

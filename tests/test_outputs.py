@@ -117,9 +117,13 @@ def test_other_kinds_of_thing_are_never_replaced(tmp_path, folder):
 
 
 def test_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ResourceError, match="cannot be written"):
+    (tmp_path / "file").write_bytes(b"x")
+    refused = pytest.raises(ResourceError, match=r"file: is a file, not a folder to write into; choose another name")
+    with refused:
         outputs.atomic(tmp_path / "file" / "out.tif")
+    with refused:
+        outputs.check_output(tmp_path / "file" / "demo" / "report.html", overwrite=True)
+    assert (tmp_path / "file").read_bytes() == b"x"
 
 
 def test_full_disk_names_needed_and_free_bytes(tmp_path):
