@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help demo test test-exhaustive check docs docs-numbers dist lock mutate kill-test fuzz interop clean
+.PHONY: help demo test test-exhaustive check docs docs-numbers dist lock mutate kill-test fuzz interop test-napari clean
 help:
 	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 2 minutes with the installation)"
 	@echo "make test   run the tests (about 10 minutes on 2 cores with the installation)"
@@ -12,6 +12,7 @@ help:
 	@echo "make kill-test  100 killed runs, resumed and compared (2 minutes)"
 	@echo "make fuzz   20,000 damaged inputs, read under limits of time and memory"
 	@echo "make interop  open what we write with other programs' readers (2 minutes with the installation)"
+	@echo "make test-napari  the dock in a real napari on a virtual screen (3 minutes with the installation)"
 	@echo "make check  ruff and mypy (under a minute)"
 	@echo "make mutate plants faults, one at a time, and sees whether the tests of their room notice (about 15 minutes)"
 	@echo "make docs   build the documentation site, docs/_build/html/index.html (1 minute)"
@@ -59,6 +60,17 @@ $(INTEROP)/.done: pyproject.toml
 interop: $(INTEROP)/.done
 	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest --quiet tests/interop/check_readers.py tests/interop/check_wrappers.py
 
+# The dock in a real napari on a virtual screen, in an environment of its own (900 MB): apt-get install xvfb.
+NAPARI := .venv-napari
+$(NAPARI)/.done: pyproject.toml
+	$(PYTHON) -m venv $(NAPARI)
+	$(NAPARI)/bin/python -m pip install --quiet --editable '.[napari]' 'napari[pyqt6]' pytest
+	@touch $@
+
+test-napari: $(NAPARI)/.done
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive xvfb-run --auto-servernum --server-args="-screen 0 1400x1000x24" \
+		$(NAPARI)/bin/python -m pytest --quiet --disable-warnings tests/napari/check_plugin.py
+
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -83,7 +95,7 @@ mutate: $(VENV)/.test
 	$(BIN)/python tools/mutate.py
 
 clean:
-	rm -rf $(VENV) $(INTEROP) dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) $(NAPARI) dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The versions that CI installs, for every system and Python; without it CI takes the newest (once a week, to see what breaks).
 lock: $(VENV)/.run

@@ -1,16 +1,22 @@
 """A scripted person at a session: marks what the truth says where the session suggests; strokes, seconds, accuracy.
 
-``python benchmarks/loop_operator.py VOLUME TRUTH [--every 15] [--strokes 40] [--json FILE]``. It begins with one stroke
-per class on the middle plane and goes to the next suggestion after each correction, as a person does. Printed after
-every few strokes: seconds of computing since the beginning (waiting excluded), held-out Dice, and the mean Dice of
-other planes than those shown. The truth is only looked at under the brush and for the last of these figures.
+``python benchmarks/loop_operator.py VOLUME TRUTH [--every 7] [--strokes 80] [--seed 0] [--json FILE]``.
+It begins with one stroke per class on the middle plane and goes to one of the three best suggestions after each
+correction, as a person does. Printed after 10, 20, 40, .. strokes: CPU seconds of the session since the beginning (all
+threads; judging excluded), held-out Dice, and accuracy, mean IoU and mean Dice of other planes than those shown. The
+truth is only looked at under the brush and for these figures. FILE keeps the rows by name and seed;
+``python benchmarks/loop_operator.py --table FILE`` prints what ``docs/reproduce.md`` shows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -19,7 +25,9 @@ import gpu_tomoclass as gt
 from gpu_tomoclass.labels import Confusion
 
 LENGTH, WIDTH = 14, 5.0  # of a stroke, pixels
-JUDGED = 4  # planes
+AMONG = 3  # of the best suggestions, one is taken by chance
+WIDE = 0.7  # of the widest place, where a first stroke may begin
+FIRST_LINE = 10  # strokes; the next lines come after twice as many each
 
 
 class Operator:
@@ -30,18 +38,17 @@ class Operator:
     session : Session
     truth : Volume
         Its values, rising, are the classes 1, 2, ..
+    values : numpy.ndarray
+    rng : numpy.random.Generator
     """
 
-    def __init__(self, session: gt.Session, truth: gt.Volume, values: np.ndarray) -> None:
-        self.session, self.truth, self.values = session, truth, values
+    def __init__(self, session: gt.Session, truth: gt.Volume, values: np.ndarray, rng: np.random.Generator) -> None:
+        self.session, self.truth, self.values, self.rng = session, truth, values, rng
         self.n_strokes = 0
-        self.seconds = 0.0
         self.held_out = float("nan")
         session.listen(self._listen)
 
     def _listen(self, event: gt.Event) -> None:
-        if event.kind in ("trained", "overlay"):
-            self.seconds += sum(event.data["seconds"].values())
         if event.kind == "score":
             self.held_out = event.data.get("mean_dice", float("nan"))
 
@@ -50,80 +57,124 @@ class Operator:
         return (1 + np.searchsorted(self.values, self.truth.plane(z))).astype(np.uint8)
 
     def stroke(self, z: int, value: int, near: tuple[int, int] | None = None) -> None:
-        """Of a class, near a place or where it is widest; nothing where it is not."""
+        """Of a class, near a place or somewhere where it is wide; nothing where it is not."""
         plane = self.labels(z)
-        inside = ndimage.distance_transform_edt(plane == value)
+        depth = inside = ndimage.distance_transform_edt(plane == value)
         if near is not None:
             y, x = np.mgrid[: plane.shape[0], : plane.shape[1]]
             far = np.hypot(y - near[0], x - near[1])
             inside = np.where((far < 2 * LENGTH) & (inside > 0), np.minimum(inside, 4) - 0.2 * far + 100, 0)
         if inside.max() <= 0:
             return
-        y, x = (int(v) for v in np.unravel_index(int(inside.argmax()), plane.shape))
+        good = np.flatnonzero(inside >= (inside.max() if near is not None else WIDE * inside.max()))
+        y, x = (int(v) for v in np.unravel_index(int(self.rng.choice(good)), plane.shape))
         right = x
         while right - x < LENGTH and right + 1 < plane.shape[1] and plane[y, right + 1] == value:
             right += 1
-        width = float(np.clip(2 * ndimage.distance_transform_edt(plane == value)[y, x] - 1, 1, WIDTH))
+        width = float(np.clip(2 * depth[y, x] - 1, 1, WIDTH))
         self.session.stroke(z, [(y + 0.5, x + 0.5), (y + 0.5, right + 0.5)], value=value, width=width)
         self.n_strokes += 1
 
-    def judge(self, planes: list[int]) -> float:
-        """Mean Dice of these planes, by the model as it is."""
+    def judge(self, planes: list[int], cache: gt.FeatureCache) -> dict[str, float]:
+        """Scores on these planes, by the model as it is."""
         model = self.session.model()
         confusion = Confusion(range(1, len(self.values) + 1))
         for z in planes:
-            confusion.update(self.labels(z), gt.preview(model, self.session.volume, plane=z).labels)
-        return confusion.mean_dice
+            confusion.update(self.labels(z), gt.preview(model, self.session.volume, plane=z, cache=cache).labels)
+        return {"accuracy": float(confusion.accuracy), "iou": float(confusion.mean_iou),
+                "dice": float(confusion.mean_dice)}  # fmt: skip
 
 
-def main() -> None:
-    """Mark, look, correct, and say how it went."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("volume")
-    parser.add_argument("truth")
-    parser.add_argument("--every", type=int, default=15)
-    parser.add_argument("--strokes", type=int, default=40)
-    parser.add_argument("--step", type=int, default=10, help="Strokes between two lines.")
-    parser.add_argument("--features", default="paper")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+def work(options: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
+    """Mark, look, correct; the rows of the table."""
     truth = gt.open_volume(options.truth)
-    values = np.unique(np.concatenate([np.unique(truth.plane(z)) for z in range(0, len(truth), 8)]))
-    rows = []
-    names = [f"value {v}" for v in values]
-    with gt.Session(options.volume, class_names=names, every=options.every, features=options.features) as session:
-        person, planes = Operator(session, truth, values), session.planes
-        others = np.linspace(0, len(truth) - 1, JUDGED + 2).astype(int)[1:-1]
-        others = [int(z) + (z in planes) for z in others]
+    stop = options.stop or len(truth)
+    values = np.unique(np.concatenate([np.unique(truth.plane(z)) for z in range(0, stop, 8)]))
+    names, rows = [f"value {v}" for v in values], []
+    cache = gt.FeatureCache(folder)
+    with gt.Session(options.volume, class_names=names, every=options.every, features=options.features,
+                    seed=options.seed) as session:  # fmt: skip
+        person = Operator(session, truth, values, np.random.default_rng(options.seed))
+        planes = [z for z in session.planes if z < stop]
+        others = [z for z in range(stop) if z not in planes]
+        others = [others[i] for i in np.linspace(0, len(others) - 1, options.judged).astype(int)]
+        began, judging, next_line = time.process_time(), 0.0, FIRST_LINE
         session.look_at(planes[len(planes) // 2])
         for value in range(1, len(values) + 1):
             person.stroke(session.view, value)
-        print(f"{'strokes':>8}{'pixels':>8}{'seconds':>9}{'held-out':>10}{'Dice, other planes':>20}")
-        next_line = options.step
+        print(f"{'strokes':>8}{'pixels':>8}{'CPU s':>9}{'held-out':>10}{'accuracy':>10}{'IoU':>8}{'Dice':>8}")
         while True:
             session.wait()
-            if person.n_strokes >= min(next_line, options.strokes):
+            last = person.n_strokes >= options.strokes
+            if last or person.n_strokes >= next_line:
+                judged_at = time.process_time()
                 pixels = sum(n for of_plane in session.strokes.counts().values() for n in of_plane.values())
-                row = {"strokes": person.n_strokes, "pixels": pixels, "seconds": round(person.seconds, 2),
-                       "held_out": round(person.held_out, 4), "dice": round(person.judge(others), 4)}  # fmt: skip
+                row = {"strokes": person.n_strokes, "pixels": pixels, "planes": len(session.strokes.planes()),
+                       "cpu_seconds": round(judged_at - began - judging, 1),
+                       "held_out": round(person.held_out, 4)}  # fmt: skip
+                row |= {name: round(score, 4) for name, score in person.judge(others, cache).items()}
                 rows.append(row)
-                print("{strokes:8}{pixels:8}{seconds:9.1f}{held_out:10.3f}{dice:20.3f}".format(**row), flush=True)
-                next_line += options.step
-            if person.n_strokes >= options.strokes:
-                break
+                print("{strokes:8}{pixels:8}{cpu_seconds:9.1f}{held_out:10.3f}{accuracy:10.4f}{iou:8.3f}{dice:8.3f}"
+                      .format(**row), flush=True)  # fmt: skip
+                judging += time.process_time() - judged_at
+                next_line *= 2
+            if last:
+                return rows
             before = person.n_strokes
-            for place in session.suggestions()[:1]:
+            best = [place for place in session.suggestions() if place.z < stop][:AMONG]
+            if best:
+                place = best[int(person.rng.integers(len(best)))]
                 session.look_at(place.z)
                 for value in range(1, len(values) + 1):
                     person.stroke(place.z, value, near=(place.y, place.x))
             unseen = [z for z in planes if z not in session.strokes.planes()]
             if unseen and person.n_strokes % 3 == 0:  # a person leafs through the other planes, too
-                session.look_at(unseen[0])
-            if person.n_strokes == before:
+                session.look_at(int(person.rng.choice(unseen)))
+            if person.n_strokes == before and not unseen:
                 print("no place is left to mark")
-                break
+                return rows
+
+
+def table(path: Path) -> str:
+    """Markdown: the mean over seeds, and the lowest and highest accuracy."""
+    lines = ["| volume | strokes | pixels | CPU seconds | held-out Dice | accuracy | mean IoU |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for name, seeds in json.loads(path.read_text(encoding="utf-8")).items():
+        for rows in zip(*seeds.values(), strict=False):
+            mean = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
+            low, high = (100 * f(row["accuracy"] for row in rows) for f in (min, max))
+            lines.append(f"| {name} | {mean['strokes']:.0f} | {mean['pixels']:.0f} | {mean['cpu_seconds']:.0f} | "
+                         f"{mean['held_out']:.3f} | {100 * mean['accuracy']:.2f} ({low:.2f} to {high:.2f}) | "
+                         f"{mean['iou']:.3f} |")  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run one seed, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("volume", nargs="?")
+    parser.add_argument("truth", nargs="?")
+    parser.add_argument("--every", type=int, default=15)
+    parser.add_argument("--stop", type=int, help="Planes from here on are neither painted nor judged.")
+    parser.add_argument("--strokes", type=int, default=80)
+    parser.add_argument("--judged", type=int, default=16, help="Planes.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the forest and of the person.")
+    parser.add_argument("--features", default="paper")
+    parser.add_argument("--name", help="In FILE; default the volume's.")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--table", type=Path, help="Print the table of this file.")
+    options = parser.parse_args()
+    if options.table is not None:
+        print(table(options.table))
+        return
+    if options.truth is None:
+        parser.error("give a volume and its truth")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = work(options, folder)
     if options.json is not None:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        known = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {}
+        known.setdefault(options.name or Path(options.volume).stem, {})[f"seed {options.seed}"] = rows
+        options.json.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

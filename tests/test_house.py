@@ -29,6 +29,7 @@ USES["api"] = set(USES)
 USES["interactive"] = set(USES) - {"api", "baseline"}
 EVERYTHING = {*USES, "studies", "doctor"}
 USES |= {"studies": set(USES), "doctor": set(USES), "cli": EVERYTHING, "__main__": {"cli"}}
+USES["napari_plugin"] = USES["doctor"] - {"api", "baseline"}
 # By the front door come the version, and whoever stands above all rooms. One arrow goes up: a model's method, which
 # users expect on it, is a function of rooms above the model's.
 FRONT = {"model.model": {"predict", "Prediction"}}
@@ -88,10 +89,22 @@ def test_a_module_imports_only_what_its_room_may(name: str) -> None:
         if other == here:
             continue
         if imported.startswith(":"):  # by the front door
-            assert here in ("studies", "cli", "doctor") or imported[1:] in {"__version__", *FRONT.get(name, ())}, where
+            above = here in ("studies", "cli", "doctor", "napari_plugin")
+            assert above or imported[1:] in {"__version__", *FRONT.get(name, ())}, where
             continue
         assert other in allowed, f"{where}: {here} may not use {other}"
         assert imported == other, f"{where}: import from gpu_tomoclass.{other}, not from {imported} inside it"
+
+
+def test_only_the_plugin_knows_napari() -> None:
+    """Whoever has no window needs no Qt; a plugin says qtpy, whichever Qt its user has."""
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                found = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+                for other in found:
+                    assert room(other) not in {"PyQt5", "PyQt6", "PySide2", "PySide6"}, path
+                    assert room(other) not in {"napari", "qtpy"} or room(name) == "napari_plugin", path
 
 
 def test_studies_use_what_users_use() -> None:

@@ -97,7 +97,7 @@ def paint(
     Strokes are kept while they are painted: the same command goes on with them. MODEL is one to begin with. Ctrl-C ends
     it.
     """
-    from gpu_tomoclass.interactive import Painter, Session, Targets, listening_socket, origins_of, serve
+    from gpu_tomoclass.interactive import Painter, Session, Targets, file_beside, listening_socket, origins_of, serve
     from gpu_tomoclass.volumes import open_volume
 
     reading = {name: options.pop(name) for name in READING}
@@ -106,10 +106,10 @@ def paint(
     bank = make_bank(**{name: options[name] for name in BANK}) if given else None
     features = options["features"].split(",") if given == ["features"] else bank
     beside = volume.partition("::")[0].rstrip("/\\")
-    strokes = strokes or _beside(beside, "_strokes.ome.zarr")
+    strokes = strokes or file_beside(beside, "_strokes.ome.zarr")
     targets = Targets(
-        output or _beside(beside, "_model.tcm"),
-        labels or _beside(beside, "_labels.ome.zarr"),
+        output or file_beside(beside, "_model.tcm"),
+        labels or file_beside(beside, "_labels.ome.zarr"),
         overwrite,
     )
     names = None if class_names is None else class_names.split(",")
@@ -154,14 +154,6 @@ def _opened(model: str | None) -> Any:
     if not os.path.exists(model):
         raise UsageError("there is no such model", where=model)
     return import_fiji_model(model)
-
-
-def _beside(volume: str, ending: str) -> str:
-    """``volume.ome.tif`` -> ``volume_strokes.ome.zarr``."""
-    for suffix in (".ome.zarr", ".ome.tiff", ".ome.tif", ".zarr"):
-        if volume.lower().endswith(suffix):
-            return volume[: -len(suffix)] + ending
-    return os.path.splitext(volume)[0] + ending
 
 
 def _show(address: str) -> None:

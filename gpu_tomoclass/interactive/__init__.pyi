@@ -4,6 +4,7 @@ from .overlays import Overlay
 from .painter import Painter, Targets
 from .server import listening_socket, origins_of, serve
 from .session import Session
+from .store import file_beside
 from .strokes import Stroke, Strokes, brush_pixels
 from .suggestions import Suggestion, suggest_places
 from .watching import watch
@@ -19,6 +20,7 @@ __all__ = [
     "Suggestion",
     "Targets",
     "brush_pixels",
+    "file_beside",
     "listening_socket",
     "origins_of",
     "serve",

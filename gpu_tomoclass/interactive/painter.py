@@ -20,6 +20,7 @@ from gpu_tomoclass.interactive.events import Event
 from gpu_tomoclass.interactive.messages import binary, runs
 from gpu_tomoclass.interactive.overview import Overview, grey_bytes
 from gpu_tomoclass.interactive.session import Session
+from gpu_tomoclass.interactive.store import file_beside
 from gpu_tomoclass.labels import volume_contrast
 from gpu_tomoclass.model import import_fiji_model, is_model_file
 
@@ -236,6 +237,13 @@ class Painter:
             return "model"
         self.session.add_strokes(str(content))
         return "strokes"
+
+    def strokes_file(self, folder: str | Path) -> Path:
+        """A label image of the strokes, made in ``folder``, for whoever saves them on another computer."""
+        stem = os.path.basename(file_beside(self.name, ""))
+        path = Path(folder, f"{stem}_marks.tif")
+        self.session.save_strokes(path)
+        return path
 
     # --- what pages are told --------------------------------------------------------------------------------------
 

@@ -16,8 +16,9 @@ from gpu_tomoclass.errors import ResourceError, TomoclassError, UsageError
 try:
     import uvicorn
     from starlette.applications import Starlette
+    from starlette.background import BackgroundTask
     from starlette.requests import Request
-    from starlette.responses import JSONResponse, Response
+    from starlette.responses import FileResponse, JSONResponse, Response
     from starlette.routing import Mount, Route, WebSocketRoute
     from starlette.staticfiles import StaticFiles
     from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -59,9 +60,19 @@ def make_app(painter: Painter, *, port: int, origins: Sequence[str], on_new_toke
             return JSONResponse({"error": str(error)}, 400)
         return JSONResponse({"opened": what})
 
+    async def strokes(request: Request) -> Response:
+        folder = upload_folder()
+        try:
+            path = await asyncio.to_thread(painter.strokes_file, folder.name)
+        except (TomoclassError, OSError) as error:
+            folder.cleanup()
+            return Response(str(error), 400, media_type="text/plain; charset=utf-8")
+        return FileResponse(path, filename=path.name, background=BackgroundTask(folder.cleanup))
+
     app = Starlette(
         routes=[
             Route("/", page),
+            Route("/strokes.tif", strokes),
             Route("/open", upload, methods=["POST"]),
             WebSocketRoute("/talk", partial(_talk, painter)),
             Mount("/page", StaticFiles(directory=PAGE)),

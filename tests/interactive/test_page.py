@@ -242,12 +242,25 @@ def test_a_person_marks_looks_corrects_and_classifies(
             assert "out-of-bag" in page.locator("#scores").inner_text()
             assert page.locator("#suggestions li").count() > 0
             page.screenshot(path=str(tmp_path / "page.png"))
+            # A class that is not needed goes; one with strokes stays. The strokes as a file on this side.
+            page.locator("#class-add").click()
+            person.wait('#classes li[data-value="4"]')
+            page.locator('#classes li[data-value="4"] .delete').click()
+            page.wait_for_selector('#classes li[data-value="4"]', timeout=PATIENCE, state="detached")
+            page.locator('#classes li[data-value="3"] .delete').click()
+            page.wait_for_selector("#messages li:has-text('silica has strokes')", timeout=PATIENCE)
+            with page.expect_download(timeout=PATIENCE) as download:
+                page.locator("#strokes-as").click()
+            assert download.value.suggested_filename == "sample_marks.tif"
+            download.value.save_as(tmp_path / "saved_marks.tif")
             page.locator("#recipe").click()
             person.wait("#recipe-box[open]")
             recipe = page.locator("#recipe-command").input_value()
             # Killed here, without warning.
         marks = gt.load_annotation(tmp_path / "sample_strokes.ome.zarr", volume_shape=truth.shape)
         assert marks.counts() == {1: vacuum, 2: rubber, 3: silica}
+        saved_marks = gt.load_annotation(tmp_path / "saved_marks.tif", volume_shape=truth.shape)
+        assert np.array_equal(saved_marks.plane_labels(z), marks.plane_labels(z))
         assert marks.planes().tolist() == [z]
         of_rubber = marks.plane_labels(z) == 2
         assert (truth[z][of_rubber] == 2).mean() > 0.6  # it is where it was painted

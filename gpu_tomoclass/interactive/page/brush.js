@@ -62,7 +62,7 @@ export function showPlace() {
   if (inside) {
     const at = y * nx + x;
     const [low, high] = state.volume.limits;
-    if (values.grey) parts.push(`about ${+(low + (values.grey[at] / 255) * (high - low)).toPrecision(4)}`);
+    if (values.image) parts.push(`about ${+(low + (values.image[at] / 255) * (high - low)).toPrecision(4)}`);
     if (values.labels) parts.push(`${className(values.labels[at])}, uncertainty ${(values.uncertainty[at] / 255).toFixed(2)}`);
     if (values.marks && values.marks[at]) parts.push(`marked ${className(values.marks[at])}`);
   }

@@ -21,6 +21,12 @@ function change(value, what) {
   ask({ do: "classes", classes: state.classes.map((c) => (c.value === value ? { ...c, ...what } : c)) });
 }
 
+function remove(c) {
+  const rest = state.classes.filter((other) => other.value !== c.value);
+  if (!state.counts[c.value] && state.value === c.value && rest.length) choose(rest[0].value);
+  ask({ do: "classes", classes: rest }); // refused by name if it has strokes
+}
+
 function show() {
   byId("eraser").setAttribute("aria-pressed", state.value === 0);
   for (const item of byId("classes").children) {
@@ -52,7 +58,13 @@ function row(c) {
   n.className = "n";
   n.textContent = state.counts[c.value] || 0;
   n.title = "marked pixels";
-  item.append(key, tint, name, n);
+  const gone = document.createElement("button");
+  gone.textContent = "✕";
+  gone.className = "delete";
+  gone.title = state.counts[c.value] ? `${c.name} has strokes: erase them before it is removed` : `Remove ${c.name}`;
+  gone.setAttribute("aria-label", `Remove class ${c.name}`);
+  gone.addEventListener("click", () => remove(c));
+  item.append(key, tint, name, n, gone);
   return item;
 }
 
@@ -60,7 +72,7 @@ on("state", () => {
   if (!byId("classes").contains(document.activeElement) || document.activeElement.type !== "text") {
     byId("classes").replaceChildren(...state.classes.map(row));
   }
-  for (const item of byId("classes").children) item.lastChild.textContent = state.counts[item.dataset.value] || 0;
+  for (const item of byId("classes").children) item.querySelector(".n").textContent = state.counts[item.dataset.value] || 0;
   show();
 });
 byId("class-add").addEventListener("click", () => {

@@ -2,13 +2,15 @@
 import { fromRuns } from "./decode.js";
 import { on, state, tell } from "./state.js";
 
-function picture() {
+function picture(paint) {
   const canvas = document.createElement("canvas");
-  return { canvas, context: canvas.getContext("2d"), data: null, ready: false };
+  return { canvas, context: canvas.getContext("2d"), data: null, ready: false, stale: false, paint };
 }
 
-export const layers = { image: picture(), marks: picture(), labels: picture(), uncertainty: picture() };
-export const values = { grey: null, marks: null, labels: null, uncertainty: null, labelsOf: -1 };
+export const layers = {
+  image: picture(paintGrey), marks: picture(paintMarks), labels: picture(paintLabels), uncertainty: picture(paintUncertainty),
+};
+export const values = { image: null, marks: null, labels: null, uncertainty: null, labelsOf: -1 };
 const planes = new Map(); // z -> grey bytes; the last ones seen
 const MOST_PLANES = 12;
 
@@ -17,12 +19,25 @@ export function hasPlane(z) {
 }
 
 export function showPlane(z) {
-  values.grey = planes.get(z) || null;
+  values.image = planes.get(z) || null;
   values.marks = values.labels = values.uncertainty = null;
-  layers.marks.ready = layers.labels.ready = layers.uncertainty.ready = false;
-  if (values.grey) paintGrey();
-  else layers.image.ready = false;
+  for (const layer of Object.values(layers)) layer.ready = layer.stale = false;
+  if (values.image) repaint("image");
+  else tell("redraw");
+}
+
+// What has changed is painted when it is drawn: several changes cost one painting, and what is hidden none.
+export function repaint(...names) {
+  for (const name of names) {
+    layers[name].stale = layers[name].ready = Boolean(values[name]);
+  }
   tell("redraw");
+}
+
+export function painted(layer) {
+  if (layer.stale) layer.paint();
+  layer.stale = false;
+  return layer.canvas;
 }
 
 function room(layer, shape) {
@@ -37,52 +52,59 @@ function room(layer, shape) {
 
 function put(layer) {
   layer.context.putImageData(layer.data, 0, 0);
-  layer.ready = true;
 }
 
 function paintGrey() {
-  const pixels = room(layers.image, state.volume.shape.slice(1));
+  const pixels = room(layers.image, state.volume.shape.slice(1)), grey = values.image;
   const table = new Uint32Array(256);
   const span = Math.max(1, state.white - state.black);
   for (let i = 0; i < 256; i++) {
-    const grey = Math.max(0, Math.min(255, Math.round((255 * (i - state.black)) / span)));
-    table[i] = 0xff000000 | (grey << 16) | (grey << 8) | grey;
+    const level = Math.max(0, Math.min(255, Math.round((255 * (i - state.black)) / span)));
+    table[i] = 0xff000000 | (level << 16) | (level << 8) | level;
   }
-  for (let i = 0; i < pixels.length; i++) pixels[i] = table[values.grey[i]];
+  for (let i = 0; i < pixels.length; i++) pixels[i] = table[grey[i]];
   put(layers.image);
 }
 
-function colours(opacity) {
+function colours() {
   const table = new Uint32Array(256);
   for (const c of state.classes) {
     const [r, g, b] = c.colour;
-    table[c.value] = ((opacity << 24) | (b << 16) | (g << 8) | r) >>> 0;
+    table[c.value] = ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
   }
   return table;
 }
 
+function paintRuns(layer, labels) {
+  const pixels = room(layer, state.volume.shape.slice(1)), table = colours();
+  for (let start = 0; start < labels.length;) {
+    const value = labels[start];
+    let end = start + 1;
+    while (end < labels.length && labels[end] === value) end++;
+    pixels.fill(table[value], start, end);
+    start = end;
+  }
+  put(layer);
+}
+
 function paintMarks() {
-  const pixels = room(layers.marks, state.volume.shape.slice(1));
-  const table = colours(255);
-  for (let i = 0; i < pixels.length; i++) pixels[i] = table[values.marks[i]];
-  put(layers.marks);
+  paintRuns(layers.marks, values.marks);
 }
 
 function paintLabels() {
   const [ny, nx] = state.volume.shape.slice(1);
-  const pixels = room(layers.labels, [ny, nx]);
-  const table = colours(255);
   const labels = values.labels;
   if (!state.show.outlines) {
-    for (let i = 0; i < pixels.length; i++) pixels[i] = table[labels[i]];
-  } else {
-    pixels.fill(0);
-    for (let y = 0, i = 0; y < ny; y++) {
-      for (let x = 0; x < nx; x++, i++) {
-        const edge = (x + 1 < nx && labels[i + 1] !== labels[i]) || (x > 0 && labels[i - 1] !== labels[i]) ||
-          (y + 1 < ny && labels[i + nx] !== labels[i]) || (y > 0 && labels[i - nx] !== labels[i]);
-        if (edge) pixels[i] = table[labels[i]];
-      }
+    paintRuns(layers.labels, labels);
+    return;
+  }
+  const pixels = room(layers.labels, [ny, nx]), table = colours();
+  pixels.fill(0);
+  for (let y = 0, i = 0; y < ny; y++) {
+    for (let x = 0; x < nx; x++, i++) {
+      const edge = (x + 1 < nx && labels[i + 1] !== labels[i]) || (x > 0 && labels[i - 1] !== labels[i]) ||
+        (y + 1 < ny && labels[i + nx] !== labels[i]) || (y > 0 && labels[i - nx] !== labels[i]);
+      if (edge) pixels[i] = table[labels[i]];
     }
   }
   put(layers.labels);
@@ -92,7 +114,7 @@ function paintLabels() {
 const RAMP = [[0, 13, 8, 135], [90, 156, 23, 158], [170, 237, 121, 83], [255, 240, 249, 33]];
 
 function paintUncertainty() {
-  const pixels = room(layers.uncertainty, state.volume.shape.slice(1));
+  const pixels = room(layers.uncertainty, state.volume.shape.slice(1)), uncertainty = values.uncertainty;
   const table = new Uint32Array(256);
   for (let i = 0; i < 256; i++) {
     const k = RAMP.findIndex((step, j) => j > 0 && i <= step[0]);
@@ -101,16 +123,8 @@ function paintUncertainty() {
     const opacity = Math.min(230, Math.round(i * 1.4));
     table[i] = ((opacity << 24) | (b << 16) | (g << 8) | r) >>> 0;
   }
-  for (let i = 0; i < pixels.length; i++) pixels[i] = table[values.uncertainty[i]];
+  for (let i = 0; i < pixels.length; i++) pixels[i] = table[uncertainty[i]];
   put(layers.uncertainty);
-}
-
-export function repaint() {
-  if (values.grey) paintGrey();
-  if (values.marks) paintMarks();
-  if (values.labels) paintLabels();
-  if (values.uncertainty && state.show.uncertainty) paintUncertainty();
-  tell("redraw");
 }
 
 on("plane", ({ header, parts }) => {
@@ -118,17 +132,15 @@ on("plane", ({ header, parts }) => {
   planes.set(header.z, parts[0]);
   if (planes.size > MOST_PLANES) planes.delete(planes.keys().next().value);
   if (header.z !== state.z) return;
-  values.grey = parts[0];
-  paintGrey();
-  tell("redraw");
+  values.image = parts[0];
+  repaint("image");
 });
 
 on("marks", ({ header, parts }) => {
   if (header.z !== state.z) return;
   values.marks = fromRuns(parts[0], header.shape[0] * header.shape[1]);
-  paintMarks();
+  repaint("marks");
   tell("marks-shown");
-  tell("redraw");
 });
 
 on("labels", ({ header, parts }) => {
@@ -136,17 +148,14 @@ on("labels", ({ header, parts }) => {
   values.labels = fromRuns(parts[0], header.shape[0] * header.shape[1]);
   values.uncertainty = parts[1];
   values.labelsOf = header.version;
-  paintLabels();
-  layers.uncertainty.ready = false;
-  if (state.show.uncertainty) paintUncertainty(); // else when it is asked for
   document.body.dataset.overlay = `${header.z}:${header.version}`; // for whoever drives the page
-  tell("redraw");
+  repaint("labels", "uncertainty");
 });
 
 let seen = "";
 on("state", () => {
   const now = JSON.stringify(state.classes);
-  if (now !== seen) repaint();
+  if (now !== seen) repaint("marks", "labels");
   seen = now;
 });
 

@@ -14,7 +14,7 @@ import { redraw } from "./view.js";
 for (const name of Object.keys(state.show)) {
   byId(`show-${name}`).addEventListener("change", (event) => {
     state.show[name] = event.target.checked;
-    if (name === "outlines" || name === "uncertainty") repaint();
+    if (name === "outlines") repaint("labels");
     if (name === "sections") showSections(event.target.checked);
     redraw();
   });
@@ -42,7 +42,7 @@ slide("alpha", (n) => (state.alpha = n / 100));
 for (const name of ["black", "white"]) {
   byId(name).addEventListener("input", (event) => {
     state[name] = Number(event.target.value);
-    repaint();
+    repaint("image");
   });
 }
 on("volume", () => {
@@ -50,7 +50,7 @@ on("volume", () => {
   [state.black, state.white] = state.volume.contrast.map(grey);
   byId("black").value = state.black;
   byId("white").value = state.white;
-  repaint();
+  repaint("image");
 });
 
 byId("undo").addEventListener("click", () => ask({ do: "undo" }));

@@ -1,5 +1,5 @@
 // Pan, zoom and the picture on the screen: drawn again only when something has changed.
-import { layers } from "./layers.js";
+import { layers, painted } from "./layers.js";
 import { byId, colour, on, state, tell } from "./state.js";
 
 const canvas = byId("view");
@@ -90,7 +90,7 @@ function draw() {
 function layer(picture, shown, alpha) {
   if (!shown || !picture.ready) return;
   context.globalAlpha = alpha;
-  context.drawImage(picture.canvas, 0, 0);
+  context.drawImage(painted(picture), 0, 0);
   context.globalAlpha = 1;
 }
 
