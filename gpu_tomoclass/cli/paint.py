@@ -97,7 +97,7 @@ def paint(
     Strokes are kept while they are painted: the same command goes on with them. MODEL is one to begin with. Ctrl-C ends
     it.
     """
-    from gpu_tomoclass.interactive import Painter, Session, Targets, file_beside, listening_socket, origins_of, serve
+    from gpu_tomoclass.interactive import Painter, Session, Targets, listening_socket, origins_of, serve
     from gpu_tomoclass.volumes import open_volume
 
     reading = {name: options.pop(name) for name in READING}
@@ -106,10 +106,10 @@ def paint(
     bank = make_bank(**{name: options[name] for name in BANK}) if given else None
     features = options["features"].split(",") if given == ["features"] else bank
     beside = volume.partition("::")[0].rstrip("/\\")
-    strokes = strokes or file_beside(beside, "_strokes.ome.zarr")
+    strokes = strokes or Targets.beside(beside, "_strokes.ome.zarr")
     targets = Targets(
-        output or file_beside(beside, "_model.tcm"),
-        labels or file_beside(beside, "_labels.ome.zarr"),
+        output or Targets.beside(beside, "_model.tcm"),
+        labels or Targets.beside(beside, "_labels.ome.zarr"),
         overwrite,
     )
     names = None if class_names is None else class_names.split(",")

@@ -4,7 +4,6 @@ from .overlays import Overlay
 from .painter import Painter, Targets
 from .server import listening_socket, origins_of, serve
 from .session import Session
-from .store import file_beside
 from .strokes import Stroke, Strokes, brush_pixels
 from .suggestions import Suggestion, suggest_places
 from .watching import watch
@@ -20,7 +19,6 @@ __all__ = [
     "Suggestion",
     "Targets",
     "brush_pixels",
-    "file_beside",
     "listening_socket",
     "origins_of",
     "serve",

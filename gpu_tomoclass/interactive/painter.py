@@ -20,7 +20,6 @@ from gpu_tomoclass.interactive.events import Event
 from gpu_tomoclass.interactive.messages import binary, runs
 from gpu_tomoclass.interactive.overview import Overview, grey_bytes
 from gpu_tomoclass.interactive.session import Session
-from gpu_tomoclass.interactive.store import file_beside
 from gpu_tomoclass.labels import volume_contrast
 from gpu_tomoclass.model import import_fiji_model, is_model_file
 
@@ -47,6 +46,14 @@ class Targets:
     model: str
     labels: str
     overwrite: bool = False
+
+    @staticmethod
+    def beside(volume: str, ending: str) -> str:
+        """Name of a file beside a volume: ``volume.ome.tif`` -> ``volume_strokes.ome.zarr``."""
+        for suffix in (".ome.zarr", ".ome.tiff", ".ome.tif", ".zarr"):
+            if volume.lower().endswith(suffix):
+                return volume[: -len(suffix)] + ending
+        return os.path.splitext(volume)[0] + ending
 
 
 class Painter:
@@ -240,7 +247,7 @@ class Painter:
 
     def strokes_file(self, folder: str | Path) -> Path:
         """A label image of the strokes, made in ``folder``, for whoever saves them on another computer."""
-        stem = os.path.basename(file_beside(self.name, ""))
+        stem = os.path.basename(Targets.beside(self.name, ""))
         path = Path(folder, f"{stem}_marks.tif")
         self.session.save_strokes(path)
         return path

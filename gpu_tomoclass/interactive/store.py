@@ -6,7 +6,6 @@ is. A chunk is replaced at once, never half written.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -25,14 +24,6 @@ from gpu_tomoclass.volumes import Volume, ZarrStore, create_volume, open_volume
 
 SUFFIX = ".ome.zarr"
 LOCK = "strokes.lock"  # in the folder, beside the Zarr files
-
-
-def file_beside(volume: str, ending: str) -> str:
-    """Name of a file beside a volume: ``volume.ome.tif`` -> ``volume_strokes.ome.zarr``."""
-    for suffix in (".ome.zarr", ".ome.tiff", ".ome.tif", ".zarr"):
-        if volume.lower().endswith(suffix):
-            return volume[: -len(suffix)] + ending
-    return os.path.splitext(volume)[0] + ending
 
 
 class StrokeStore:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QFileDialog,
@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 from gpu_tomoclass import FeatureCache, Session, Volume, import_fiji_model, open_volume
 from gpu_tomoclass.errors import TomoclassError
 from gpu_tomoclass.features import default_cache_folder
-from gpu_tomoclass.interactive import Event, file_beside
+from gpu_tomoclass.interactive import Event, Targets
 from gpu_tomoclass.labels import volume_contrast
 from gpu_tomoclass.model import is_model_file
 from gpu_tomoclass.napari_plugin.hand import Hand
@@ -152,7 +152,7 @@ class Dock(QWidget):
             More keywords of :class:`gpu_tomoclass.Session`.
         """
         names = [name.strip() for name in self.first.names.text().split(",") if name.strip()]
-        strokes = None if source.path is None else file_beside(source.path, "_strokes.ome.zarr")
+        strokes = None if source.path is None else Targets.beside(source.path, "_strokes.ome.zarr")
         given = {
             "every": self.first.every.value() if self.first.every.value() > 1 else None,
             "features": self.first.features.currentText(),
@@ -176,6 +176,7 @@ class Dock(QWidget):
         self.layers = StackLayers(
             self.viewer, self.session, name=self._source.name, contrast=contrast, on_stroke=self._on_stroke,
             on_view=self._on_view,
+            later=partial(QTimer.singleShot, 0),
         )  # fmt: skip
         self._bind_keys(self.layers)
         self.session.listen(self._listen)
@@ -268,7 +269,7 @@ class Dock(QWidget):
         if ending is None:
             path, _ = QFileDialog.getOpenFileName(self, title, beside)
         else:
-            path, _ = QFileDialog.getSaveFileName(self, title, file_beside(beside, ending) if beside else ending[1:])
+            path, _ = QFileDialog.getSaveFileName(self, title, Targets.beside(beside, ending) if beside else ending[1:])
         if path:
             then(path)
 
@@ -297,7 +298,7 @@ class Dock(QWidget):
         if self.session is not None:
             beside = "volume" if self._source is None or self._source.path is None else self._source.path
             recipe = self.session.recipe(
-                model=file_beside(beside, "_model.tcm"), labels=file_beside(beside, "_labels.ome.zarr")
+                model=Targets.beside(beside, "_model.tcm"), labels=Targets.beside(beside, "_labels.ome.zarr")
             )
             QApplication.clipboard().setText(recipe.command())
             self.say(recipe.command())

@@ -40,6 +40,8 @@ class StackLayers:
         Told what was painted: plane, flat positions, value (0: erased).
     on_view : callable
         Told which plane is in view.
+    later : callable
+        Calls a function when the viewer has done what it is doing: the bucket tells of its stroke before it fills.
 
     Attributes
     ----------
@@ -56,7 +58,9 @@ class StackLayers:
         contrast: tuple[float, float],
         on_stroke: OnStroke,
         on_view: Callable[[int], None],
+        later: Callable[[Callable[[], None]], None],
     ) -> None:
+        self._later = later
         self.viewer, self._session, self._on_stroke, self._on_view = viewer, session, on_stroke, on_view
         self.planes = session.planes
         self._number = {z: i for i, z in enumerate(self.planes)}
@@ -82,7 +86,7 @@ class StackLayers:
         self.refresh_classes()
         for z in session.strokes.planes():
             self.refresh_strokes(z)
-        self.strokes.events.paint.connect(self._painted)
+        self.strokes.events.paint.connect(self._on_paint)
         viewer.dims.events.point.connect(self._moved)
         viewer.layers.selection.active = self.strokes
         self.choose(session.strokes.classes[0].value)
@@ -142,7 +146,10 @@ class StackLayers:
         self.strokes.selected_label = value
         self.strokes.mode = "paint"
 
-    def _painted(self) -> None:
+    def _on_paint(self) -> None:
+        self._later(self._send_painted)
+
+    def _send_painted(self) -> None:
         one = self.strokes.n_edit_dimensions == 2 and tuple(self.viewer.dims.displayed) == (1, 2)
         for number in [self._index()] if one else range(len(self.planes)):
             data, known = self.strokes.data[number], self._known(number)

@@ -121,13 +121,12 @@ class ClassList(QWidget):
             if item.data(0, VALUE) == value and item is not self.list.currentItem():
                 self.list.setCurrentItem(item)
 
-    def _replace(self, **changes: Any) -> None:
-        value = self.value
+    def _replace(self, value: int | None, **changes: Any) -> None:
         self.changed.emit([dataclasses.replace(c, **changes) if c.value == value else c for c in self._classes])
 
     def _rename(self, item: QTreeWidgetItem, column: int) -> None:
         if column == 0:
-            self._replace(name=item.text(0).strip())
+            self._replace(item.data(0, VALUE), name=item.text(0).strip())
 
     def _add(self) -> None:
         used = {c.value for c in self._classes}
@@ -138,7 +137,7 @@ class ClassList(QWidget):
     def _recolour(self) -> None:
         colour = QColorDialog.getColor(parent=self)
         if colour.isValid():
-            self._replace(colour=(colour.red(), colour.green(), colour.blue()))
+            self._replace(self.value, colour=(colour.red(), colour.green(), colour.blue()))
 
     def _remove(self) -> None:
         self.changed.emit([c for c in self._classes if c.value != self.value])
