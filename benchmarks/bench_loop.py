@@ -2,7 +2,7 @@
 
 ``python benchmarks/bench_loop.py [--rounds 5] [--moments 20] [--json FILE]``. One simulated 317 x 428 plane of a volume
 of five, 252 channels, 200 trees, 5,000 marked pixels. *first*: the plane has never been looked at; *cached*: its
-features are held, and a stroke has been added; *commands*: what the same costs with ``train`` and ``preview`` and features on disk.
+features are held, and a stroke has been added; *commands*: the same with ``train`` and ``preview``, features on disk.
 *left off*: from a new stroke until the thread has left whatever it did, for strokes at random moments (--moments each
 round); what is reported is the 50th and 95th percentile and the longest. Wall and CPU seconds (all threads); on a busy
 machine only the latter, over the number of cores, say what an idle one needs.
