@@ -149,7 +149,9 @@ def test_computing_does_not_know_the_disk() -> None:
         assert name.partition(".")[2] in KNOW_THE_DISK or not reached()[name] & keeping, name
 
 
-@pytest.mark.parametrize("name", sorted({room(name) for name in MODULES} & {*USES} - {"cli", "napari_plugin", "__main__"}))
+@pytest.mark.parametrize(
+    "name", sorted({room(name) for name in MODULES} & {*USES} - {"cli", "napari_plugin", "__main__"})
+)
 def test_a_door_opens(name: str) -> None:
     """Every name of a door's list can be had, and is what its module holds."""
     door = __import__(f"gpu_tomoclass.{name}", fromlist=["_"])

@@ -1,9 +1,8 @@
 """The pictures of ``docs/tutorial.md``: the real page, driven as a person does, and the real commands.
 
-``python tools/make_tutorial_pictures.py [--folder docs/images/tutorial] [--keep FOLDER]``. It simulates the sample,
-paints where the truth says, follows the suggestions, classifies, measures and draws the figure; with the extra
-``paint``, Playwright, and a Chromium of the system. The commands are read from the tutorial, so that
-they run.
+``python tools/make_tutorial_pictures.py [--folder docs/images/tutorial] [--keep FOLDER] [--quick]``. It simulates the
+sample, paints where the truth says, follows the suggestions, classifies, measures and draws the figure; with the extra
+``paint``, Playwright, and a Chromium of the system. The commands are read from the tutorial, so that they run.
 """
 
 from __future__ import annotations
@@ -31,6 +30,10 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
 PATIENCE = 300_000  # ms
 SUGGESTED = 3  # strokes at suggestions
+QUICK = {  # what --quick adds
+    "simulate": ["--shape", "10,120,110"],
+    "paint": ["--features", "gaussian_blur,hessian,variance", "--trees", "20", "--no-cache"],
+}
 
 
 def commands(text: str) -> list[list[str]]:
@@ -161,7 +164,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "images" / "tutorial")
     parser.add_argument("--keep", type=Path, help="Work in this folder and leave it.")
+    parser.add_argument("--quick", action="store_true",
+                        help="A small sample and few features: does every step run? For another --folder.")  # fmt: skip
     options = parser.parse_args()
+    if options.quick and options.folder == ROOT / "docs" / "images" / "tutorial":
+        parser.error("--quick makes no pictures for the tutorial; give another --folder")
     browser = next((p for p in map(shutil.which, ("chromium", "google-chrome")) if p), None)
     if browser is None:
         sys.exit("no Chromium is installed: apt-get install chromium")
@@ -171,6 +178,8 @@ def main() -> None:
         folder = Path(folder).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         for words in commands(PAGE.read_text(encoding="utf-8")):
+            if options.quick:
+                words = [{"4,12,20": "2,5,8"}.get(word, word) for word in words] + QUICK.get(words[1], [])
             if words[1] == "paint":
                 paint(words, folder, options.folder, browser)
                 marks = load_annotation(

@@ -85,7 +85,7 @@ class Dock(QWidget):
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         layout = QVBoxLayout(self)
-        layout.addWidget(self.pages)
+        layout.addWidget(self.pages, 1)
         layout.addWidget(self.message)
         self.setMinimumWidth(WIDE)
         self._list_images()

@@ -78,8 +78,8 @@ class StackLayers:
         self.classes = viewer.add_labels(np.zeros(shape, np.uint8), name="classes", opacity=CLASSES_OPACITY, **place)
         self.classes.editable = False
         self.places = viewer.add_points(
-            np.empty((0, 3)), ndim=3, name="places to mark", size=PLACE_PIXELS, symbol="ring", face_color="transparent",
-            border_color="white", border_width=0.05, **place,
+            np.empty((0, 3)), ndim=3, name="places to mark", size=PLACE_PIXELS, symbol="disc", face_color="transparent",
+            border_color="white", border_width=0.06, **place,
         )  # fmt: skip
         self.strokes = viewer.add_labels(np.zeros(shape, np.uint8), name="strokes", opacity=0.9, **place)
         self.strokes.brush_size = FIRST_BRUSH

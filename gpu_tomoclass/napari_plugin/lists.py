@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 from gpu_tomoclass.classes import PALETTE, LabelClass
 
 VALUE = Qt.ItemDataRole.UserRole
-ROWS = 6  # seen without scrolling
+ROWS = 8  # seen without scrolling
 LISTED = 500  # strokes
 
 
@@ -40,12 +40,18 @@ def table(*headings: str) -> QTreeWidget:
     found.setHeaderLabels(headings)
     found.setRootIsDecorated(False)
     found.setUniformRowHeights(True)
-    found.setMaximumHeight((ROWS + 1) * found.fontMetrics().height() * 2)
+    fit(found, 3)
     header = found.header()
     header.setStretchLastSection(False)
     header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
     header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
     return found
+
+
+def fit(of: QTreeWidget, rows: int) -> None:
+    """Make a list as high as so many rows; more are scrolled."""
+    row = max(of.sizeHintForRow(0), of.fontMetrics().height() + 4)
+    of.setFixedHeight(of.header().sizeHint().height() + min(max(rows, 3), ROWS) * row + 8)
 
 
 def button(text: str, tip: str) -> QPushButton:
@@ -106,6 +112,7 @@ class ClassList(QWidget):
             item.setTextAlignment(2, Qt.AlignmentFlag.AlignRight)
             self.list.addTopLevelItem(item)
         self.choose(classes[0].value if value is None else value)
+        fit(self.list, len(classes))
         self.list.blockSignals(False)
 
     @property
@@ -181,6 +188,7 @@ class StrokeList(QWidget):
             for column in (1, 2):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             self.list.addTopLevelItem(item)
+        fit(self.list, self.list.topLevelItemCount())
 
     def _delete(self) -> None:
         item = self.list.currentItem()
