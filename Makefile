@@ -60,11 +60,12 @@ $(INTEROP)/.done: pyproject.toml
 interop: $(INTEROP)/.done
 	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest --quiet tests/interop/check_readers.py tests/interop/check_wrappers.py
 
-# The dock in a real napari on a virtual screen, in an environment of its own (900 MB): apt-get install xvfb.
+# The dock in a real napari on a virtual screen, in an environment of its own (900 MB): apt-get install xvfb. The version is exact:
+# another one is looked at first.
 NAPARI := .venv-napari
 $(NAPARI)/.done: pyproject.toml
 	$(PYTHON) -m venv $(NAPARI)
-	$(NAPARI)/bin/python -m pip install --quiet --editable '.[napari]' 'napari[pyqt6]' pytest
+	$(NAPARI)/bin/python -m pip install --quiet --editable '.[napari]' 'napari[pyqt6]==0.9.2' pytest
 	@touch $@
 
 test-napari: $(NAPARI)/.done

@@ -85,7 +85,7 @@ def test_conda_asks_for_what_pip_asks_for():
         assert {name: conda.get(name, "missing") for name in asked} == asked
     assert recipe["context"]["version"] == gpu_tomoclass.__version__
     extras = PROJECT["project"]["optional-dependencies"]
-    optional = floors(item.lower() for item in [*extras["dask"], *extras["formats"]])
+    optional = floors(item.lower() for name in ("dask", "formats", "paint", "napari") for item in extras[name])
     constraints = floors(recipe["requirements"]["run_constraints"])
     assert {name: constraints.get(name, floor) for name, floor in optional.items()} == optional
 
