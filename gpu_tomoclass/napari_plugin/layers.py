@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -147,11 +148,11 @@ class StackLayers:
         self.strokes.mode = "paint"
 
     def _on_paint(self) -> None:
-        self._later(self._send_painted)
-
-    def _send_painted(self) -> None:
         one = self.strokes.n_edit_dimensions == 2 and tuple(self.viewer.dims.displayed) == (1, 2)
-        for number in [self._index()] if one else range(len(self.planes)):
+        self._later(partial(self._send_painted, [self._index()] if one else range(len(self.planes))))
+
+    def _send_painted(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
             data, known = self.strokes.data[number], self._known(number)
             pixels = np.flatnonzero(data != known)
             if not pixels.size:
