@@ -219,7 +219,7 @@ class Dock(QWidget):
 
     def _on_removed(self, event: Any) -> None:
         self._list_images()
-        if self.layers is not None and event.value is self.layers.strokes:
+        if self.layers is not None and event.value == self.layers.strokes:
             self.end()
 
     def end(self) -> None:
