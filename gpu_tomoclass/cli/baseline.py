@@ -36,7 +36,12 @@ def baseline() -> None:
 @baseline.command()
 @click.argument("volume", type=InputPath())
 @click.option(
-    "-o", "--output", type=OutputPath(), required=True, metavar="OUT", help="A new volume: .tif, .mrc or .ome.zarr."
+    "-o",
+    "--output",
+    type=OutputPath(),
+    required=True,
+    metavar="OUT",
+    help="A new volume: .tif, .mrc, .nxs or .ome.zarr.",
 )
 @click.option("--dim", "dimensions", type=click.IntRange(2, 3), default=2, show_default=True,
               help="2: each plane for itself; 3: the volume.")  # fmt: skip
@@ -122,7 +127,7 @@ def nad(
     type=OutputPath(),
     required=True,
     metavar="LABELS",
-    help="A new label volume: .tif, .mrc or .ome.zarr.",
+    help="A new label volume: .tif, .mrc, .nxs or .ome.zarr.",
 )
 @click.option("--levels", type=click.IntRange(2, 6), default=3, show_default=True,
               help="Classes that multi-Otsu finds in the histogram of the volume.")  # fmt: skip

@@ -139,7 +139,9 @@ def preview(
 )
 @click.argument("volume", type=InputPath())
 @click.argument("model", type=InputPath())
-@click.option("-o", "--output", type=OutputPath(), required=True, metavar="LABELS", help=".ome.zarr, .tif or .mrc")
+@click.option(
+    "-o", "--output", type=OutputPath(), required=True, metavar="LABELS", help=".ome.zarr, .tif, .mrc or .nxs"
+)
 @product_options
 @click.option("--planes", type=PlaneRange(), help="Only planes a to b - 1.")
 @region_options

@@ -276,7 +276,12 @@ def make_bank(
 
 
 volume_output_option = click.option(
-    "-o", "--output", type=OutputPath(), required=True, metavar="OUT", help="A new volume: .tif, .mrc or .ome.zarr."
+    "-o",
+    "--output",
+    type=OutputPath(),
+    required=True,
+    metavar="OUT",
+    help="A new volume: .tif, .mrc, .nxs or .ome.zarr.",
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 intensity_option = click.option(

@@ -44,7 +44,7 @@ from gpu_tomoclass.errors import UsageError
 @click.option("-o", "--output", type=OutputPath(), metavar="MODEL.tcm",
               help="What Save model writes; default beside the strokes.")  # fmt: skip
 @click.option("--labels", type=OutputPath(), metavar="LABELS",
-              help="What Classify all writes: .ome.zarr, .tif or .mrc; default beside the strokes.")  # fmt: skip
+              help="What Classify all writes: .ome.zarr, .tif, .mrc or .nxs; default beside the strokes.")  # fmt: skip
 @click.option("--every", type=click.IntRange(1), help="Show every n-th plane only..")
 @click.option("--start", type=click.IntRange(0), help="..beginning with this one; default every // 2.")
 @click.option("--class-names", metavar="NAME,..", help="Names of the classes 1, 2, ..")

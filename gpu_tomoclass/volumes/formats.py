@@ -154,7 +154,9 @@ FORMATS = (
         magic=((0, b"\x89HDF\r\n\x1a\n"),),
         opener="hdf5.reader:open_hdf5",
         options=("axes", "channel", "allow_missing_planes", "sparse"),
-        states=(VOXEL_SIZE, UNIT, ORIGIN, AXES),
+        states=(VOXEL_SIZE, UNIT, ORIGIN, AXES, CLASSES),
+        writer="hdf5.nexus:NexusWriter",
+        written=(".nxs",),
     ),
     Format(
         kind="npy",
@@ -270,7 +272,9 @@ def written_format(path: str | PathLike[str]) -> Format:
     if found is None:
         suffix = split_suffix(path)[1].lower()
         raise UsageError(
-            f"the suffix {suffix!r} names no format that can be written", where=path, do="use .ome.zarr, .tif or .mrc"
+            f"the suffix {suffix!r} names no format that can be written",
+            where=path,
+            do="use .ome.zarr, .tif, .mrc or .nxs",
         )
     return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError, TomoclassError, UsageError
 from gpu_tomoclass.volumes.hdf5.metadata import Labels, is_bdv_uint16, read_labels
+from gpu_tomoclass.volumes.hdf5.nexus import OURS
 from gpu_tomoclass.volumes.hdf5.probe import check_survives
 from gpu_tomoclass.volumes.hdf5.storage import ChunkTable, check_filters
 from gpu_tomoclass.volumes.indexed import IndexedVolume
@@ -119,6 +122,7 @@ class Hdf5Volume(IndexedVolume):
             ny, nx = (shape[stored.axis_of[letter]] for letter in "yx")
             check_declared("planes", ny * nx * dtype.itemsize, os.path.getsize(file_name), where=path)
             chunks = dataset.chunks
+            classes, metadata = _ours(file, dataset)
         if self._table is not None and self._table.missing:
             self._refuse_missing(path, fill=allow_missing_planes or sparse, may_be_all=sparse)
         super().__init__(
@@ -129,7 +133,8 @@ class Hdf5Volume(IndexedVolume):
             thickness=None if chunks is None or len(stored.kept) < 3 else chunks[stored.axis_of["z"]],
             format="HDF5",
             voxel_size=stored.sizes(labels.sizes),
-            metadata=with_origin({}, stored.place(labels.origin)),
+            metadata=with_origin(metadata, stored.place(labels.origin), voxel_size=stored.sizes(labels.sizes)),
+            classes=classes,
             notes=[*notes, *more],
             files=[file_name, *sources],
             allow_missing_planes=allow_missing_planes,
@@ -346,3 +351,14 @@ def _virtual_files(dataset: h5py.Dataset, path: str) -> list[Path]:
             _check_storage(file[found], f"{target}::{found}")
         files.add(target)
     return sorted(files - {own})
+
+
+def _ours(file: h5py.File, dataset: h5py.Dataset) -> tuple[tuple[LabelClass, ...], dict[str, Any]]:
+    """Classes and metadata that :class:`~gpu_tomoclass.volumes.hdf5.nexus.NexusWriter` keeps beside the voxels."""
+    if dataset.name != "/entry/data/data" or not isinstance(file.get(OURS), h5py.Dataset):
+        return (), {}
+    try:
+        content = json.loads(file[OURS].asstr()[()])
+        return tuple(LabelClass.from_dict(c) for c in content["classes"]), dict(content["metadata"])
+    except _DAMAGE as error:
+        raise DataError(f"{OURS} is damaged: {type(error).__name__}", where=file.filename) from error
