@@ -109,7 +109,7 @@ def test_maximum_principle_of_eed():
         low, high = plane.min(), plane.max()
 
 
-@pytest.mark.parametrize("angle", [0, 17, 45, 60, 90, 130])
+@pytest.mark.parametrize("angle", [0, 17, 45, 130])
 def test_ced_keeps_stripes_and_smooths_along_them(angle):
     y, x = np.mgrid[:96, :96] - 48.0
     wave = np.cos(2 * np.pi / 24 * (x * np.cos(np.radians(angle)) + y * np.sin(np.radians(angle))))
