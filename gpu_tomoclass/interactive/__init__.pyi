@@ -5,7 +5,7 @@ from .painter import Painter, Targets
 from .server import listening_socket, origins_of, serve
 from .session import Session
 from .strokes import Stroke, Strokes, brush_pixels
-from .suggestions import Suggestion, suggest_places
+from .suggestions import Suggestion
 from .watching import watch
 
 __all__ = [
@@ -22,6 +22,5 @@ __all__ = [
     "listening_socket",
     "origins_of",
     "serve",
-    "suggest_places",
     "watch",
 ]

@@ -27,9 +27,9 @@ from gpu_tomoclass.interactive.marked_rows import MarkedRows
 from gpu_tomoclass.interactive.overlays import NumberedForest, Overlay, Overlays
 from gpu_tomoclass.interactive.plane_features import FeatureHolder, PlaneFeatures
 from gpu_tomoclass.interactive.strokes import Strokes
-from gpu_tomoclass.interactive.suggestions import Suggestion, suggest_places
+from gpu_tomoclass.interactive.suggestions import Suggestion, patch_size, patches_to_mark, suggest_places
 from gpu_tomoclass.model import Model
-from gpu_tomoclass.training import TrainingRows, check_drift, cross_validate
+from gpu_tomoclass.training import Description, Patch, TrainingRows, check_drift, cross_validate
 from gpu_tomoclass.volumes import Volume
 
 NEIGHBOURS = 2  # planes on each side of the one in view that are shown before others
@@ -395,10 +395,27 @@ class Learner:
 
     def _suggest(self) -> None:
         with self._change:
-            version = self._version
-            known = {o.z: o.uncertainty for o in self._overlays.of_version(version)}
-        marked = {z: self.strokes.labels(z) > 0 for z in known}
-        found = suggest_places(known, marked)
+            grown, version = self._grown, self._version
+            known = self._overlays.of_version(version)
+        assert grown is not None
+        describe = Description(grown.forest)
+        patches: list[Patch] = []
+        for overlay in known:
+            if self._stop(Rank.SUGGEST):
+                raise StoppedError("suggestions are not wanted any more")
+            if not self._holder.holds(overlay.z):  # planes whose features are gone would take seconds each
+                continue
+            plane = self._features(overlay.z, Rank.SUGGEST)
+            channels = np.concatenate([band[describe.channels] for band in plane.bands], axis=1)
+            patches += patches_to_mark(
+                overlay.z,
+                overlay.uncertainty,
+                overlay.labels,
+                describe(channels.reshape(-1, *overlay.labels.shape)),
+                self.strokes.labels(overlay.z) > 0,
+                values=grown.class_values.tolist(),
+            )
+        found = suggest_places(patches, size=patch_size(self.volume.shape))
         with self._change:
             self.suggestions, self._suggested = found, version
         self._events.tell("suggestions", version=version)

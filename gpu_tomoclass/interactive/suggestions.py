@@ -1,15 +1,16 @@
-"""Where to mark next: the patches of classified planes in which the forest is least sure."""
+"""Where to mark next, among planes that are classified already: the ranking is that of ``suggest``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-PATCH = 24  # pixels; about what a person marks at a time
-FAR = 2 * PATCH  # pixels; two suggestions on a plane are further apart than this
+from gpu_tomoclass.training import PATCH, Patch, patches_of_plane, ranked_patches
+
+MOST = 500  # patches that are compared
 
 
 @dataclass(frozen=True)
@@ -30,40 +31,60 @@ class Suggestion:
     uncertainty: float
 
 
-def suggest_places(
-    uncertainties: Mapping[int, npt.NDArray[np.uint8]],
-    marked: Mapping[int, npt.NDArray[np.bool_]],
+def patch_size(shape: tuple[int, ...]) -> int:
+    """Edge of a patch: what a person marks at a time, less where a plane (.., ny, nx) would have fewer than 8 x 8."""
+    return min(PATCH, max(4, min(shape[-2:]) // 8))
+
+
+def patches_to_mark(
+    z: int,
+    uncertainty: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8],
+    described: npt.NDArray[np.float32],
+    marked: npt.NDArray[np.bool_],
     *,
-    n: int = 12,
-) -> list[Suggestion]:
-    """The most uncertain patches, the worst first, none of them on a stroke.
+    values: Sequence[int],
+) -> list[Patch]:
+    """Patches of a classified plane, for :func:`suggest_places`.
 
     Parameters
     ----------
-    uncertainties : mapping of int to numpy.ndarray
-        By plane: (ny, nx), 255 where two classes are alike.
-    marked : mapping of int to numpy.ndarray
-        By plane: (ny, nx), where strokes are.
-    n : int
-        At most so many.
+    z : int
+    uncertainty, labels : numpy.ndarray
+        (ny, nx), as of an overlay.
+    described : numpy.ndarray
+        (n, ny, nx) of a :class:`~gpu_tomoclass.training.patch_ranking.Description`.
+    marked : numpy.ndarray
+        (ny, nx), where strokes are.
+    values : sequence of int
+        Of the classes.
     """
-    found = [place for z, plane in uncertainties.items() for place in _on_plane(z, plane, marked.get(z), n)]
-    return sorted(found, key=lambda s: (-s.uncertainty, s.z, s.y, s.x))[:n]
+    found = (labels == np.array(values)[:, np.newaxis, np.newaxis]).astype(np.float32)
+    unsure = uncertainty.astype(np.float32) / 255
+    return patches_of_plane(
+        z, unsure, found, described, marked, None, size=min(patch_size(labels.shape), *labels.shape)
+    )
 
 
-def _on_plane(
-    z: int, plane: npt.NDArray[np.uint8], strokes: npt.NDArray[np.bool_] | None, n: int
-) -> Iterable[Suggestion]:
-    from scipy import ndimage
+def grey_description(plane: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    """Where grey values lie among those of the plane, (ny, nx) -> (1, ny, nx), 0..1: where features are not at hand."""
+    known = np.nanquantile(plane, np.linspace(0, 1, 33))
+    return np.interp(plane, known, np.linspace(0, 1, 33))[np.newaxis].astype(np.float32)
 
-    size = min(PATCH, *plane.shape)
-    values = plane.astype(np.float32) / 255
-    if strokes is not None:
-        values[strokes] = 0
-    mean = ndimage.uniform_filter(values, size, mode="constant")
-    for _ in range(n):
-        y, x = (int(v) for v in np.unravel_index(int(mean.argmax()), mean.shape))
-        if mean[y, x] <= 0:
-            return
-        yield Suggestion(z, y, x, float(mean[y, x]))
-        mean[max(0, y - FAR) : y + FAR + 1, max(0, x - FAR) : x + FAR + 1] = 0
+
+def suggest_places(patches: Sequence[Patch], *, size: int, n: int = 12) -> list[Suggestion]:
+    """Places of which a forest would learn most, the best first, none of them on a stroke.
+
+    Parameters
+    ----------
+    patches : sequence of Patch
+        Only the most uncertain are compared, so that it takes less than a tenth of a second.
+    size : int
+        Their edge, :func:`patch_size`.
+    n : int
+        At most so many places.
+    """
+    free = sorted((p for p in patches if not p.marked and p.uncertainty > 0), key=lambda p: -p.uncertainty)[:MOST]
+    marked = [p for p in patches if p.marked][-MOST:]
+    found = ranked_patches([*free, *marked], n=n, by_plane=False, candidates={p.z for p in free})
+    return [Suggestion(r.patch.z, r.patch.y + size // 2, r.patch.x + size // 2, r.patch.uncertainty) for r in found]

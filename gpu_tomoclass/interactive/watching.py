@@ -16,11 +16,17 @@ from gpu_tomoclass.classification import preview
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import StoppedError, TomoclassError
 from gpu_tomoclass.features import FeatureBank, FeatureCache, make_bank
-from gpu_tomoclass.interactive.suggestions import PATCH, Suggestion, suggest_places
+from gpu_tomoclass.interactive.suggestions import (
+    Suggestion,
+    grey_description,
+    patch_size,
+    patches_to_mark,
+    suggest_places,
+)
 from gpu_tomoclass.labels import Report, grey_image, overlay_image, volume_contrast
 from gpu_tomoclass.model import check_model_target, save_model
 from gpu_tomoclass.outputs import check_output, check_suffix
-from gpu_tomoclass.training import TrainingResult, train
+from gpu_tomoclass.training import Patch, TrainingResult, train
 from gpu_tomoclass.volumes import Volume, refuse_binned
 
 StrPath = str | PathLike[str]
@@ -37,6 +43,7 @@ class _Seen:
     overlay: np.ndarray  # (ny, nx, 3) uint8
     marked: np.ndarray  # (ny, nx) bool
     uncertainty: np.ndarray  # (ny, nx) uint8
+    patches: list[Patch]
 
 
 def watch(
@@ -172,7 +179,11 @@ def _look(
         solid = overlay_image(shown.plane, strokes, classes=model.classes, alpha=1, limits=limits)
         overlay[strokes > 0] = solid[strokes > 0]
         uncertainty = np.rint(255 * (1 - shown.confidence)).astype(np.uint8)
-        found.append(_Seen(z, overlay, strokes > 0, uncertainty))
+        patches = patches_to_mark(
+            z, uncertainty, shown.labels, grey_description(shown.plane), strokes > 0,
+            values=[c.value for c in model.classes],
+        )  # fmt: skip
+        found.append(_Seen(z, overlay, strokes > 0, uncertainty, patches))
     return found
 
 
@@ -197,7 +208,8 @@ def _page(
     )
     report.legend(model.classes)
     report.table(("class", "marked pixels"), list(result.counts.items()))
-    places = suggest_places({s.z: s.uncertainty for s in seen}, {s.z: s.marked for s in seen})
+    patches = [patch for s in seen for patch in s.patches]
+    places = suggest_places(patches, size=patch_size(seen[0].uncertainty.shape)) if seen else []
     report.heading("Marked planes")
     for s in seen:
         here = [(i + 1, place) for i, place in enumerate(places) if place.z == s.z]
@@ -229,7 +241,7 @@ def _framed(uncertainty: np.ndarray, places: Sequence[Suggestion]) -> np.ndarray
     """Uncertainty as grey values, with frames around places: (ny, nx, 3) uint8."""
     image = grey_image(uncertainty, (0, 255))
     frame = np.zeros(uncertainty.shape, np.bool_)
-    half = PATCH // 2
+    half = patch_size(uncertainty.shape) // 2
     for place in places:
         low_y, low_x = max(0, place.y - half), max(0, place.x - half)
         part = frame[low_y : place.y + half + 1, low_x : place.x + half + 1]

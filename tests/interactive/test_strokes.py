@@ -14,8 +14,9 @@ import pytest
 import gpu_tomoclass as gt
 from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.errors import ModelError, ResourceError, UsageError
-from gpu_tomoclass.interactive import Strokes, brush_pixels, suggest_places
+from gpu_tomoclass.interactive import Strokes, brush_pixels
 from gpu_tomoclass.interactive.store import StrokeStore
+from gpu_tomoclass.interactive.suggestions import grey_description, patch_size, patches_to_mark, suggest_places
 
 SHAPE = (4, 20, 30)
 CLASSES = default_classes(["rubber", "silica"])
@@ -153,13 +154,25 @@ def test_a_disk_that_fails_is_said_and_tried_again(tmp_path: Path, monkeypatch: 
     assert gt.load_annotation(tmp_path / "marks.ome.zarr", volume_shape=SHAPE, partial=True).counts() == {2: 7}
 
 
-def test_suggestions_are_the_uncertain_patches_that_nobody_has_marked() -> None:
-    plane = np.zeros((200, 300), np.uint8)
-    plane[20:60, 20:60], plane[120:160, 200:240], plane[20:60, 200:240] = 100, 200, 250
-    marked = np.zeros(plane.shape, bool)
-    marked[20:60, 200:240] = True
-    found = suggest_places({5: plane, 6: plane // 4}, {5: marked}, n=3)
-    assert [(s.z, 120 <= s.y < 160, 200 <= s.x < 240) for s in found[:1]] == [(5, True, True)]
-    assert [s.z for s in found] == [5, 5, 6]
-    assert found[0].uncertainty == pytest.approx(200 / 255)
-    assert suggest_places({0: np.zeros((5, 5), np.uint8)}, {}) == []
+def test_suggestions_are_uncertain_patches_each_unlike_those_before_and_unlike_what_is_marked() -> None:
+    """As ``suggest`` ranks them: of two kinds of doubtful places both come, however much there is of one."""
+    grey = np.zeros((200, 240), np.float32)
+    grey[:, 24:72], grey[:, 72:] = 100, 200
+    size = patch_size(grey.shape)
+    assert (size, patch_size((3, 64, 56))) == (24, 7)
+    uncertainty = np.zeros(grey.shape, np.uint8)
+    uncertainty[:, :24], uncertainty[:, 24:72], uncertainty[:, 72:96] = 200, 200, 150
+    labels = np.ones(grey.shape, np.uint8)
+    marked = np.zeros(grey.shape, bool)
+    marked[:, 30:40] = True  # of the middle kind
+    patches = patches_to_mark(5, uncertainty, labels, grey_description(grey), marked, values=[1, 2])
+    assert len(patches) == 8 * 10
+    found = suggest_places(patches, size=size, n=2)
+    assert [s.z for s in found] == [5, 5]
+    assert {s.x // size for s in found} == {0, 3}, "one dark, one bright; the middle kind was marked"
+    assert found[0].uncertainty == pytest.approx((200 if found[0].x < size else 150) / 255)
+    assert all((s.y % size, s.x % size) == (size // 2, size // 2) for s in found), "the middle of a patch"
+    tiny = np.zeros((5, 5), np.uint8)
+    assert (
+        suggest_places(patches_to_mark(0, tiny, tiny + 1, grey_description(tiny), tiny > 0, values=[1]), size=4) == []
+    )
