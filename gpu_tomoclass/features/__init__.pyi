@@ -1,9 +1,11 @@
-from .bank import DEFINITION_VERSION, FEATURE_SETS, FeatureBank, FeatureBlock, halo
+from .bank import FeatureBank
+from .bank_description import DEFINITION_VERSION
+from .block import FeatureBlock, halo
 from .cache import FeatureCache, SlabKeys, block_values, default_cache_folder
 from .channel_names import grey_dimensions, image_kind
 from .computing import Channels, compute_features, make_bank
 from .engine import FeatureEngine, accelerated_family
-from .families import FAMILIES, ORIGINAL, PLANE_FAMILIES, VOLUME_FAMILIES
+from .families import FAMILIES, FEATURE_SETS, ORIGINAL, PLANE_FAMILIES, VOLUME_FAMILIES
 from .family import parse_sigmas
 from .feature_file import write_features
 from .hessian_formula import formula_of_relation, formula_of_table

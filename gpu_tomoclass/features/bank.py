@@ -9,156 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gpu_tomoclass.errors import ModelError, UsageError
+from gpu_tomoclass.features.bank_description import GABORS, HESSIANS, WHERE, settings_of
+from gpu_tomoclass.features.block import FeatureBlock, halo, row_of, volume_source
 from gpu_tomoclass.features.channel_names import VOLUME_PREFIX, implied_settings
 from gpu_tomoclass.features.families import FAMILIES, FEATURE_SETS, ORIGINAL
-from gpu_tomoclass.features.family import NM, SIGMA_LIMITS, Family, Request, number, parse_sigmas, single
+from gpu_tomoclass.features.family import NM, Family, Request, number, parse_sigmas
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.source import FeatureSource
-from gpu_tomoclass.features.reference.volume_source import CUBES, Aspect, VolumeSource
-
-__all__ = ["DEFINITION_VERSION", "FAMILIES", "FEATURE_SETS", "Family", "FeatureBank", "FeatureBlock"]
-
-DEFINITION_VERSION = 2
-"""Goes up whenever the values of any channel change; :attr:`FeatureBank.definition_version` says for which banks.
-
-2: blurs of sigma above 21.25 add in the order of ImageJ 1.54; the last bits differ. The legacy Hessian and
-the exact Gabor are new.
-"""
+from gpu_tomoclass.features.reference.volume_source import CUBES, Aspect
 
 PATCH_LIMITS = (3, 255)
-HESSIANS = ("current", "legacy")
-GABORS = ("fast", "exact")
 SIGMA_MAX = {2: 16.0, 3: 8.0}  # by the dimensions of the families: TWS's own defaults
 SOURCE_BYTES = 4 + 2  # per pixel: the plane as float32 and as bytes, by its own and by the display range
-
-
-def _row(name: str) -> Family:
-    return ORIGINAL if name == ORIGINAL.name else FAMILIES[name]
-
-
-@dataclass(frozen=True)
-class FeatureBlock:
-    """The channels that one family makes at one sigma: the smallest unit that is computed and cached on its own.
-
-    Attributes
-    ----------
-    family : str
-        A name of :data:`FAMILIES`, or ``"original"``.
-    sigma : float or None
-        In pixels or nm; None for families with fixed parameters.
-    parameters : tuple of (str, value)
-        What the family's reference is called with.
-    channels : tuple of str
-        TWS's names.
-    start, stop : int
-        Their place among the bank's channels.
-    """
-
-    family: str
-    sigma: float | None
-    parameters: tuple[tuple[str, Any], ...]
-    channels: tuple[str, ...]
-    start: int
-    stop: int
-
-    @property
-    def key(self) -> str:
-        """Name of the values, the same in every bank; for file names: letters, digits, ``_``, ``-`` and ``.`` only.
-
-        The same plane and key give the same values, for one definition version and display range.
-        """
-        return "-".join([self.family, *(f"{name}{_key_text(value)}" for name, value in self.parameters)])
-
-    @property
-    def dimensions(self) -> int:
-        """2, or 3 if the filter looks across planes."""
-        return _row(self.family).dimensions
-
-    def reaches(self, aspect: Aspect = CUBES) -> tuple[int, int, int]:
-        """Largest distances in voxels along z, y, x over which the filter itself looks; UsageError as of
-        :meth:`in_voxels`."""
-        return _row(self.family).reaches(aspect, dict(self.parameters))
-
-    def in_voxels(self, aspect: Aspect) -> dict[str, Any]:
-        """The parameters on voxels of this aspect, none of them in nm.
-
-        Raises
-        ------
-        UsageError
-            If a sigma is in nm and the size of the voxels is not known, or makes it too small or too large.
-        """
-        return _row(self.family).in_voxels(aspect, dict(self.parameters))
-
-    @property
-    def is_in_nm(self) -> bool:
-        """Tell whether the sigma is a length in nm."""
-        return (NM, True) in self.parameters
-
-    @property
-    def reach(self) -> int:
-        """Largest distance in pixels along x over which the filter itself looks; none in nm."""
-        return self.reaches()[2]
-
-    @property
-    def is_local(self) -> bool:
-        """Tell whether pixels further away than the filter looks cannot change a value."""
-        return not _row(self.family).whole_plane
-
-    @property
-    def definition_version(self) -> int:
-        """The definition version that last changed the values."""
-        return _row(self.family).changed_in(**dict(self.parameters))
-
-    @property
-    def parts(self) -> tuple[FeatureBlock, ...]:
-        """The same channels as smaller blocks, one after the other; itself if it cannot be divided."""
-        row, parts, start = _row(self.family), [], self.start
-        for parameters in row.parts(**dict(self.parameters)):
-            stop = start + len(row.labels(**parameters))
-            channels = self.channels[start - self.start : stop - self.start]
-            parts.append(replace(self, parameters=tuple(parameters.items()), channels=channels, start=start, stop=stop))
-            start = stop
-        return tuple(parts) or (self,)
-
-    @property
-    def has_kernel(self) -> bool:
-        """Tell whether devices that run kernels compute it by them; if not, by the reference."""
-        row = _row(self.family)
-        return row.kernel is not None and row.has_kernel(**dict(self.parameters))
-
-    @property
-    def reference_bytes(self) -> int:
-        """Memory that the reference takes at most per pixel, its result included."""
-        return 4 * len(self.channels) + _row(self.family).scratch
-
-    @property
-    def radius(self) -> int | None:
-        """Distance in pixels beyond which a pixel cannot change a value; None where every pixel of the plane can."""
-        return self.reach if self.is_local else None
-
-
-def halo(blocks: Iterable[FeatureBlock], aspect: Aspect = CUBES) -> int:
-    """Number of planes on both sides of a plane that these blocks look at."""
-    return max((block.reaches(aspect)[0] for block in blocks), default=0)
-
-
-def _key_text(value: float | int | tuple[float, ...]) -> str:
-    if isinstance(value, tuple):
-        return "_".join(number(v) for v in value)
-    return str(value) if isinstance(value, int) else number(value)
-
-
-def volume_source(planes: np.ndarray, place: Place) -> VolumeSource:
-    """Planes (nz, ny, nx) at their place, for the reference of families that look across planes."""
-    core = place.start, place.stop
-    return VolumeSource(planes, first=place.first, depth=place.depth, core=core, aspect=place.aspect)
 
 
 @dataclass(frozen=True)
@@ -427,7 +296,7 @@ class FeatureBank:
         volume = volume_source(planes, place)
         for block in self.blocks:
             if block.dimensions == 3:
-                out[block.start : block.stop] = _row(block.family).compute(volume, block.in_voxels(place.aspect))
+                out[block.start : block.stop] = row_of(block.family).compute(volume, block.in_voxels(place.aspect))
             else:
                 for z, source in enumerate(by_plane):
                     out[block.start : block.stop, z] = self.compute_block(source, block)
@@ -435,7 +304,7 @@ class FeatureBank:
 
     def compute_block(self, source: FeatureSource, block: FeatureBlock) -> np.ndarray:
         """The channels of one block: (n, ny, nx) float32, maybe read-only."""
-        return _row(block.family).compute(source, dict(block.parameters))
+        return row_of(block.family).compute(source, dict(block.parameters))
 
     def compute(
         self,
@@ -516,52 +385,17 @@ class FeatureBank:
             If a field is missing, unknown or impossible, if the definition is a newer one, or if the values of a
             channel have changed since.
         """
-        where = "feature bank"
-        expected = {"definition_version", "families", "membrane_thickness", "membrane_patch"}
-        if not isinstance(data, Mapping) or set(data) - {"hessian", "gabor", NM} != expected:
-            found = ", ".join(map(str, data)) if isinstance(data, Mapping) else repr(data)
-            raise ModelError(f"expected the fields {', '.join(sorted(expected))}, found {found:.200}", where=where)
-        for field in sorted(expected - {"families"}):
-            if type(data[field]) is not int:
-                raise ModelError(f"{field} must be a whole number, not {data[field]!r:.60}", where=where)
-        version, families = data["definition_version"], data["families"]
-        if not 1 <= version <= DEFINITION_VERSION:
-            raise ModelError(
-                f"definition_version {version} is unknown, this is version {DEFINITION_VERSION}",
-                where=where,
-                do="use the version of gpu_tomoclass that made it, or a newer one" if version > 0 else None,
-            )
-        if not isinstance(families, Mapping):
-            raise ModelError(f"families must be a mapping, not {families!r:.60}", where=where)
-        in_nm = data.get(NM, [])
-        if not (isinstance(in_nm, list) and all(isinstance(name, str) and name in families for name in in_nm)):
-            raise ModelError(f"{NM} must list families of the bank, not {in_nm!r:.60}", where=where)
-        for name, sigmas in families.items():
-            if name not in FAMILIES:
-                raise ModelError(f"families: unknown feature family {name!r:.60}", where=where)
-            if not (
-                isinstance(sigmas, list) and all(type(s) in (int, float) and 0 <= s <= SIGMA_LIMITS[1] for s in sigmas)
-            ):
-                raise ModelError(f"families: {name} needs a list of sigmas, not {sigmas!r:.60}", where=where)
-        names = tuple(name for name in FAMILIES if name in families)
+        settings, version = settings_of(data)
         try:
-            bank = cls(
-                names,
-                tuple(tuple(single(s) for s in families[name]) for name in names),
-                membrane_thickness=data["membrane_thickness"],
-                membrane_patch=data["membrane_patch"],
-                hessian=data.get("hessian", HESSIANS[0]),
-                gabor=data.get("gabor", GABORS[0]),
-                nm=tuple(name for name in names if name in in_nm),
-            )
+            bank = cls(**settings)
         except UsageError as error:
-            raise ModelError(error.what, where=where) from error
+            raise ModelError(error.what, where=WHERE) from error
         changed = [name for block in bank.blocks if block.definition_version > version for name in block.channels]
         if changed:
             more = f" and {len(changed) - 1} more channels have" if changed[1:] else " has"
             raise ModelError(
                 f"{changed[0]}{more} other values now (definition_version {version}, here {bank.definition_version})",
-                where=where,
+                where=WHERE,
                 do="classify with the version of gpu_tomoclass that made it, or train or import again",
             )
         return bank

@@ -27,7 +27,8 @@ import numpy as np
 
 from gpu_tomoclass import __version__
 from gpu_tomoclass.device import is_ours, temporary_folder
-from gpu_tomoclass.features.bank import DEFINITION_VERSION, FeatureBlock, halo
+from gpu_tomoclass.features.bank_description import DEFINITION_VERSION
+from gpu_tomoclass.features.block import FeatureBlock, halo
 from gpu_tomoclass.features.engine import FeatureEngine
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.prepare import PreparedPlane, PreparedSlab

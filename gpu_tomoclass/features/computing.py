@@ -58,7 +58,7 @@ def compute_features(
         (ny, nx), or (nz, ny, nx); NumPy, Zarr, Dask; or CuPy, then the channels are CuPy's, and no value goes through
         the host's memory (but for families that have no kernel, such as exact Gabor).
     features : str, sequence of str or FeatureBank
-        A name of :data:`~gpu_tomoclass.features.bank.FEATURE_SETS`, family names, or a bank with its sigmas.
+        A name of :data:`~gpu_tomoclass.features.families.FEATURE_SETS`, family names, or a bank with its sigmas.
     intensity : {"auto", "none"} or IntensityScale
         ``"auto"`` is what training does: integers as they are (signed 16 bit plus 32768, as ImageJ), floats scaled to a
         16-bit-like range by percentiles of these planes. ``"none"`` leaves every value as it is.

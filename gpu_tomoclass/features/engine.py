@@ -13,7 +13,7 @@ from gpu_tomoclass.device import Array, Device, Planes, Stopwatch, Workspace
 from gpu_tomoclass.errors import StoppedError
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.features.accelerated.volume_source import VolumeDeviceSource
-from gpu_tomoclass.features.bank import FeatureBlock, volume_source
+from gpu_tomoclass.features.block import FeatureBlock, volume_source
 from gpu_tomoclass.features.families import FAMILIES, ORIGINAL
 from gpu_tomoclass.features.family import Family
 from gpu_tomoclass.features.place import Place

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_tomoclass.errors import ModelError
-from gpu_tomoclass.features.bank import FAMILIES, FeatureBank
+from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.channel_names import grey_dimensions, image_kind
+from gpu_tomoclass.features.families import FAMILIES
 
 ALL = FeatureBank.create("all")
 

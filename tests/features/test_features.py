@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from gpu_tomoclass.errors import ModelError, UsageError
-from gpu_tomoclass.features.bank import DEFINITION_VERSION, FAMILIES, FEATURE_SETS, FeatureBank
-from gpu_tomoclass.features.families import PLANE_FAMILIES
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.bank_description import DEFINITION_VERSION
+from gpu_tomoclass.features.families import FAMILIES, FEATURE_SETS, PLANE_FAMILIES
 from gpu_tomoclass.features.reference.source import FeatureSource
 
 ALL = FeatureBank.create("all")

@@ -7,7 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gpu_tomoclass.features.bank import FeatureBank, volume_source
+from gpu_tomoclass.features.bank import FeatureBank
+from gpu_tomoclass.features.block import volume_source
 from gpu_tomoclass.features.families import FAMILIES
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.source import FeatureSource

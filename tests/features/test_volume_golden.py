@@ -9,7 +9,7 @@ from golden_volumes import VOLUMES
 from gpu_tomoclass.device.native import NativeDevice
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import Aspect, FeatureBank, FeatureEngine, Place, aspect_of
-from gpu_tomoclass.features.bank import halo, volume_source
+from gpu_tomoclass.features.block import halo, volume_source
 from gpu_tomoclass.features.families import VOLUME_FAMILIES
 from gpu_tomoclass.features.reference.volume_ball import ball_rows, ball_size
 from gpu_tomoclass.features.reference.volume_source import CUBES, mirrored, voxel_aspect
