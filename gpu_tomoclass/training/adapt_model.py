@@ -19,7 +19,16 @@ from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, ModelError
 from gpu_tomoclass.features import FeatureEngine, IntensityScale
 from gpu_tomoclass.model import GREY_LEVELS, Model, check_fits, fits_volume
-from gpu_tomoclass.training.drift import N_PLANES, Drift, Looked, compare, look_at, probabilities_of, verdict_of
+from gpu_tomoclass.training.drift import (
+    N_PLANES,
+    WRONG_MOVE,
+    Drift,
+    Looked,
+    compare,
+    look_at,
+    probabilities_of,
+    verdict_of,
+)
 from gpu_tomoclass.training.grey_memory import FEW, sure, weighted_quantiles
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Crop, VolumeLike, open_volume
@@ -44,8 +53,8 @@ class Adaptation:
     adapted : bool
         Whether it was.
     before, after : Drift
-        What ``check`` says of the model as given, and of the adapted one; ``after`` is None where drift and margin
-        are so near to those of the training that the model is left as it is.
+        What ``check`` says of the model as given, and of the adapted one; ``after`` is None where the model fits, or
+        is so near to that that it is left as it is.
     reason : str
         Why it was adapted or not, in a sentence.
     """
@@ -144,7 +153,7 @@ def adapt(
     device, planes, crop, mask, n_planes, nan, force
         See :func:`gpu_tomoclass.training.check_drift`: the same planes are looked at.
     always : bool
-        Keep a map that fits although drift and margin are near to those of the training.
+        Keep a map that fits although the model fits as it is, or nearly.
     progress : callable, optional
         Called with (planes done, planes in all).
 
@@ -168,7 +177,9 @@ def adapt(
     looked = Looked.at(volume, planes=planes, crop=crop, mask=mask, n_planes=n_planes)
     before, after, scale = _tried(model, looked, device=device, nan=nan, progress=progress)
     near = verdict_of(before.drift, before.trained_margin - before.mean_margin) == "fits"
-    if near and not always:  # where only shares of classes would move, the specimen may be of another composition
+    few = before.moved is None or before.moved <= WRONG_MOVE
+    # Where few pixels would change, the specimen may be of another composition, and a map would undo what is true.
+    if (before.verdict == "fits" or (near and few)) and not always:
         reason = "the model fits as it is" if before.verdict == "fits" else NEAR
         return Adaptation(model, False, before, None, reason)
     if after is None:
@@ -223,8 +234,7 @@ def _tried(
         probabilities = probabilities_of(model.forest, mapped)
         if turn < ROUNDS:
             points = class_points(model, source, grey, probabilities) or points
-    shares = [np.bincount(p.argmax(axis=0), minlength=len(model.classes)) for p in (given, probabilities)]
-    moved = float(np.abs(shares[0] - shares[1]).sum() / 2 / len(as_given))
+    moved = float((given.argmax(axis=0) != probabilities.argmax(axis=0)).mean())
     loss = before.trained_margin - before.mean_margin
     before = replace(before, moved=moved, verdict=verdict_of(before.drift, loss, moved))
     return before, compare(model, mapped, planes=used, probabilities=probabilities), scale

@@ -36,7 +36,7 @@ LEVELS = np.linspace(0.0, 1.0, N_QUANTILES)
 # Chosen on the pairs of benchmarks/transfer.py; docs/quality.md says how well they separate good from bad.
 DOUBTFUL_DRIFT, WRONG_DRIFT = 0.05, 0.10
 DOUBTFUL_LOSS, WRONG_LOSS = 0.05, 0.12  # lost mean margin
-DOUBTFUL_MOVE, WRONG_MOVE = 0.04, 0.05  # of class shares; with it as a witness
+DOUBTFUL_MOVE, WRONG_MOVE = 0.04, 0.055  # share of pixels; with it as a witness
 NEAR_DRIFT, NEAR_LOSS = 0.09, 0.08  # need not be doubtful
 SAME = 0.025  # drift and loss of other planes of the training volume: then the map moves what it does by chance
 LOST_ACCURACY = 0.03  # compared with a model trained on the volume itself: more is a bad transfer
@@ -62,7 +62,7 @@ class Drift:
     planes : list of int
         Those looked at.
     moved : float or None
-        Share of the pixels by which classes would gain or lose if the model were adapted to the volume (see
+        Share of the pixels that would change their class if the model were adapted to the volume (see
         :func:`gpu_tomoclass.training.adapt`): the best witness. None for models that cannot be adapted.
     """
 

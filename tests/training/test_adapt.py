@@ -15,6 +15,7 @@ from gpu_tomoclass.errors import ModelError, UsageError
 from gpu_tomoclass.features import FeatureBank, IntensityScale
 from gpu_tomoclass.model import load_model, save_model
 from gpu_tomoclass.training.adapt_model import adapt, check_drift
+from gpu_tomoclass.training.drift import verdict_of
 from gpu_tomoclass.training.grey_memory import weighted_quantiles
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes import ArrayVolume, create_volume, open_volume
@@ -96,6 +97,15 @@ def test_a_volume_of_noise_fits_the_model_trained_on_it(n_classes, seed):
     assert other.adapted, other.reason
     here = np.quantile(noise // 2, [0.1, 0.9]).astype(np.float32)
     np.testing.assert_allclose(other.model.intensity.apply(here), 2 * here, rtol=0.03)  # chance of 1600 pixels' ends
+
+
+@pytest.mark.parametrize(("drift", "loss", "moved", "verdict"), [
+    (0.02, 0.02, 0.2, "fits"),  # as other planes of the training volume: the map moves by chance
+    (0.06, 0.0, 0.04, "fits"), (0.06, 0.0, 0.05, "doubtful"), (0.06, 0.0, 0.06, "does not fit"),
+    (0.06, 0.0, None, "doubtful"), (0.0, 0.03, None, "fits"), (0.11, 0.0, 0.0, "does not fit"),
+])  # fmt: skip
+def test_the_verdict_by_drift_margin_and_what_would_move(drift, loss, moved, verdict):
+    assert verdict_of(drift, loss, moved) == verdict
 
 
 def test_the_map_is_in_the_model_its_file_and_what_it_makes(model, tmp_path):
