@@ -12,11 +12,12 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Collection, Iterable, Iterator
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 
@@ -24,6 +25,8 @@ StrPath = str | PathLike[str]
 
 # A folder is replaced only when it is a store of ours to replace, never somebody's directory of other files.
 _STORE_MARKS = ("zarr.json", ".zgroup", ".zarray")
+SYNCS_AT_ONCE = 8
+SYNC_EVERY = 32 * 2**20  # bytes of a growing file
 _commands: list[_Command] = []  # those under way in this process, the innermost last
 
 
@@ -195,11 +198,11 @@ def check_suffix(path: StrPath, *suffixes: str) -> None:
         raise UsageError(f"the name must end in {' or '.join(suffixes)}, which is what is written", where=path)
 
 
-def publish(temporary: StrPath, target: StrPath) -> None:
+def publish(temporary: StrPath, target: StrPath, *, synced: Collection[str] = ()) -> None:
     """Sync ``temporary`` to disk and give it the name ``target``, replacing what has that name.
 
     A file is replaced in one step. A folder cannot be: the old one is moved aside first and removed last, so that at
-    every moment one of the two is complete on disk.
+    every moment one of the two is complete on disk. ``synced`` are folders within, whose content is on disk already.
 
     Raises
     ------
@@ -208,12 +211,12 @@ def publish(temporary: StrPath, target: StrPath) -> None:
     """
     source, target = Path(temporary), Path(target)
     with writing(target):
-        _sync(source)
+        _sync(source, synced)
         if source.is_dir() and os.path.lexists(target):
             _replace_folder(source, target)
         else:
             os.replace(source, target)
-        _sync_entry(target.parent)
+        sync_entry(target.parent)
     for command in _commands:
         command.made.append(target)
 
@@ -336,18 +339,41 @@ def _replace_folder(source: Path, target: Path) -> None:
     discard(aside)
 
 
-def _sync(path: Path) -> None:
-    """fsync a file, or every file and folder below a folder."""
+def _sync(path: Path, synced: Collection[str]) -> None:
+    """fsync a file, or every file and folder below a folder; several at a time, which a disk does in one go."""
     if not path.is_dir():
-        _sync_entry(path)
+        sync_entry(path)
         return
-    for folder, _, names in os.walk(path):
-        for name in names:
-            _sync_entry(Path(folder, name))
-        _sync_entry(Path(folder))
+    entries: list[Path] = []
+    for folder, inner, names in os.walk(path):
+        inner[:] = [name for name in inner if os.path.join(folder, name) not in synced]
+        entries += [Path(folder, name) for name in names]
+        entries.append(Path(folder))
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(SYNCS_AT_ONCE, len(entries))) as pool:
+        list(pool.map(sync_entry, entries))
 
 
-def _sync_entry(path: Path) -> None:
+class SyncAhead:
+    """Sends a file that grows to the disk now and then, so that little is left to be sent when it is complete."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._n_bytes, self._lock = file, 0, threading.Lock()
+
+    def wrote(self, n_bytes: int) -> None:
+        """So many bytes more have been written; may be called by several threads."""
+        with self._lock:
+            self._n_bytes += n_bytes
+            if self._n_bytes < SYNC_EVERY:
+                return
+            self._n_bytes = 0
+        with contextlib.suppress(OSError, ValueError):  # closed by now; and at the end an error is one
+            os.fsync(self._file.fileno())
+
+
+def sync_entry(path: Path) -> None:
+    """Send one file, or the names in one folder, to the disk."""
     if path.is_dir() and os.name != "posix":  # folders cannot be opened elsewhere
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

@@ -87,6 +87,11 @@ class ArrayOutput:
         if (folder := _zarr_folder(self.array)) is not None:
             refuse_inputs(folder, [*volume.inputs(), *filter(None, [_zarr_folder(given)])])
 
+    @staticmethod
+    def n_writers(*, on_gpu: bool) -> int:
+        """One thread writes: a chunk of an array may hold several planes."""
+        return 1
+
     def __enter__(self) -> Self:
         return self
 

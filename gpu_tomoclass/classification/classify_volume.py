@@ -55,9 +55,9 @@ class ClassifyResult:
     seconds_per_plane : dict
         Thread seconds per family, and ``"forest"``, per plane.
     profile : dict
-        JSON: busy seconds of ``read``, ``compute`` (sum over threads) and ``write``, ``finish`` (what follows the last
-        plane: pyramid, TIFF or MRC, renaming), ``wall``; ``threads``; ``slowest_stage_share``, how much of the wall
-        time of the planes the slowest stage was busy.
+        JSON: busy seconds of ``read``, ``compute`` and ``write`` (sums over threads), ``finish`` (what follows the last
+        plane: syncing, renaming, and what was not made ahead), ``wall``; ``threads``; ``slowest_stage_share``, how much
+        of the wall time of the planes the slowest stage was busy.
     device : str
         What computed it.
     """
@@ -264,7 +264,15 @@ def classify(
         else:
             folder = keeper.folder if isinstance(keeper, Staging) else None
             n_todo = int((~keeper.done).sum())
-            workers = ThreadWorkers(work, chosen, n_planes=n_todo, keep=keeper.write, passes=passes, folder=folder)
+            workers = ThreadWorkers(
+                work,
+                chosen,
+                n_planes=n_todo,
+                keep=keeper.write,
+                n_writers=keeper.n_writers(on_gpu=chosen.has_own_memory),
+                passes=passes,
+                folder=folder,
+            )
         run = _Run(volume, keeper, workers)
         run.go(should_stop=should_stop, progress=progress)
         notes += [*run.notes, *keeper.notes]

@@ -319,7 +319,7 @@ class ClusterWorkers(PlaneWorkers):
             fingerprint=staging.run["input"],
             folder=str(folder),
             owner=staging.owner,
-            products=tuple(product.name for product in staging.products),
+            stores=staging.stores,
             model_hash=work.model.hash,
             options=work.options,
             scale=work.scale,
@@ -397,7 +397,7 @@ class ClusterWorkers(PlaneWorkers):
 
     def _record(self, done: Done, finished: Finished) -> None:
         for pause in (*VISIBLE, None):
-            if self.staging.holds(done.start, done.crc):
+            if self.staging.adopt(done.start, done.crc):
                 break
             if pause is None:
                 raise ResourceError(

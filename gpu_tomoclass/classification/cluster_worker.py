@@ -28,14 +28,14 @@ from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.pipeline import StageSeconds
 from gpu_tomoclass.classification.slabs import side_by_side, threads_within
-from gpu_tomoclass.classification.staging import MODEL, store_slab
+from gpu_tomoclass.classification.staging import MODEL, open_store, store_slab
 from gpu_tomoclass.classification.workers import Work, count_labels
 from gpu_tomoclass.device import Device, choose_device, kernels_folder
 from gpu_tomoclass.errors import DataError, ModelError, ResourceError, TomoclassError, UsageError
 from gpu_tomoclass.features import IntensityScale
 from gpu_tomoclass.model import load_model
 from gpu_tomoclass.outputs import writing
-from gpu_tomoclass.volumes import ZarrStore, open_volume
+from gpu_tomoclass.volumes import open_volume
 
 KEPT = 2  # runs that a process has open; a third one closes the oldest
 SAME_FILES = "give paths in a file system that all workers see under the same name"
@@ -61,8 +61,8 @@ class Job:
         Of the staging, absolute; the model is in it.
     owner : str
         What the staging's lock says while the run goes on.
-    products : tuple of str
-        Names of the stores.
+    stores : dict
+        Of each product the name of its store in the folder.
     model_hash : str
     options, scale, first
         See :class:`gpu_tomoclass.classification.workers.Work`.
@@ -77,7 +77,7 @@ class Job:
     fingerprint: Mapping[str, Any]
     folder: str
     owner: str
-    products: tuple[str, ...]
+    stores: dict[str, str]
     model_hash: str
     options: RunOptions
     scale: IntensityScale
@@ -198,7 +198,7 @@ class _Opened:
         thread_device, most = side_by_side(device, used_blocks(model))
         n_threads = min(n_threads, most) if most == 1 else n_threads
         self.slabs = self.work.slab_classifier(thread_device, n_threads=n_threads)
-        self._stores = {name: ZarrStore.open(Path(job.folder, name)) for name in job.products}
+        self._stores = {name: open_store(job.folder, store) for name, store in job.stores.items()}
         self._reading = threading.Lock()  # a volume is read by one thread at a time
 
     def classify(self, start: int, stop: int, worker: str) -> Done:
@@ -212,7 +212,7 @@ class _Opened:
         slabs = self.slabs.classify(start, planes, timings)
         seconds.compute = time.perf_counter() - began
         began = time.perf_counter()
-        crc: dict[str, list[int]] = {name: [] for name in self.job.products}
+        crc: dict[str, list[int]] = {name: [] for name in self.job.stores}
         for slab in slabs:
             self._check_owner()
             with writing(self.job.folder):

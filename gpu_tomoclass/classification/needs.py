@@ -8,7 +8,7 @@ import numpy as np
 
 from gpu_tomoclass.classification.on_device import Classifier, used_blocks
 from gpu_tomoclass.classification.passes import Passes, plan_passes
-from gpu_tomoclass.classification.pipeline import ITEMS_AHEAD
+from gpu_tomoclass.classification.pipeline import ITEMS_AHEAD, n_writers
 from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.classification.slabs import MEMORY_SHARE, SlabMemory, threads_within
 from gpu_tomoclass.classification.smoothing import planes_around, sigma_in_voxels
@@ -21,6 +21,7 @@ from gpu_tomoclass.volumes import Volume
 
 PROCESS_BYTES = 130 * 2**20  # the interpreter and its libraries, where the system does not tell; measured
 WORK_BYTES = 45 * 2**20  # compiled kernels, the writer and its compressor, what the allocator keeps; measured
+LEVEL_BYTES = 24  # per pixel and writer: two planes of a channel as floats, and their means
 PINNED = 2  # CuPy takes page-locked memory by powers of two, at most so many times what is asked for
 
 
@@ -66,17 +67,27 @@ def thread_memory(
 
 
 def in_flight_bytes(
-    volume: Volume, *, n_threads: int, slab_planes: int, n_classes: int, products: ProductOptions, reach: int = 0
+    volume: Volume,
+    *,
+    n_threads: int,
+    slab_planes: int,
+    n_classes: int,
+    products: ProductOptions,
+    on_gpu: bool,
+    reach: int = 0,
 ) -> int:
     """Host memory of what is read, waits, is computed and is written at the same time; slabs share their halos of
     ``reach`` planes."""
     n_pixels = volume.shape[1] * volume.shape[2] * slab_planes
+    writers = n_writers(on_gpu=on_gpu)
     given = n_pixels * (4 + volume.dtype.itemsize)
     made = n_pixels * product_bytes(n_classes, products)
     halos = 4 * volume.shape[1] * volume.shape[2] * min(2 * reach, volume.shape[0])
     around = 2 * smoothing_reach(products, volume)  # probabilities that are kept, and a slab's while they are added
     kept = 4 * n_classes * volume.shape[1] * volume.shape[2] * (around + 4 * n_threads * slab_planes)
-    return (given + made) * (ITEMS_AHEAD + 1 + n_threads) + halos + (kept if products.smooth else 0)
+    read, written = given * (ITEMS_AHEAD + 1 + n_threads), made * (ITEMS_AHEAD + writers + n_threads)
+    levels = LEVEL_BYTES * volume.shape[1] * volume.shape[2] * writers if products.needs_probabilities else 0
+    return read + written + levels + halos + (kept if products.smooth else 0)
 
 
 def smoothing_reach(products: ProductOptions, volume: Volume) -> int:
@@ -126,6 +137,7 @@ class ProcessMemory:
             slab_planes=n_planes,
             n_classes=len(self._model.classes),
             products=self._products,
+            on_gpu=self._device.has_own_memory,
             reach=self._reach,
         )
         if self._device.has_own_memory:

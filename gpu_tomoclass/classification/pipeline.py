@@ -1,4 +1,4 @@
-"""Reading, computing and writing at the same time: one thread reads, some compute, the caller's thread writes.
+"""Reading, computing and writing at the same time: one thread reads, some compute, the caller's and others write.
 
 Few items are in flight, so memory does not grow with their number. A failure in any stage ends the others and is raised
 with its own traceback; nothing hangs.
@@ -19,9 +19,14 @@ POLL = 0.1  # seconds between looks at whether another stage has failed
 ITEMS_AHEAD = 1  # items read before a worker asks for them, and results that wait to be written
 
 
+def n_writers(*, on_gpu: bool) -> int:
+    """Threads that write files at the same time: they wait for the disk; beside a GPU they also have the processor."""
+    return 4 if on_gpu else 2
+
+
 @dataclass
 class StageSeconds:
-    """Busy time of each stage, without waiting for the others; ``compute`` is the sum over workers."""
+    """Busy time of each stage, without waiting for the others; ``compute`` and ``write`` are sums over threads."""
 
     read: float = 0.0
     compute: float = 0.0
@@ -75,8 +80,9 @@ class Pipeline(Generic[Item, Result]):
     compute : callable
         Item -> result; runs in ``workers`` threads.
     write : callable
-        Takes results, in the order in which they are finished; runs in the thread that calls :meth:`run`.
-    workers : int
+        Takes results, in the order in which they are finished; runs in the thread that calls :meth:`run`, and with
+        ``writers`` above 1 in others at the same time.
+    workers, writers : int
     should_stop : callable
         Asked before each item is read; once it says True nothing more is read, and what is in flight is finished.
     """
@@ -88,10 +94,12 @@ class Pipeline(Generic[Item, Result]):
         write: Callable[[Result], None],
         *,
         workers: int = 1,
+        writers: int = 1,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._read, self._compute, self._write = read, compute, write
-        self._workers, self._should_stop = workers, should_stop
+        self._workers, self._writers, self._should_stop = workers, writers, should_stop
+        self._at_work = workers
         self._items: Queue[Item | _Ended] = Queue(ITEMS_AHEAD)
         self._results: Queue[Result | _Ended] = Queue(ITEMS_AHEAD)
         self._failed = threading.Event()
@@ -107,6 +115,10 @@ class Pipeline(Generic[Item, Result]):
         threads += [
             threading.Thread(target=self._guarded, args=(self._worker,), name=f"plane-{i}", daemon=True)
             for i in range(self._workers)
+        ]
+        threads += [
+            threading.Thread(target=self._guarded, args=(self._writer,), name=f"writer-{i}", daemon=True)
+            for i in range(1, self._writers)
         ]
         for thread in threads:
             thread.start()
@@ -146,18 +158,20 @@ class Pipeline(Generic[Item, Result]):
             del item  # before waiting: a slab is large
             self._put(self._results, result)
             del result
-        self._put(self._results, _Ended())
+        with self._lock:
+            self._at_work -= 1
+            was_last = self._at_work == 0
+        if was_last:
+            for _ in range(self._writers):
+                self._put(self._results, _Ended())
 
     def _writer(self) -> None:
-        ended = 0
-        while ended < self._workers:
-            result = self._get(self._results)
-            if isinstance(result, _Ended):
-                ended += 1
-                continue
+        while not isinstance(result := self._get(self._results), _Ended):
             began = time.perf_counter()
             self._write(result)
-            self.seconds.write += time.perf_counter() - began
+            del result  # before waiting: a slab is large
+            with self._lock:
+                self.seconds.write += time.perf_counter() - began
 
     def _guarded(self, stage: Callable[[], None]) -> None:
         try:

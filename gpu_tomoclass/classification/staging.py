@@ -1,9 +1,10 @@
 """The unfinished output of a run: it survives any interruption, and the same command goes on with it.
 
-Beside an output ``labels.tif`` lies the folder ``labels.tif.partial`` with one OME-Zarr store per product (labels,
+Beside an output ``labels.tif`` lies the folder ``labels.tif.partial`` with one store per product (labels,
 probabilities, ..), ``run.json`` (what the run is), ``done.jsonl`` (one line per finished slab, with a checksum of every
 plane) and ``lock``. Planes are written to the stores in any order. When all are done the outputs get their names: a
-store becomes the output itself where that is OME-Zarr, else it is copied plane by plane into a TIFF or MRC file.
+store becomes the output itself where that is OME-Zarr, else it is a :class:`PlaneFile` and goes when the output is
+there. What can be made of the outputs while planes pass is in :mod:`gpu_tomoclass.classification.outputs_ahead`.
 
 Only planes whose line can be parsed and whose stored values have the checksum of that line count as done, so a torn
 line, a half-written chunk or lost writes cost those planes and nothing else. The checksum of every plane is compared
@@ -18,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
@@ -29,6 +30,9 @@ import numpy as np
 
 from gpu_tomoclass.classification.finished_files import FinishedFiles, checksum
 from gpu_tomoclass.classification.lock import LOCK, held, holds_lock
+from gpu_tomoclass.classification.outputs_ahead import OutputsAhead
+from gpu_tomoclass.classification.pipeline import n_writers
+from gpu_tomoclass.classification.plane_file import SUFFIX, PlaneFile
 from gpu_tomoclass.classification.products import KNOWN_PRODUCTS, Product, check_products
 from gpu_tomoclass.classification.slab import Slab
 from gpu_tomoclass.errors import DataError, ModelError, TomoclassError
@@ -43,15 +47,14 @@ from gpu_tomoclass.outputs import (
     writing,
 )
 from gpu_tomoclass.volumes import (
-    Node,
+    VolumeWriter,
     VoxelSize,
-    ZarrArray,
     ZarrStore,
     create_volume,
-    read_node,
 )
 
 RUN, JOURNAL = "run.json", "done.jsonl"
+VERSION = 2  # of what the folder holds
 MODEL = "model.tcm"  # for workers elsewhere, see cluster.py
 
 
@@ -127,7 +130,7 @@ class Staging:
         restart: bool = False,
     ) -> None:
         self.output, self.products, self.shape = fspath(output).rstrip("/\\"), tuple(products), shape
-        self.run = json.loads(json.dumps(dict(run)))
+        self.run = json.loads(json.dumps({**run, "staging": VERSION}))
         self._voxel_size, self._metadata = voxel_size, dict(metadata or {})
         self._format_options = dict(format_options or {})
         self._inputs, self._overwrite, self._restart = tuple(inputs), overwrite, restart
@@ -135,9 +138,11 @@ class Staging:
         self.done = np.zeros(shape[0], dtype=np.bool_)
         self.notes: list[str] = []
         self.owner = ""
-        self._stores: dict[str, ZarrStore] = {}
-        self._nodes: dict[str, Node] = {}
+        self._stores: dict[str, ZarrStore | PlaneFile] = {}
+        self._written_elsewhere = False
         self._crc = {product.name: np.zeros(shape[0], dtype=np.uint32) for product in products}
+        self._ahead: OutputsAhead | None = None
+        self._lock = threading.Lock()
         self._journal: IO[bytes] | None = None
         self._stack = contextlib.ExitStack()
 
@@ -162,6 +167,14 @@ class Staging:
                 self._check_targets()
                 self._begin()
             self._journal = self._stack.enter_context(self._open_journal())
+            with writing(self.output):
+                self._ahead = OutputsAhead(
+                    self.products,
+                    self._stores,
+                    done=self.done,
+                    create=lambda product: self._file(product, overwrite=self._overwrite),
+                )
+            self._stack.callback(self._ahead.discard)
             self._stack = self._stack.pop_all()
         return self
 
@@ -181,50 +194,79 @@ class Staging:
 
     go_on = "repeat the same command, which goes on with the others"
 
+    @staticmethod
+    def n_writers(*, on_gpu: bool) -> int:
+        """Threads that should call :meth:`write` at the same time."""
+        return n_writers(on_gpu=on_gpu)
+
     @property
     def kept(self) -> str:
         """Where finished planes are, for messages."""
         return f"kept in {self.folder}"
 
     @property
+    def stores(self) -> dict[str, str]:
+        """Of each product the name of its store in the folder; see :func:`open_store`."""
+        return {product.name: self._place(product).name for product in self.products}
+
+    @property
     def n_done(self) -> int:
         return int(self.done.sum())
 
     def write(self, slab: Slab) -> None:
-        """Store a slab and note it in the journal.
+        """Store a slab, put it into the outputs under way and note it in the journal; several threads may do so.
 
         Raises
         ------
         ResourceError
             If the disk is full; what was finished before is kept.
         """
-        self.record(slab.start, self.store(slab), notes=slab.notes)
-
-    def store(self, slab: Slab) -> dict[str, list[int]]:
-        """Write the planes of a slab to the stores; the checksum of each plane of each product."""
+        assert self._ahead is not None
+        crc = checksums(slab)
         with writing(self.output):
-            return store_slab(self._stores, slab)
+            for name, values in slab.values.items():
+                if not self._ahead.makes(name):
+                    self._stores[name].write(slab.start, values)
+                self._ahead.add(name, slab.start, values)
+        for name in filter(self._ahead.makes, crc):  # which becomes the output
+            for i, value in enumerate(crc[name]):
+                if self._stored_checksum(name, slab.start + i) != value:
+                    raise DataError(
+                        f"plane {slab.start + i} of the {name} is not what was written just now",
+                        where=self.folder,
+                        do="see whether the disk is sound",
+                    )
+        self.record(slab.start, crc, notes=slab.notes)
 
-    def holds(self, start: int, crc: Mapping[str, Sequence[int]]) -> bool:
-        """Compare: whether the stored planes from ``start`` on have these checksums."""
-        return all(
-            self._stored_checksum(name, start + i) == value
-            for name, values in crc.items()
-            for i, value in enumerate(values)
-        )
+    def adopt(self, start: int, crc: Mapping[str, Sequence[int]]) -> bool:
+        """Put planes that a worker elsewhere has stored into the outputs under way; False if they have not these
+        checksums."""
+        assert self._ahead is not None
+        planes = {name: [self._stored(name, start + i) for i in range(len(values))] for name, values in crc.items()}
+        for name, values in crc.items():
+            for plane, value in zip(planes[name], values, strict=True):
+                if plane is None or checksum(plane) != value:
+                    return False
+        self._written_elsewhere = True
+        with writing(self.output):
+            for name, found in planes.items():
+                for i, plane in enumerate(found):
+                    assert plane is not None
+                    self._ahead.add(name, start + i, plane[..., None, :, :], stored=True)
+        return True
 
     def record(self, start: int, crc: Mapping[str, Sequence[int]], *, notes: Sequence[str] = ()) -> None:
         """Note stored planes as finished."""
         stop = start + len(next(iter(crc.values())))
         line = {"start": start, "stop": stop, "crc": {k: list(v) for k, v in crc.items()}, "notes": list(notes)}
         assert self._journal is not None
-        with writing(self.output):
+        with self._lock, writing(self.output):
             self._journal.write(json.dumps(line).encode() + b"\n")
             self._journal.flush()
-        self.done[start:stop] = True
-        for name, values in crc.items():
-            self._crc[name][start:stop] = values
-        self.notes.extend(notes)
+            self.done[start:stop] = True
+            for name, values in crc.items():
+                self._crc[name][start:stop] = values
+            self.notes.extend(notes)
 
     def plane(self, product: str, z: int) -> np.ndarray:
         """A finished plane, from the store or, where finishing was interrupted, from the output itself.
@@ -268,8 +310,9 @@ class Staging:
                 "was moved, removed or replaced while the run was at work", where=self.folder, do="run it again"
             )
         outputs: list[str] = []
-        for store in self._stores.values():
-            store.remove_torn_files()  # of a process elsewhere that was killed while it wrote
+        for store in self._stores.values() if self._written_elsewhere else ():
+            if isinstance(store, ZarrStore):
+                store.remove_torn_files()  # of a process that was killed while it wrote
         for product in self.products:
             outputs += self._finish_product(product)
         for path in outputs:
@@ -303,33 +346,49 @@ class Staging:
         return None
 
     def _finish_product(self, product: Product) -> list[str]:
-        folder, paths = self.folder / product.name, product.paths
-        if not folder.exists():  # an earlier attempt to finish got as far as this
+        stored, paths = self._place(product), product.paths
+        if not stored.exists():  # an earlier attempt to finish got as far as this
             return paths
         overwrite = self._overwrite or self._has_made(product)
         for path in paths:
             check_output(path, inputs=self._inputs, overwrite=overwrite, folder=product.is_zarr)
-        if product.is_zarr and not self._format_options.get("sharded"):
-            if foreign := self._stores[product.name].foreign_entries():
+        store = self._stores[product.name]
+        if isinstance(store, ZarrStore):
+            if foreign := store.foreign_entries():
                 raise DataError(
                     f"holds what is not of this run: {', '.join(foreign[:3])}",
-                    where=folder,
+                    where=stored,
                     do="move it away and repeat the same command",
                 )
             for z in range(self.shape[0]):
-                self.plane(product.name, z)
+                if self._ahead is None or not self._ahead.is_unchanged(product.name, z):
+                    self.plane(product.name, z)
             with writing(product.path):
-                self._stores[product.name].add_levels(
+                store.add_levels(
                     Path(product.path).name,
                     self._voxel_size,
                     product.classes,
                     channels=product.channels,
                     metadata=self._metadata,
                 )
-            publish(folder, product.path)
+            publish(stored, product.path, synced=store.synced)
             return paths
-        options = self._format_options if product.is_zarr else {}
-        with create_volume(
+        file, written = self._ahead.file(product.name) if self._ahead is not None else (None, np.zeros_like(self.done))
+        with file or self._file(product, overwrite=overwrite) as writer:
+            for z in np.flatnonzero(~written).tolist():
+                writer.write_plane(z, self.plane(product.name, z))
+        with writing(stored):
+            stored.unlink()
+        return paths
+
+    def _place(self, product: Product) -> Path:
+        """Of the product's store."""
+        becomes_output = product.is_zarr and not self._format_options.get("sharded")
+        return self.folder / (product.name if becomes_output else product.name + SUFFIX)
+
+    def _file(self, product: Product, *, overwrite: bool) -> VolumeWriter:
+        """The output under its hidden name."""
+        return create_volume(
             product.path,
             shape=self.shape,
             dtype=product.dtype,
@@ -339,14 +398,8 @@ class Staging:
             metadata=self._metadata,
             inputs=self._inputs,
             overwrite=overwrite,
-            **options,
-        ) as writer:
-            for z in range(self.shape[0]):
-                writer.write_plane(z, self.plane(product.name, z))
-        removed = folder.with_name(f"{product.name}.finished")  # in one step: half a store could not be opened
-        os.rename(folder, removed)
-        shutil.rmtree(removed, ignore_errors=True)
-        return paths
+            **(self._format_options if product.is_zarr else {}),
+        )
 
     def _has_made(self, product: Product) -> bool:
         """Tell whether what has the final names was put there by a run that was killed just then."""
@@ -392,7 +445,7 @@ class Staging:
         """Empty stores, and last the file that says that they are whole."""
         with writing(self.output):
             entries = [entry for entry in self.folder.iterdir() if entry.name != LOCK]
-            endings = ("", ".assembled", ".finished")
+            endings = ("", SUFFIX, ".assembled", ".finished")  # the last two of earlier versions
             ours = {
                 RUN,
                 JOURNAL,
@@ -409,10 +462,15 @@ class Staging:
             for entry in sorted(entries, key=lambda entry: entry.name != RUN):  # first what says that there is a run
                 discard(entry)
             for product in self.products:
-                folder = self.folder / product.name
-                folder.mkdir()
+                place = self._place(product)
+                if place.suffix == SUFFIX:
+                    self._stores[product.name] = PlaneFile.create(
+                        place, plane=self.shape[1:], dtype=product.dtype, n_channels=len(product.channels)
+                    )
+                    continue
+                place.mkdir()
                 self._stores[product.name] = ZarrStore.create(
-                    folder,
+                    place,
                     name=Path(product.path).name,
                     shape=self.shape,
                     dtype=product.dtype,
@@ -446,18 +504,18 @@ class Staging:
 
     def _open_stores(self) -> None:
         for product in self.products:
-            folder = self.folder / product.name
-            if folder.exists():
-                node = None if folder.is_symlink() else read_node(folder / "0")
-                if node is None:
-                    raise DataError("the interrupted run is damaged", where=folder, do="use --restart to begin anew")
-                self._nodes[product.name] = node
-                try:
-                    store = self._stores[product.name] = ZarrStore.open(folder)
-                except Exception as error:
-                    raise DataError(
-                        f"the interrupted run is damaged: {error}", where=folder, do="use --restart to begin anew"
-                    ) from error
+            place = self._place(product)
+            if not place.exists():
+                continue
+            try:
+                if place.is_symlink():
+                    raise DataError("it is a symbolic link", where=place)
+                store = self._stores[product.name] = open_store(self.folder, place.name)
+            except Exception as error:
+                raise DataError(
+                    f"the interrupted run is damaged: {error}", where=place, do="use --restart to begin anew"
+                ) from error
+            if isinstance(store, ZarrStore):
                 store.remove_torn_files()
 
     def _read_journal(self) -> None:
@@ -481,17 +539,10 @@ class Staging:
         return None if plane is None else checksum(plane)
 
     def _stored(self, product: str, z: int) -> np.ndarray | None:
-        """A plane of a store by our own reader: the library reads a missing chunk as zeros."""
+        """A plane of a store; None where it is missing or damaged."""
+        store = self._stores[product]
         try:
-            if product not in self._nodes:
-                node = read_node(self.folder / product / "0")
-                if node is None:
-                    return None
-                self._nodes[product] = node
-            array = ZarrArray(self._nodes[product])
-            start, stop = [0] * len(array.shape), list(array.shape)
-            start[-3], stop[-3] = z, z + 1
-            return array.region(start, stop).reshape(*array.shape[:-3], *array.shape[-2:])
+            return store.stored(z) if isinstance(store, ZarrStore) else store.read(z)
         except (TomoclassError, OSError):
             return None
 
@@ -519,10 +570,21 @@ class Staging:
             return journal
 
 
-def store_slab(stores: Mapping[str, ZarrStore], slab: Slab) -> dict[str, list[int]]:
+def open_store(folder: str | PathLike[str], name: str) -> ZarrStore | PlaneFile:
+    """The store of a product in the folder of a run: ``labels``, or ``labels.planes``."""
+    path = Path(folder, name)
+    return PlaneFile(path) if path.suffix == SUFFIX else ZarrStore.open(path)
+
+
+def store_slab(stores: Mapping[str, ZarrStore | PlaneFile], slab: Slab) -> dict[str, list[int]]:
     """Write the planes of a slab to the store of each product; the checksum of each plane of each product."""
     for name, values in slab.values.items():
         stores[name].write(slab.start, values)
+    return checksums(slab)
+
+
+def checksums(slab: Slab) -> dict[str, list[int]]:
+    """The checksum of each plane of each product."""
     return {
         name: [checksum(values[..., i, :, :]) for i in range(values.shape[-3])] for name, values in slab.values.items()
     }

@@ -153,7 +153,7 @@ class PlaneWorkers(ABC):
         ----------
         todo : numpy.ndarray
         finished : callable
-            Called in the caller's thread, after planes were recorded.
+            Called after planes were recorded, by one thread at a time.
         should_stop : callable
             Once it says True, what is in flight is finished and the rest left.
         """
@@ -165,7 +165,7 @@ class PlaneWorkers(ABC):
 
 
 class ThreadWorkers(PlaneWorkers):
-    """Threads of this process around one device: one reads, some compute, the caller's writes.
+    """Threads of this process around one device: one reads, some compute, the caller's and others write.
 
     Parameters
     ----------
@@ -174,7 +174,8 @@ class ThreadWorkers(PlaneWorkers):
     n_planes : int
         How many there will be to do.
     keep : callable
-        Given each finished slab, in the caller's thread.
+        Given each finished slab, by ``n_writers`` threads at the same time.
+    n_writers : int
     passes : Passes, optional
         Take planes one by one, each with all threads and in these passes, and read nothing ahead.
     folder : path, optional
@@ -188,11 +189,12 @@ class ThreadWorkers(PlaneWorkers):
         *,
         n_planes: int,
         keep: Callable[[Slab], None],
+        n_writers: int = 1,
         passes: Passes | None = None,
         folder: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__(work)
-        self._keep = keep
+        self._keep, self._n_writers = keep, n_writers
         thread_device, self.n_threads = device, 1
         if n_planes > 1 and passes is None:  # planes side by side; a single one has all threads to itself
             thread_device, n_threads = side_by_side(device, used_blocks(work.model))
@@ -202,7 +204,7 @@ class ThreadWorkers(PlaneWorkers):
             self._slabs.in_passes.check_disk()
         self._halo = self._slabs.halo(work.aspect)
         self.notes = self._slabs.notes
-        self._timings_lock = threading.Lock()
+        self._timings_lock, self._finished_lock = threading.Lock(), threading.Lock()
 
     def run(self, todo: np.ndarray, *, finished: Finished, should_stop: Callable[[], bool]) -> None:
         def read() -> Iterator[tuple[int, PreparedSlab]]:
@@ -213,13 +215,16 @@ class ThreadWorkers(PlaneWorkers):
         def write(slabs: list[Slab]) -> None:
             for slab in slabs:
                 self._keep(slab)
-                finished(count_labels(slab))
+                n_voxels = count_labels(slab)
+                with self._finished_lock:
+                    finished(n_voxels)
 
         if self._slabs.in_passes is not None:
             self.seconds = StageSeconds()
             one_after_the_other(read, self._compute, write, should_stop=should_stop, seconds=self.seconds)
             return
-        pipeline = Pipeline(read, self._compute, write, workers=self.n_threads, should_stop=should_stop)
+        how = {"workers": self.n_threads, "writers": self._n_writers}
+        pipeline = Pipeline(read, self._compute, write, should_stop=should_stop, **how)
         self.seconds = pipeline.seconds
         pipeline.run()
 
@@ -233,7 +238,8 @@ class ThreadWorkers(PlaneWorkers):
 
     @property
     def slowest_stage(self) -> float:
-        return max(self.seconds.read, self.seconds.compute / self.n_threads, self.seconds.write)
+        seconds = self.seconds
+        return max(seconds.read, seconds.compute / self.n_threads, seconds.write / self._n_writers)
 
 
 def count_labels(slab: Slab) -> np.ndarray:

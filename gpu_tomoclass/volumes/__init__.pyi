@@ -4,6 +4,8 @@ from .conversion import convert, describe_volume, open_any_channel, reslice, sub
 from .detection import detect_format
 from .formats import is_folder, is_written, product_name, split_suffix
 from .ome_zarr.array import Node, ZarrArray, read_node
+from .ome_zarr.codecs import decode, encoded_limit
+from .ome_zarr.level import Stamp
 from .ome_zarr.store import ZarrStore
 from .opening import VolumeLike, create_volume, open_volume
 from .part import PartVolume
@@ -22,6 +24,7 @@ __all__ = [
     "PartVolume",
     "Planes",
     "Region",
+    "Stamp",
     "Volume",
     "VolumeLike",
     "VolumeWriter",
@@ -36,8 +39,10 @@ __all__ = [
     "convert",
     "create_volume",
     "crop_pairs",
+    "decode",
     "describe_volume",
     "detect_format",
+    "encoded_limit",
     "is_array",
     "is_folder",
     "is_written",

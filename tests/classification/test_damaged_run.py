@@ -17,6 +17,7 @@ from small_volume import SHAPE, digest
 from gpu_tomoclass.classification import staging as staging_module
 from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.lock import LOCK
+from gpu_tomoclass.classification.plane_file import LENGTH_BYTES, PlaneFile
 from gpu_tomoclass.classification.products import Product
 from gpu_tomoclass.classification.slab import Slab
 from gpu_tomoclass.classification.staging import Staging
@@ -63,21 +64,46 @@ def chunk(folder: Path, z: int) -> Path:
     return version_2 if version_2.exists() else folder / "0" / "c" / str(z) / "0" / "0"
 
 
+def slot(store: Path, z: int) -> slice:
+    """Bytes of a plane of labels in a file of planes."""
+    plane = PlaneFile(store)
+    return slice(plane._at(z, 0), plane._at(z + 1, 0))
+
+
 def remove(store: Path) -> None:
-    chunk(store, 3).unlink()
+    if store.is_dir():
+        chunk(store, 3).unlink()
+    else:
+        content = bytearray(store.read_bytes())
+        content[slot(store, 3)] = bytes(slot(store, 3).stop - slot(store, 3).start)
+        store.write_bytes(content)
 
 
 def swap(store: Path) -> None:
-    a, b = chunk(store, 3), chunk(store, 8)
-    a.rename(store / "x")
-    b.rename(a)
-    (store / "x").rename(b)
+    if store.is_dir():
+        a, b = chunk(store, 3), chunk(store, 8)
+        a.rename(store / "x")
+        b.rename(a)
+        (store / "x").rename(b)
+    else:
+        content = bytearray(store.read_bytes())
+        a, b = slot(store, 3), slot(store, 8)
+        content[a], content[b] = content[b], content[a]
+        store.write_bytes(content)
 
 
 def flip(store: Path) -> None:
-    content = bytearray(chunk(store, 3).read_bytes())
-    content[-2] ^= 4
-    chunk(store, 3).write_bytes(content)
+    file = chunk(store, 3) if store.is_dir() else store
+    at = len(file.read_bytes()) - 2 if store.is_dir() else slot(store, 3).start + LENGTH_BYTES + 40
+    content = bytearray(file.read_bytes())
+    content[at] ^= 4
+    file.write_bytes(content)
+
+
+def labels_of(output: Path) -> Path:
+    """The store of an unfinished run."""
+    partial = output.with_name(f"{output.name}.partial")
+    return partial / ("labels" if output.name == "labels.ome.zarr" else "labels.planes")
 
 
 @pytest.mark.parametrize("damage", [remove, swap, flip])
@@ -85,19 +111,41 @@ def flip(store: Path) -> None:
 def test_planes_damaged_during_the_run_are_never_published(
     sample_path: Path, sample_model: Any, tmp_path: Path, whole: Any, name: str, damage: Callable[[Path], None]
 ) -> None:
-    partial = tmp_path / f"{name}.partial"
-    with pytest.raises(DataError, match=r"plane \d+ of the labels was damaged or removed.*repeat the same command"):
-        run(sample_path, sample_model, tmp_path / name, when_done=lambda: damage(partial / "labels"))
-    assert not (tmp_path / name).exists()
-    assert run(sample_path, sample_model, tmp_path / name).n_resumed >= 10
+    def damaged() -> None:
+        damage(labels_of(tmp_path / name))
+
+    if name in ("labels.tif", "labels.mrc"):  # made while planes pass, from memory
+        run(sample_path, sample_model, tmp_path / name, when_done=damaged)
+    else:
+        with pytest.raises(DataError, match=r"plane \d+ of the labels was damaged or removed.*repeat the same command"):
+            run(sample_path, sample_model, tmp_path / name, when_done=damaged)
+        assert not (tmp_path / name).exists()
+        assert run(sample_path, sample_model, tmp_path / name).n_resumed >= 10
     assert everything(tmp_path) == whole[name]
 
 
+@pytest.mark.parametrize("damage", [remove, swap, flip])
 @pytest.mark.parametrize("name", ["labels.tif", "labels.ome.zarr"])
+def test_planes_damaged_between_two_runs_are_computed_again(
+    sample_path: Path, sample_model: Any, tmp_path: Path, whole: Any, name: str, damage: Callable[[Path], None]
+) -> None:
+    with pytest.raises(StoppedError):
+        run(sample_path, sample_model, tmp_path / name, when_done=stop)
+    damage(labels_of(tmp_path / name))
+    assert run(sample_path, sample_model, tmp_path / name).n_resumed == SHAPE[0] - (2 if damage is swap else 1)
+    assert everything(tmp_path) == whole[name]
+
+
+def stop() -> None:
+    raise StoppedError("stopped")
+
+
 @pytest.mark.parametrize("n", [0, 1])
 def test_metadata_of_the_unfinished_store_are_written_anew(
-    sample_path: Path, sample_model: Any, tmp_path: Path, whole: Any, name: str, n: int
+    sample_path: Path, sample_model: Any, tmp_path: Path, whole: Any, n: int
 ) -> None:
+    name = "labels.ome.zarr"
+
     def damage() -> None:
         (tmp_path / f"{name}.partial" / "labels" / ".zattrs").write_text('{"a": 1}' if n else "{}")
 
@@ -241,21 +289,20 @@ def test_a_lock_of_a_folder_that_is_gone_is_nobodys(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("how", ["text", "missing", "link"])
-def test_stores_that_are_no_stores(sample_path: Path, sample_model: Any, tmp_path: Path, how: str) -> None:
-    def stop() -> None:
-        raise StoppedError("stopped")
-
+@pytest.mark.parametrize("name", ["labels.tif", "labels.ome.zarr"])
+def test_stores_that_are_no_stores(sample_path: Path, sample_model: Any, tmp_path: Path, name: str, how: str) -> None:
     with pytest.raises(StoppedError):
-        run(sample_path, sample_model, tmp_path / "labels.tif", when_done=stop)
-    store = tmp_path / "labels.tif.partial" / "labels"
+        run(sample_path, sample_model, tmp_path / name, when_done=stop)
+    store = labels_of(tmp_path / name)
     if how == "text":
-        (store / ".zgroup").write_text("{")
+        (store / ".zgroup" if store.is_dir() else store).write_text("{")
     elif how == "missing":
-        shutil.rmtree(store / "0")
+        shutil.rmtree(store / "0") if store.is_dir() else store.unlink()
     else:
         store.rename(tmp_path / "elsewhere")
         store.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(TomoclassError, match="--restart"):
-        run(sample_path, sample_model, tmp_path / "labels.tif")
-    run(sample_path, sample_model, tmp_path / "labels.tif", restart=True)
-    assert staging_module.checksum(tifffile.imread(tmp_path / "labels.tif")[0]) != 0
+        run(sample_path, sample_model, tmp_path / name)
+    run(sample_path, sample_model, tmp_path / name, restart=True)
+    with open_volume(tmp_path / name) as volume:
+        assert staging_module.checksum(volume.plane(0)) != 0

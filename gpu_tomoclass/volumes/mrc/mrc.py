@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.outputs import AtomicOutput, atomic, check_output, check_space, discard, writing
+from gpu_tomoclass.outputs import AtomicOutput, SyncAhead, atomic, check_output, check_space, discard, writing
 from gpu_tomoclass.volumes.mrc import header as mrc_header
 from gpu_tomoclass.volumes.place import with_place
 from gpu_tomoclass.volumes.reordered import ReorderedVolume
@@ -285,6 +286,7 @@ class _MrcFile:
             with writing(self.target):
                 self.file = open(output.temporary, "r+b")  # noqa: SIM115 - closed by complete or discard
                 self.file.write(header.tobytes() + extended)
+                self.sync, self.lock = SyncAhead(self.file), threading.Lock()
         except BaseException:
             output.discard()
             raise
@@ -295,9 +297,10 @@ class _MrcFile:
         if self.file_dtype == np.int8 and self.dtype == np.uint8 and plane.max() > 127:
             raise UsageError(f"label {plane.max()} in plane {z} is not one of the classes", where=self.target)
         data = np.ascontiguousarray(plane, dtype=self.file_dtype)
-        with writing(self.target):
+        with writing(self.target), self.lock:
             self.file.seek(self.offset + z * data.nbytes)
             self.file.write(data.data)
+        self.sync.wrote(data.nbytes)
         values = data.ravel()
         if data.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
             values = values[finite]

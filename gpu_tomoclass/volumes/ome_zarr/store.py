@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,9 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from gpu_tomoclass.classes import LabelClass
+from gpu_tomoclass.volumes.ome_zarr.level import Level, Stamp
 from gpu_tomoclass.volumes.ome_zarr.metadata import level_factors, ome_metadata, with_versions
+from gpu_tomoclass.volumes.ome_zarr.pyramid import Pyramid, means
 from gpu_tomoclass.volumes.place import position
 from gpu_tomoclass.volumes.volume import VoxelSize
 
@@ -34,6 +37,8 @@ class ZarrStore:
         self.folder, self._group = folder, group
         self._array = _array(group, "0")
         self.has_channels = self._array.ndim == 4
+        self._level = None if self._array.shards is not None else Level(folder / "0", self._array)
+        self._pyramid: Pyramid | None = None
 
     @classmethod
     def create(
@@ -68,15 +73,74 @@ class ZarrStore:
 
     def write(self, start: int, planes: np.ndarray) -> None:
         """Planes ``start`` and following: (n, ny, nx), or (n_channels, n, ny, nx)."""
-        stop = start + planes.shape[-3]
-        if self.has_channels:
-            self._array[:, start:stop] = planes
+        if self._level is not None:
+            self._level.write(start, planes)
+        elif self.has_channels:
+            self._array[:, start : start + planes.shape[-3]] = planes
         else:
-            self._array[start:stop] = planes
+            self._array[start : start + planes.shape[-3]] = planes
+
+    def begin_pyramid(self, *, nearest: bool, written: np.ndarray) -> None:
+        """Coarser levels grow from now on with the planes that :meth:`write_through` writes.
+
+        Parameters
+        ----------
+        nearest : bool
+            See :class:`~gpu_tomoclass.volumes.ome_zarr.pyramid.Pyramid`.
+        written : numpy.ndarray
+            (nz,) bool: planes that are here already.
+        """
+        assert self._level is not None
+        shape = tuple(int(n) for n in self._array.shape[-3:])
+        factors = level_factors(shape)  # type: ignore[arg-type]
+        levels, steps = [self._level], []
+        for i, (before, factor) in enumerate(itertools.pairwise(factors), start=1):
+            steps.append(tuple(f // b for f, b in zip(factor, before, strict=True)))
+            finer = levels[-1].shape
+            lengths = (-(-n // s) for n, s in zip(finer[-3:], steps[-1], strict=True))
+            array = _create_array(self._group, str(i), (*finer[:-3], *lengths), self._array.dtype, sharded=False)
+            levels.append(Level(self.folder / str(i), array))
+        self._pyramid = Pyramid(levels, steps, nearest=nearest, written=written)
+
+    def write_through(self, start: int, planes: np.ndarray, *, stored: bool = False) -> list[Stamp | None]:
+        """Planes ``start`` and following to the disk, and what becomes of them in coarser levels; their stamps.
+
+        What this has written, :func:`gpu_tomoclass.outputs.publish` need not sync: see :attr:`synced`. Planes that are
+        ``stored`` already are not written again.
+        """
+        assert self._level is not None
+        assert self._pyramid is not None
+        if not stored:
+            self._level.write(start, planes, sync=True)
+        stamps = [self._level.stamp(start + i) for i in range(planes.shape[-3])]
+        for i in range(planes.shape[-3]):
+            self._pyramid.add(start + i, planes[..., i, :, :], sync=True)
+        return stamps
+
+    def stamp(self, z: int) -> Stamp | None:
+        """See :meth:`gpu_tomoclass.volumes.ome_zarr.level.Level.stamp`."""
+        return None if self._level is None else self._level.stamp(z)
+
+    @property
+    def synced(self) -> frozenset[str]:
+        """Folders whose content is on disk, whatever happens to the machine."""
+        levels = () if self._pyramid is None else self._pyramid.levels
+        return frozenset().union(*(level.synced for level in levels))
 
     def read(self, z: int) -> np.ndarray:
         """Plane z: (ny, nx), or (n_channels, ny, nx)."""
         return np.asarray(self._array[:, z] if self.has_channels else self._array[z])
+
+    def stored(self, z: int) -> np.ndarray:
+        """Plane z by our own reader: the library reads a missing chunk as zeros.
+
+        Raises
+        ------
+        DataError
+            If a chunk is missing or damaged.
+        """
+        assert self._level is not None
+        return self._level.read(z)
 
     def foreign_entries(self) -> list[str]:
         """Names of what lies in the folder of the image and is no part of it."""
@@ -109,23 +173,29 @@ class ZarrStore:
         metadata: Mapping[str, Any] | None = None,
         windows: Sequence[tuple[float, float]] | None = None,
     ) -> None:
-        """Write the coarser levels and all metadata; a second call writes them anew."""
-        shape = tuple(int(n) for n in self._array.shape[-3:])
-        factors = level_factors(shape)  # type: ignore[arg-type]
-        finer = self._array
-        for i, factor in enumerate(factors[1:], start=1):
-            before = factors[i - 1]
-            step = tuple(f // b for f, b in zip(factor, before, strict=True))
-            lead, lengths = finer.shape[:-3], finer.shape[-3:]
-            coarse_shape = (*lead, *(-(-n // s) for n, s in zip(lengths, step, strict=True)))
-            sharded = self._array.shards is not None
-            coarse = _create_array(self._group, str(i), coarse_shape, finer.dtype, sharded=sharded)
-            _fill(coarse, finer, step, nearest=bool(classes))
-            finer = coarse
+        """Write the coarser levels, as far as they are not there, and all metadata."""
+        factors = level_factors(tuple(int(n) for n in self._array.shape[-3:]))  # type: ignore[arg-type]
+        if self._level is None:
+            self._add_sharded_levels(factors, nearest=bool(classes))
+        else:
+            if self._pyramid is None:
+                self.begin_pyramid(nearest=bool(classes), written=np.ones(self._array.shape[-3], np.bool_))
+            assert self._pyramid is not None
+            self._pyramid.finish()
         origin, dtype = position(metadata or {}, voxel_size), self._array.dtype
         how: dict[str, Any] = {"factors": factors, "origin": origin, "windows": windows}
         ome = ome_metadata(name, dtype, voxel_size, classes, channels, **how)
         self._group.attrs.put(_attributes(ome, metadata, zarr_format=self._group.metadata.zarr_format))
+
+    def _add_sharded_levels(self, factors: Sequence[tuple[int, int, int]], *, nearest: bool) -> None:
+        finer = self._array
+        for i, (before, factor) in enumerate(itertools.pairwise(factors), start=1):
+            step = tuple(f // b for f, b in zip(factor, before, strict=True))
+            lead, lengths = finer.shape[:-3], finer.shape[-3:]
+            coarse_shape = (*lead, *(-(-n // s) for n, s in zip(lengths, step, strict=True)))
+            coarse = _create_array(self._group, str(i), coarse_shape, finer.dtype, sharded=True)
+            _fill(coarse, finer, step, nearest=nearest)
+            finer = coarse
 
 
 def tile(length: int) -> int:
@@ -174,28 +244,10 @@ def _create_array(
 
 
 def _fill(coarse: zarr.Array[Any], finer: zarr.Array[Any], step: tuple[int, ...], *, nearest: bool) -> None:
-    """Each plane (sharded: run of planes) of the coarser level from those of the finer one."""
-    run = SHARD_PLANES if coarse.shards is not None else 1
-    for start in range(0, coarse.shape[-3], run):
-        stop = min(start + run, coarse.shape[-3])
+    """Each run of planes of the coarser level from those of the finer one."""
+    for start in range(0, coarse.shape[-3], SHARD_PLANES):
+        stop = min(start + SHARD_PLANES, coarse.shape[-3])
         source = np.asarray(finer[..., start * step[0] : stop * step[0], :, :])
-        if nearest:
-            values = source[..., :: step[0], :: step[1], :: step[2]]
-        else:
-            values = source
-            for axis, factor in zip((-3, -2, -1), step, strict=True):
-                values = _halved(values, axis) if factor == 2 else values
-            values = _as_dtype(values, coarse.dtype)
-        coarse[..., start:stop, :, :] = values
-
-
-def _halved(values: np.ndarray, axis: int) -> np.ndarray:
-    """Means of pairs along an axis, float64; an odd last value stays as it is."""
-    values = np.moveaxis(values.astype(np.float64, copy=False), axis, 0)
-    if len(values) % 2:
-        values = np.concatenate([values, values[-1:]])
-    return np.moveaxis((values[::2] + values[1::2]) / 2, 0, axis)
-
-
-def _as_dtype(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    return np.rint(values).astype(dtype) if dtype.kind in "iu" else values.astype(dtype)
+        coarse[..., start:stop, :, :] = (
+            source[..., :: step[0], :: step[1], :: step[2]] if nearest else means(source, step)
+        )

@@ -22,7 +22,7 @@ import tifffile
 from gpu_tomoclass import __version__
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.outputs import atomic, check_space, writing
+from gpu_tomoclass.outputs import SyncAhead, atomic, check_space, writing
 from gpu_tomoclass.volumes.place import position
 from gpu_tomoclass.volumes.ranges import ChannelRanges
 from gpu_tomoclass.volumes.tiff.metadata import KEY, own_text
@@ -93,6 +93,7 @@ class TiffWriter(VolumeWriter):
             with writing(path, needed_bytes=self._n_bytes):
                 self._offset = self._lay_out(voxel_size, classes, channels, own)
                 self._file = open(self._output.temporary, "r+b", buffering=0)  # noqa: SIM115  (closed in finish or discard)
+                self._sync = SyncAhead(self._file)
         except BaseException:
             self._output.discard()
             raise
@@ -205,6 +206,7 @@ class TiffWriter(VolumeWriter):
             done = 0
             while done < len(data):  # a single write takes at most 2 GiB
                 done += self._file.write(data[done:]) or 0
+        self._sync.wrote(self._plane_bytes)
         self._written[z] = True
 
     def finish(self) -> None:

@@ -1,0 +1,51 @@
+"""Planes of an unfinished run in one file: what was written is read, and nothing else passes for a plane."""
+
+import os
+
+import numpy as np
+import pytest
+
+from gpu_tomoclass.classification.plane_file import LENGTH_BYTES, PAGE, PlaneFile
+from gpu_tomoclass.errors import DataError
+
+
+@pytest.mark.parametrize(("dtype", "n_channels"), [("uint8", 0), ("float32", 3)])
+def test_planes_in_any_order(tmp_path, dtype, n_channels):
+    lead = (n_channels,) if n_channels else ()
+    values = np.random.default_rng(0).random((*lead, 4, 7, 9)).astype(dtype)
+    file = PlaneFile.create(tmp_path / "a.planes", plane=(7, 9), dtype=np.dtype(dtype), n_channels=n_channels)
+    file.write(2, values[..., 2:, :, :])
+    with pytest.raises(DataError, match="holds no plane 1"):
+        file.read(1)
+    with pytest.raises(DataError, match="holds no plane 9"):
+        file.read(9)
+    file.write(0, values[..., :2, :, :])
+    again = PlaneFile(tmp_path / "a.planes")
+    for z in range(4):
+        np.testing.assert_array_equal(again.read(z), values[..., z, :, :])
+        assert again.read(z).dtype == dtype
+
+
+def test_holes_take_no_room(tmp_path):
+    file = PlaneFile.create(tmp_path / "a.planes", plane=(400, 400), dtype=np.dtype(np.uint8))
+    file.write(0, np.ones((8, 400, 400), np.uint8))
+    status = os.stat(tmp_path / "a.planes")
+    assert status.st_size > 7 * 400 * 400
+    assert 512 * status.st_blocks <= 17 * PAGE  # the header, and a page for each plane; some systems round up
+
+
+@pytest.mark.parametrize("damage", [b"\xff" * LENGTH_BYTES, (5).to_bytes(LENGTH_BYTES, "little")], ids=["long", "cut"])
+def test_damaged_slots(tmp_path, damage):
+    file = PlaneFile.create(tmp_path / "a.planes", plane=(7, 9), dtype=np.dtype(np.uint8))
+    file.write(0, np.ones((1, 7, 9), np.uint8))
+    content = bytearray((tmp_path / "a.planes").read_bytes())
+    content[PAGE : PAGE + LENGTH_BYTES] = damage
+    (tmp_path / "a.planes").write_bytes(content)
+    with pytest.raises(DataError, match=r"holds no plane 0|plane 0 is damaged"):
+        file.read(0)
+
+
+def test_another_file(tmp_path):
+    (tmp_path / "a.planes").write_bytes(b"{}")
+    with pytest.raises(DataError, match="is no file of planes"):
+        PlaneFile(tmp_path / "a.planes")
