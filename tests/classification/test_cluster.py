@@ -252,16 +252,16 @@ def test_a_volume_in_memory(sample_model, tmp_path, cluster):
 
 def test_what_a_worker_wrote_is_not_there(sample_path, sample_model, tmp_path, cluster, monkeypatch):
     monkeypatch.setattr(cluster_module, "VISIBLE", (0.01, 0.01))
-    holds, asked = Staging.holds, []
+    adopt, asked = Staging.adopt, []
 
     def late(self, start, crc):
         asked.append(start)
-        return asked.count(start) > 2 and holds(self, start, crc)
+        return asked.count(start) > 2 and adopt(self, start, crc)
 
-    monkeypatch.setattr(Staging, "holds", late)
+    monkeypatch.setattr(Staging, "adopt", late)
     run(sample_path, sample_model, tmp_path / "late.tif", cluster=cluster)
     assert len(asked) == 3 * N_PLANES
-    monkeypatch.setattr(Staging, "holds", lambda *_: False)
+    monkeypatch.setattr(Staging, "adopt", lambda *_: False)
     with pytest.raises(ResourceError, match=r"what worker tls://.* wrote is not there"):
         run(sample_path, sample_model, tmp_path / "never.tif", cluster=cluster)
 
