@@ -34,7 +34,8 @@ td.number, th.number { text-align: right; }
 td.number, td.cell { white-space: nowrap; }
 td.cell { text-align: right; background: rgb(0 114 178 / var(--share)); }
 td.cell, .swatch { print-color-adjust: exact; }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 1rem; margin: 1rem 0; }
+.figures { display: grid; gap: 1rem; margin: 1rem 0; grid-template-columns:
+  repeat(auto-fill, minmax(max(140px, (100% - (var(--columns) - 1) * 1rem) / var(--columns)), 1fr)); }
 figure { margin: 0; break-inside: avoid; } figcaption { font-size: .9rem; }
 .figures img { width: 100%; image-rendering: pixelated; background: #000; }
 .chart img { width: 100%; max-width: 640px; border-radius: 6px; } .wide img { max-width: none; }
@@ -72,7 +73,7 @@ class Report:
         self._parts.append(f"<pre>{escape(chr(10).join(lines))}</pre>")
 
     def figures(self, images: Iterable[tuple[np.ndarray, str]]) -> None:
-        """A grid of pictures: ((ny, nx, 3) uint8, caption)."""
+        """A row of pictures: ((ny, nx, 3) uint8, caption); where more than 6, or little room, several rows."""
         cells = []
         for image, caption in images:
             data = base64.b64encode(png_bytes(image)).decode()
@@ -81,7 +82,8 @@ class Report:
                 f'<figure><img alt="{alt}" src="data:image/png;base64,{data}">'
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
             )
-        self._parts.append(f'<div class="figures">{"".join(cells)}</div>')
+        columns = min(max(len(cells), 4), 6)
+        self._parts.append(f'<div class="figures" style="--columns: {columns}">{"".join(cells)}</div>')
 
     def chart(self, figure: Figure, *, caption: str, alt: str, wide: bool = False, dpi: int = 180) -> None:
         """A matplotlib figure, of the page's full width if ``wide``; ``alt`` says in words what it shows."""
