@@ -1,11 +1,11 @@
 """A scripted person at a session: marks what the truth says where the session suggests; strokes, seconds, accuracy.
 
-``python benchmarks/loop_operator.py VOLUME TRUTH [--every 7] [--strokes 80] [--seed 0] [--json FILE]``.
-It begins with one stroke per class on the middle plane and goes to one of the three best suggestions after each
-correction, as a person does. Printed after 10, 20, 40, .. strokes: CPU seconds of the session since the beginning (all
-threads; judging excluded), held-out Dice, and accuracy, mean IoU and mean Dice of other planes than those shown. The
-truth is only looked at under the brush and for these figures. FILE keeps the rows by name and seed;
-``python benchmarks/loop_operator.py --table FILE`` prints what ``docs/reproduce.md`` shows.
+``python benchmarks/loop_operator.py VOLUME TRUTH [--every 7] [--strokes 80] [--seed 0] [--json FILE]``. It begins with
+one stroke per class on the middle plane, then goes to one of the three best suggestions, strokes what is wrong there
+and the largest wrong area of the plane, as a person does, and so on. Printed after 10, 20, 40, .. strokes: CPU seconds
+of the session since the beginning (all threads; judging excluded), held-out Dice, and accuracy, mean IoU and mean Dice
+of other planes than those shown. The truth is only looked at when there is something to stroke and for these figures.
+FILE keeps the rows by name and seed; ``python benchmarks/loop_operator.py --table FILE`` prints the docs' table.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import gpu_tomoclass as gt
 from gpu_tomoclass.labels import Confusion
 
 LENGTH, WIDTH = 14, 5.0  # of a stroke, pixels
+NEAR = 24  # pixels around a suggestion
 AMONG = 3  # of the best suggestions, one is taken by chance
 WIDE = 0.7  # of the widest place, where a first stroke may begin
 FIRST_LINE = 10  # strokes; the next lines come after twice as many each
@@ -56,22 +57,33 @@ class Operator:
         """The truth of a plane as class values."""
         return (1 + np.searchsorted(self.values, self.truth.plane(z))).astype(np.uint8)
 
-    def stroke(self, z: int, value: int, near: tuple[int, int] | None = None) -> None:
-        """Of a class, near a place or somewhere where it is wide; nothing where it is not."""
-        plane = self.labels(z)
-        depth = inside = ndimage.distance_transform_edt(plane == value)
-        if near is not None:
-            y, x = np.mgrid[: plane.shape[0], : plane.shape[1]]
-            far = np.hypot(y - near[0], x - near[1])
-            inside = np.where((far < 2 * LENGTH) & (inside > 0), np.minimum(inside, 4) - 0.2 * far + 100, 0)
+    def first(self, z: int, value: int) -> None:
+        """Stroke somewhere where a class is wide."""
+        self._stroke(z, value, ndimage.distance_transform_edt(self.labels(z) == value))
+
+    def correct(self, z: int, near: tuple[int, int]) -> None:
+        """Strokes on what is wrong: near a place, where a person was sent, then the widest of the plane."""
+        plane, overlay = self.labels(z), self.session.overlay(z)
+        assert overlay is not None
+        y, x = np.mgrid[: plane.shape[0], : plane.shape[1]]
+        close = np.hypot(y - near[0], x - near[1]) < NEAR
+        for value in range(1, len(self.values) + 1):
+            wrong = ndimage.distance_transform_edt((plane == value) & (overlay.labels != value))
+            self._stroke(z, value, wrong * close)
+            self._stroke(z, value, wrong)
+
+    def _stroke(self, z: int, value: int, inside: np.ndarray) -> None:
+        """Along a row, from one of the widest places of an area; nothing where it has no pixel."""
         if inside.max() <= 0:
             return
-        good = np.flatnonzero(inside >= (inside.max() if near is not None else WIDE * inside.max()))
+        plane = self.labels(z)
+        good = np.flatnonzero(inside >= WIDE * inside.max())
         y, x = (int(v) for v in np.unravel_index(int(self.rng.choice(good)), plane.shape))
         right = x
         while right - x < LENGTH and right + 1 < plane.shape[1] and plane[y, right + 1] == value:
             right += 1
-        width = float(np.clip(2 * depth[y, x] - 1, 1, WIDTH))
+        depth = ndimage.distance_transform_edt(plane == value)
+        width = float(np.clip(2 * depth[y, x : right + 1].min() - 1, 1, WIDTH))
         self.session.stroke(z, [(y + 0.5, x + 0.5), (y + 0.5, right + 0.5)], value=value, width=width)
         self.n_strokes += 1
 
@@ -101,7 +113,7 @@ def work(options: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
         began, judging, next_line = time.process_time(), 0.0, FIRST_LINE
         session.look_at(planes[len(planes) // 2])
         for value in range(1, len(values) + 1):
-            person.stroke(session.view, value)
+            person.first(session.view, value)
         print(f"{'strokes':>8}{'pixels':>8}{'CPU s':>9}{'held-out':>10}{'accuracy':>10}{'IoU':>8}{'Dice':>8}")
         while True:
             session.wait()
@@ -125,8 +137,7 @@ def work(options: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
             if best:
                 place = best[int(person.rng.integers(len(best)))]
                 session.look_at(place.z)
-                for value in range(1, len(values) + 1):
-                    person.stroke(place.z, value, near=(place.y, place.x))
+                person.correct(place.z, (place.y, place.x))
             unseen = [z for z in planes if z not in session.strokes.planes()]
             if unseen and person.n_strokes % 3 == 0:  # a person leafs through the other planes, too
                 session.look_at(int(person.rng.choice(unseen)))
