@@ -61,6 +61,11 @@ def named() -> dict[str, Callable[[], str]]:
         "a100": lambda: f"{kernels_on('A100'):.1f} s",
         "rtx4090": lambda: f"{kernels_on('RTX 4090'):.0f} s",
     }
+    page = result("page")
+    figures["page-frame"] = lambda: (
+        f"{max(page[kind]['main_thread_cpu'] for kind in ('pan', 'zoom', 'brush', 'contrast')):.1f} ms"
+    )
+    figures["page-planes"] = lambda: f"{page['planes']['main_thread_cpu']:.0f} ms"
     for case, found in engines["accuracy"].items():
         figures[f"{case}-rows"] = lambda found=found: f"{found['rows']:,}"
         for engine in ("weka", "sklearn", "binned"):

@@ -15,10 +15,12 @@ export async function decode(buffer) {
   return { header, parts };
 }
 
+// null where nothing is labelled, which then need not be painted
 export function fromRuns(part, n) {
   const view = new DataView(part.buffer, part.byteOffset, part.byteLength);
   const count = view.getUint32(0, true);
   const values = part.subarray(4 + 4 * count);
+  if (count === 1 && values[0] === 0) return null;
   const labels = new Uint8Array(n);
   let start = 0;
   for (let i = 0; i < count; i++) {
