@@ -78,8 +78,8 @@ RIVALS: dict[str, tuple[str, float, Filter, bool]] = {  # family: (rival, sigma,
     ),
     "median_3d": (
         "scipy median_filter, ball",
-        RADIUS,
-        lambda v: ndimage.median_filter(v, footprint=ball(RADIUS)),
+        SIGMA,
+        lambda v: ndimage.median_filter(v, footprint=ball(SIGMA)),
         True,
     ),
 }

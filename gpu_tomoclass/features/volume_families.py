@@ -179,4 +179,18 @@ OWN_ROWS = (
         in_nm="as is",
         **COMMON,
     ),
+    Family(
+        name="z_median",
+        weka_name="Z_median",
+        labels=lambda sigma, nm=False: [f"Z_median_{_size(sigma, nm=nm)}_{radius}" for radius in MEDIANS],
+        reach=lambda aspect, *, sigma: blur_reach(sigma, aspect),
+        reach_in_plane=lambda sigma: reach_in_plane(blurs=False),
+        usual_sigma_max=1.0,
+        scratch=48,
+        reference="z_context:z_median",
+        kernel="z_context:z_context",
+        tolerance=ONE_VALUE,
+        in_nm="as is",
+        **COMMON,
+    ),
 )

@@ -13,6 +13,7 @@ from gpu_tomoclass.volumes import ArrayVolume
 
 VOLUME = np.random.default_rng(3).normal(1000, 200, (13, 30, 34)).astype(np.float32)
 BANK = FeatureBank.create("z_context")
+MEDIANS = FeatureBank.create("z_median", sigma_max=2)
 
 
 @pytest.mark.parametrize("size", [None, (2.0, 1.0, 1.0)])
@@ -46,20 +47,27 @@ def test_a_slab_with_its_halo_gives_the_values_of_the_volume(device):
 
 
 def test_devices_agree_in_every_bit():
-    both = [
-        d.numpy(FeatureEngine(d, BANK.blocks).compute(VOLUME))
-        for d in (NumpyDevice(threads=1), NativeDevice(threads=1))
-    ]
-    np.testing.assert_array_equal(*both)
+    for bank in (BANK, MEDIANS):
+        both = [
+            d.numpy(FeatureEngine(d, bank.blocks).compute(VOLUME))
+            for d in (NumpyDevice(threads=1), NativeDevice(threads=1))
+        ]
+        np.testing.assert_array_equal(*both)
+
+
+def test_z_median_is_the_medians_of_z_context():
+    all_of_it, medians = (bank.compute_volume(VOLUME) for bank in (BANK, MEDIANS))
+    for name, values in zip(MEDIANS.channels[1:], medians[1:], strict=True):
+        sigma, radius = name.removeprefix("Z_median_").split("_")
+        np.testing.assert_array_equal(values, all_of_it[BANK.channels.index(f"Z_context_{sigma}_Median_{radius}")])
+    assert MEDIANS.blocks[-1].reaches() == (6, 4, 4), "three sigmas of 2 planes, the radius within the plane"
 
 
 def test_it_is_in_none_of_twss_sets_and_its_names_are_not_twss():
-    assert [name for name, families in FEATURE_SETS.items() if "z_context" in families] == ["paper+z"]
-    assert "z_context" not in {**PLANE_FAMILIES, **VOLUME_FAMILIES}
+    for family, sets in (("z_context", []), ("z_median", ["paper+z"])):
+        assert [name for name, families in FEATURE_SETS.items() if family in families] == sets
+        assert family not in {**PLANE_FAMILIES, **VOLUME_FAMILIES}
     bank, paper = FeatureBank.create("paper+z"), FeatureBank.create("paper")
-    assert bank.n_channels == paper.n_channels + 14
-    added = set(bank.channels) - set(paper.channels)
-    assert len(added) == 14
-    assert all("Z_context_" in name for name in added)
+    assert sorted(set(bank.channels) - set(paper.channels)) == [f"3D_Z_median_1.0_{r}.0" for r in (1, 2, 4)]
     assert FeatureBank.from_dict(bank.to_dict()) == bank
-    assert bank.subset(bank.channels[-1:])[0].reaches()[1] < 20, "the reach within the plane is that of the blur"
+    assert BANK.blocks[-1].reaches()[1] < 20, "the reach within the plane is that of the blur"
