@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,10 +67,11 @@ def patches_to_mark(
     )
 
 
-def grey_description(plane: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+def grey_description(plane: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Where grey values lie among those of the plane, (ny, nx) -> (1, ny, nx), 0..1: where features are not at hand."""
-    known = np.nanquantile(plane, np.linspace(0, 1, 33))
-    return np.interp(plane, known, np.linspace(0, 1, 33))[np.newaxis].astype(np.float32)
+    grey = plane.astype(np.float64)
+    known = np.nanquantile(grey, np.linspace(0, 1, 33))
+    return np.interp(grey, known, np.linspace(0, 1, 33))[np.newaxis].astype(np.float32)
 
 
 def suggest_places(patches: Sequence[Patch], *, size: int, n: int = 12) -> list[Suggestion]:

@@ -1,4 +1,4 @@
-"""What takes time, done one after the other in a thread of its own; results come back to the viewer's thread."""
+"""Work that takes time, done one after the other in a thread of its own; results come back to the viewer's thread."""
 
 from __future__ import annotations
 

@@ -182,11 +182,12 @@ def collect_rows(
             raise ModelError(
                 f"has bin {volume.bin}, {first.path} has {first.bin}", where=volume.path, do="bin both alike"
             )
-        sizes = volume.voxel_size, first.voxel_size
-        known = sizes[0] is not None and sizes[1] is not None and not bank.fits_any_voxels
-        if known and not same_voxels(sizes[1], sizes[0], across=3 in bank.dimensions):
+        size, other = volume.voxel_size, first.voxel_size
+        if size is None or other is None or bank.fits_any_voxels:
+            continue
+        if not same_voxels(other, size, across=3 in bank.dimensions):
             raise ModelError(
-                f"has voxels of {voxel_text(sizes[0])}, {first.path} has {voxel_text(sizes[1])} (z, y, x): features"
+                f"has voxels of {voxel_text(size)}, {first.path} has {voxel_text(other)} (z, y, x): features"
                 " have sizes in pixels",
                 where=volume.path,
                 do="rescale one of them, or give --voxel-size if a file is wrong",

@@ -197,7 +197,7 @@ def structure(
         planes = mirrored(taps(source.start + 1, source.stop + 1, len(kernel) - 1), source.depth + 2)
         indices = within(planes, start, stop - start)
         entries = [
-            along_z(smoothed_planes(gradient[i] * gradient[j], scale, source.aspect), kernel, indices, odd=False)
+            along_z(smoothed_planes(gradient[i] * gradient[j], scale, source.aspect.axes), kernel, indices, odd=False)
             for i, j in PAIRS
         ]
         results.append(absolute_eigenvalues(entries))

@@ -1,4 +1,4 @@
-"""What steps beyond the paper add: smoothing, z-context, suggestions, adapting, on some planes of the pillar.
+"""Steps beyond the paper and their worth: smoothing, z-context, suggestions, adapting, on some planes of the pillar.
 
 All rows but the last two are of the pillar, judged on the same planes; the last two are of another specimen with a
 quarter of the dose, whose own operator has not painted anything.
