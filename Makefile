@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help demo test test-exhaustive check docs docs-numbers dist lock mutate kill-test fuzz interop test-napari clean
+.PHONY: help demo test test-exhaustive check docs docs-numbers changelog dist lock mutate kill-test fuzz interop test-napari clean
 help:
 	@echo "make demo   train and classify a sample tomogram, write demo/report.html (about 2 minutes with the installation)"
 	@echo "make test   run the tests (about 10 minutes on 2 cores with the installation)"
@@ -17,6 +17,7 @@ help:
 	@echo "make mutate plants faults, one at a time, and sees whether the tests of their room notice (about 15 minutes)"
 	@echo "make docs   build the documentation site, docs/_build/html/index.html (1 minute)"
 	@echo "make docs-numbers  put the figures of benchmarks/results into README and docs (1 second)"
+	@echo "make changelog  put the lines of changelog.d into CHANGELOG.md (1 second)"
 	@echo "make dist   build sdist and wheel and run the demo from each, in a fresh environment per Python found (minutes)"
 	@echo "make clean  remove the virtual environment and caches"
 
@@ -88,6 +89,9 @@ docs: $(VENV)/.docs
 # Figures of README and docs from benchmarks/results; the tests fail where they differ.
 docs-numbers: $(VENV)/.run
 	$(BIN)/python tools/docs_numbers.py
+
+changelog:
+	$(PYTHON) tools/changelog.py
 
 dist:
 	$(PYTHON) tools/try_packages.py

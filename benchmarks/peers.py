@@ -19,7 +19,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -139,6 +138,15 @@ PEERS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], Predictor], str, str]]
 # --- one peer, in a process of its own -------------------------------------------------------------------------------
 
 
+def peak_memory_mb() -> float | None:
+    """Of this process; on Linux. (getrusage would give that of the process which started it, where that is more.)"""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
 def run_peer(name: str, case: Path) -> dict:
     learn, module, line = PEERS[name]
     try:
@@ -167,7 +175,7 @@ def run_peer(name: str, case: Path) -> dict:
         "training_cpu_seconds": training,
         "cpu_seconds": min(cpu[1:]),
         "wall_seconds": min(wall[1:]),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
     }
 
 
@@ -249,7 +257,7 @@ def table(content: dict) -> list[str]:
             if good:
                 accuracy, iou = (np.mean([row[key] for row in good]) for key in ("accuracy", "mean_iou"))
                 cells += [f"{100 * accuracy:.2f} %", f"{iou:.3f}", f"{min(row['cpu_seconds'] for row in good):.2f}"]
-                cells.append(f"{max(row['peak_memory_mb'] for row in good):.0f}")
+                cells.append(f"{max(row['peak_memory_mb'] or 0 for row in good):.0f}")
             else:
                 cells += ["failed" if "failed" in own[0] else f"not installed: `{own[0]['install']}`", "", "", ""]
         lines.append(f"| {peer} | {' | '.join(cells)} |")

@@ -219,3 +219,23 @@ def test_every_command_and_option_has_help(name):
         if option.param_type_name == "option":
             named = f"{name} {option.opts}"
             assert getattr(option, "help", None) or option.metavar, named
+
+
+def test_lines_of_the_changelog_are_gathered(tmp_path, capsys):
+    """Under the unreleased version, in the order of their names; the README stays; without such a version nothing."""
+    main = runpy.run_path(str(ROOT / "tools/changelog.py"))["main"]
+    (tmp_path / "changelog.d").mkdir()
+    for name, text in (("README.md", "how"), ("b.md", "Second"), ("a.md", "First,\nlonger.\n")):
+        (tmp_path / "changelog.d" / name).write_text(text)
+    old = "# Changelog\n\n## 2.0 (unreleased)\n\n- Old\n\n## 1.0\n\n- Older\n"
+    (tmp_path / "CHANGELOG.md").write_text(old)
+    assert main(tmp_path) == 0
+    expected = old.replace("- Old\n", "- First,\n  longer.\n- Second\n- Old\n", 1)
+    assert (tmp_path / "CHANGELOG.md").read_text() == expected
+    assert [path.name for path in (tmp_path / "changelog.d").iterdir()] == ["README.md"]
+    (tmp_path / "CHANGELOG.md").write_text("## 1.0\n")
+    (tmp_path / "changelog.d" / "c.md").write_text("Third")
+    assert main(tmp_path) == 1
+    assert (tmp_path / "changelog.d" / "c.md").exists()
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert runpy.run_path(str(ROOT / "tools/changelog.py"))["UNRELEASED"] in changelog

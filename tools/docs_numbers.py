@@ -1,18 +1,19 @@
 """Put the figures of benchmarks/results into the pages that state them: make docs-numbers.
 
-A page marks a figure as ``<!-- =name -->97.6 %<!-- / -->``; what stands between the two comments is made here from the
-results. `tests/test_packaging.py` fails where a page and the results differ.
+A page marks a figure (or a table) as ``<!-- =name -->97.6 %<!-- / -->``; what stands between the two comments is made
+here from the results. `tests/test_packaging.py` fails where a page and the results differ.
 """
 
 import json
 import re
+import runpy
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-MARK = re.compile(r"<!-- =([\w-]+) -->(.*?)<!-- / -->")
+MARK = re.compile(r"<!-- =([\w-]+) -->(.*?)<!-- / -->", re.DOTALL)
 
 
 def result(name: str) -> Any:
@@ -49,10 +50,18 @@ def kernels_on(gpu: str) -> float:
     return found
 
 
+def table_of(benchmark: str, content: Any) -> str:
+    """The table that a benchmark prints of its results."""
+    lines = runpy.run_path(str(ROOT / "benchmarks" / f"{benchmark}.py"))["table"](content)
+    return "\n".join(["", "", *lines, "", ""])
+
+
 def named() -> dict[str, Callable[[], str]]:
     """Every figure that a page may state."""
     engines, run = result("forest_engines"), result("main_run")
     figures: dict[str, Callable[[], str]] = {
+        "peers": lambda: table_of("peers", result("peers")),
+        "particles": lambda: table_of("particles", result("particles")["rows"]),
         "plane": lambda: f"{result('plane')['ms']['native, one plane with all threads']['min'] / 1000:.2f} s",
         "train": lambda: f"{run['steps']['train']['seconds']:.0f} s",
         "classify": lambda: f"{minutes(run['seconds_for_the_volume'])}, {run['peak_MB']} MB",
