@@ -258,6 +258,8 @@ def table(content: dict) -> list[str]:
                 accuracy, iou = (np.mean([row[key] for row in good]) for key in ("accuracy", "mean_iou"))
                 cells += [f"{100 * accuracy:.2f} %", f"{iou:.3f}", f"{min(row['cpu_seconds'] for row in good):.2f}"]
                 cells.append(f"{max(row['peak_memory_mb'] or 0 for row in good):.0f}")
+            elif not own:
+                cells += ["not run", "", "", ""]
             else:
                 cells += ["failed" if "failed" in own[0] else f"not installed: `{own[0]['install']}`", "", "", ""]
         lines.append(f"| {peer} | {' | '.join(cells)} |")
