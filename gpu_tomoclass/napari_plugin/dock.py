@@ -99,9 +99,9 @@ class Dock(QWidget):
         begin, work = self.first, self.work
         begin.file.clicked.connect(self._ask_volume)
         begin.start.clicked.connect(self._begin_with_layer)
-        work.classes.chosen.connect(lambda value: self.layers and self.layers.choose(value))
+        work.classes.chosen.connect(lambda value: self._on_layers(lambda layers: layers.choose(value)))
         work.classes.changed.connect(lambda new: self._do(lambda s: s.set_classes(new), instead=self._show_lists))
-        work.strokes.jump.connect(lambda s: self.layers and self.layers.look_at(s.z, at=(s.y, s.x)))
+        work.strokes.jump.connect(lambda s: self._on_layers(lambda layers: layers.look_at(s.z, at=(s.y, s.x))))
         work.strokes.delete.connect(lambda number: self._do(lambda s: s.delete_stroke(number)))
         work.live.toggled.connect(lambda on: self._do(lambda s: setattr(s, "live", on)))
         work.once.clicked.connect(lambda: self._do(lambda s: s.learn_once()))
@@ -114,7 +114,7 @@ class Dock(QWidget):
         work.strokes_as.clicked.connect(partial(self._ask, "Save the strokes", "_marks.tif", self.save_strokes))
         work.command.clicked.connect(self.copy_command)
         work.all.clicked.connect(partial(self._ask, "Save the labels", "_labels.ome.zarr", self.classify_all))
-        work.cancel.clicked.connect(lambda: self.session and self.session.stop_classifying())
+        work.cancel.clicked.connect(self._cancel)
         work.end.clicked.connect(self.end)
 
     def _list_images(self) -> None:
@@ -243,6 +243,14 @@ class Dock(QWidget):
         if self.session is not None:
             self.hand.do(partial(work, self.session), then, instead)
 
+    def _on_layers(self, act: Callable[[StackLayers], None]) -> None:
+        if self.layers is not None:
+            act(self.layers)
+
+    def _cancel(self) -> None:
+        if self.session is not None:
+            self.session.stop_classifying()
+
     def _on_stroke(self, z: int, pixels: np.ndarray, value: int) -> None:
         def work(session: Session) -> None:
             self._painting = True
@@ -251,7 +259,7 @@ class Dock(QWidget):
             finally:
                 self._painting = False
 
-        self._do(work, None, lambda: self.layers and self.layers.take_back(z))
+        self._do(work, None, lambda: self._on_layers(lambda layers: layers.take_back(z)))
 
     def _on_view(self, z: int) -> None:
         if self.session is not None and z != self.session.view:

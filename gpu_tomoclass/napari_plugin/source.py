@@ -39,9 +39,9 @@ class Source:
         if data.ndim != 3 or layer.rgb:
             raise UsageError(f"{layer.name} has {data.ndim} axes{' of colours' if layer.rgb else ''}, not z, y, x",
                              do="choose one channel")  # fmt: skip
-        units = [NM.get(str(unit)) for unit in layer.units]
-        known = all(unit is not None for unit in units)
-        size = tuple(abs(float(s)) * u for s, u in zip(layer.scale, units, strict=True)) if known else None
+        units = [NM[str(unit)] for unit in layer.units if str(unit) in NM]
+        sizes = (abs(float(s)) * u for s, u in zip(layer.scale, units, strict=False))
+        size = tuple(sizes) if len(units) == data.ndim else None
         path = layer.source.path
         return cls(layer.name, path if path and os.path.exists(path) else None, data, size)
 
