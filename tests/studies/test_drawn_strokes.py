@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gpu_tomoclass.studies.strokes import correction_strokes, draw_strokes
+from gpu_tomoclass.studies.strokes import correction_strokes, draw_strokes, place_strokes
 
 
 @pytest.fixture
@@ -63,3 +63,15 @@ def test_what_has_no_class_is_not_corrected():
     truth[:, 22:] = 2
     corrected = correction_strokes(truth, np.ones_like(truth), np.zeros_like(truth), n=1)
     assert set(np.unique(corrected)) == {0, 2}
+
+
+def test_strokes_in_a_place_are_in_every_class_that_is_there():
+    truth = np.ones((24, 24), np.uint8)
+    truth[:, 12:] = 2
+    truth[3, 20] = 3  # less than a twentieth
+    painted = place_strokes(truth, np.zeros_like(truth), length=8, seed=1)
+    assert set(np.unique(painted)) == {0, 1, 2}
+    assert (painted[painted > 0] == truth[painted > 0]).all()
+    assert 4 <= (painted == 1).sum() <= 10
+    again = place_strokes(truth, painted, length=8, seed=2)
+    assert (again[painted > 0] == painted[painted > 0]).all()
