@@ -365,8 +365,8 @@ FEATURE_SETS: Mapping[str, Sequence[str]] = {
         "median_3d",
         "variance_3d",
     ),
-    "paper+z": (*_PAPER, "z_median"),
+    "paper+z": (*_PAPER, "z_blur"),
 }
 """TWS's own default; the 16 families (252 channels at sigma 1..16) of the published practice; all 20 of planes (272
 channels); the default of TWS 3D; all its 12 (95 channels at sigma 1..8);
-the practice's and 3 channels of context across planes, ours."""
+the practice's and 8 channels of context across planes, ours."""

@@ -13,7 +13,7 @@ from gpu_tomoclass.volumes import ArrayVolume
 
 VOLUME = np.random.default_rng(3).normal(1000, 200, (13, 30, 34)).astype(np.float32)
 BANK = FeatureBank.create("z_context")
-MEDIANS = FeatureBank.create("z_median", sigma_max=2)
+BLURS = FeatureBank.create("z_blur")
 
 
 @pytest.mark.parametrize("size", [None, (2.0, 1.0, 1.0)])
@@ -47,7 +47,7 @@ def test_a_slab_with_its_halo_gives_the_values_of_the_volume(device):
 
 
 def test_devices_agree_in_every_bit():
-    for bank in (BANK, MEDIANS):
+    for bank in (BANK, BLURS):
         both = [
             d.numpy(FeatureEngine(d, bank.blocks).compute(VOLUME))
             for d in (NumpyDevice(threads=1), NativeDevice(threads=1))
@@ -55,19 +55,21 @@ def test_devices_agree_in_every_bit():
         np.testing.assert_array_equal(*both)
 
 
-def test_z_median_is_the_medians_of_z_context():
-    all_of_it, medians = (bank.compute_volume(VOLUME) for bank in (BANK, MEDIANS))
-    for name, values in zip(MEDIANS.channels[1:], medians[1:], strict=True):
-        sigma, radius = name.removeprefix("Z_median_").split("_")
-        np.testing.assert_array_equal(values, all_of_it[BANK.channels.index(f"Z_context_{sigma}_Median_{radius}")])
-    assert MEDIANS.blocks[-1].reaches() == (6, 4, 4), "three sigmas of 2 planes, the radius within the plane"
+def test_z_blur_is_the_blurs_of_z_context():
+    all_of_it, blurs = (bank.compute_volume(VOLUME) for bank in (BANK, BLURS))
+    for name, values in zip(BLURS.channels[1:], blurs[1:], strict=True):
+        sigma, blur = name.removeprefix("Z_blur_").split("_")
+        np.testing.assert_array_equal(values, all_of_it[BANK.channels.index(f"Z_context_{sigma}_Gaussian_blur_{blur}")])
+    assert BLURS.z_reach() == 6, "three sigmas of 2 planes"
 
 
 def test_it_is_in_none_of_twss_sets_and_its_names_are_not_twss():
-    for family, sets in (("z_context", []), ("z_median", ["paper+z"])):
+    for family, sets in (("z_context", []), ("z_blur", ["paper+z"])):
         assert [name for name, families in FEATURE_SETS.items() if family in families] == sets
         assert family not in {**PLANE_FAMILIES, **VOLUME_FAMILIES}
     bank, paper = FeatureBank.create("paper+z"), FeatureBank.create("paper")
-    assert sorted(set(bank.channels) - set(paper.channels)) == [f"3D_Z_median_1.0_{r}.0" for r in (1, 2, 4)]
+    assert sorted(set(bank.channels) - set(paper.channels)) == [
+        f"3D_Z_blur_{s}.0_{t}.0" for s in (1, 2) for t in (1, 2, 4, 8)
+    ]
     assert FeatureBank.from_dict(bank.to_dict()) == bank
     assert BANK.blocks[-1].reaches()[1] < 20, "the reach within the plane is that of the blur"

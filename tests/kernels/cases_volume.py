@@ -141,7 +141,7 @@ CASES = [
     case("volume maximum", ("maximum_3d",), sizes=(SMALL[2], LARGE[1]), small_sizes=SMALL[:1]),
     case("volume sums", ("mean_3d", "variance_3d"), sizes=(*SMALL, *LARGE), small_sizes=SMALL),
     case("volume mean", ("mean_3d",), sizes=SMALL[:1], small_sizes=SMALL[:1]),
-    case("z median", ("z_median",), sizes=SMALL[:1], small_sizes=SMALL[:1]),
+    case("z blur", ("z_blur",), sizes=SMALL[:1], small_sizes=SMALL[:1]),
     case("z context", ("z_context",), sizes=(*SMALL, LARGE[1]), small_sizes=(TINY, *SMALL[1:2])),
     case("volume median", ("median_3d",), sizes=(*SMALL, *LARGE, BALL), small_sizes=(TINY, *SMALL[1:3])),
 ]

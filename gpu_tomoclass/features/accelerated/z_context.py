@@ -1,4 +1,4 @@
-"""Z_context and Z_median by kernels: ``volume_blur.cu`` along z, ``blur.cu`` and ``median*.cu`` within the plane."""
+"""Z_context and Z_blur by kernels: ``volume_blur.cu`` along z, ``blur.cu`` and ``median*.cu`` within the plane."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpu_tomoclass.features.reference.z_context import BLURS, MEDIANS
 
 
 def z_context(source: VolumeDeviceSource, requests: Sequence[BlockRequest]) -> None:
-    """``Z_context`` and ``Z_median``, equal to :mod:`gpu_tomoclass.features.reference.z_context` in every bit."""
+    """``Z_context`` and ``Z_blur``, equal to :mod:`gpu_tomoclass.features.reference.z_context` in every bit."""
     n, ny, nx = source.shape
     smoothed = source.workspace.array("smoothed along z", (n, ny, nx), np.float32)
     for request in requests:
@@ -26,12 +26,13 @@ def z_context(source: VolumeDeviceSource, requests: Sequence[BlockRequest]) -> N
             source.device.copy(planes, smoothed)
         else:
             blur_along_z(source, planes, sigma, smoothed, low=low)
-        blurs = BLURS if request.family == "z_context" else ()
-        for k, blur in enumerate(blurs):
+        for k, blur in enumerate(BLURS):
             gaussian_blur(source.workspace, smoothed, request.out[k], blur)
+        if request.family == "z_blur":
+            continue
         within = DeviceSource.of(smoothed, source.workspace, name=f"smoothed {sigma}")
         of_median = [
             BlockRequest({"radius": radius}, request.out[k : k + 1], "median")
-            for k, radius in enumerate(MEDIANS, start=len(blurs))
+            for k, radius in enumerate(MEDIANS, start=len(BLURS))
         ]
         median(within, of_median)

@@ -1,9 +1,9 @@
-"""Z_context and Z_median: planes smoothed along z, then filtered within the plane; ours, not TWS's.
+"""Z_context and Z_blur: planes smoothed along z, then filtered within the plane; ours, not TWS's.
 
 A plane's noise is its own, while the specimen goes on above and below. Gaussian along z of standard deviation sigma
 voxels of x (times the aspect of z: a distance, whatever the voxels), with the kernel, mirrors and order of sums of
-:mod:`gpu_tomoclass.features.reference.volume_blur`; then of the smoothed plane TWS's ``Median`` of three radii, and for
-Z_context ``Gaussian_blur`` of four sigmas before. A volume of one plane is not smoothed.
+:mod:`gpu_tomoclass.features.reference.volume_blur`; then of the smoothed plane TWS's ``Gaussian_blur`` of four sigmas,
+and for Z_context ``Median`` of three radii besides. A volume of one plane is not smoothed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ BLURS = (1.0, 2.0, 4.0, 8.0)  # TWS's sigmas: standard deviations of 0.4 times a
 MEDIANS = (1.0, 2.0, 4.0)  # radii
 
 
-def reach_in_plane(*, blurs: bool = True) -> int:
+def reach_in_plane() -> int:
     """Distance in pixels over which the filters within the plane look."""
-    return max(kernel_radius(BLURS[-1]) if blurs else 0, len(disk_half_widths(MEDIANS[-1])) // 2)
+    return max(kernel_radius(BLURS[-1]), len(disk_half_widths(MEDIANS[-1])) // 2)
 
 
 def along_z(source: VolumeSource, sigma: float) -> Image:
@@ -40,20 +40,20 @@ def along_z(source: VolumeSource, sigma: float) -> Image:
 
 def z_context(source: VolumeSource, *, sigma: float) -> Image:
     """The blurs, then the medians: (7, n, ny, nx) float32."""
-    return _filtered(along_z(source, sigma), BLURS)
+    return _filtered(along_z(source, sigma), MEDIANS)
 
 
-def z_median(source: VolumeSource, *, sigma: float) -> Image:
-    """The medians: (3, n, ny, nx) float32."""
+def z_blur(source: VolumeSource, *, sigma: float) -> Image:
+    """The blurs: (4, n, ny, nx) float32."""
     return _filtered(along_z(source, sigma), ())
 
 
-def _filtered(planes: Image, blurs: Sequence[float]) -> Image:
-    result = np.empty((len(blurs) + len(MEDIANS), *planes.shape), np.float32)
+def _filtered(planes: Image, medians: Sequence[float]) -> Image:
+    result = np.empty((len(BLURS) + len(medians), *planes.shape), np.float32)
     for i, plane in enumerate(planes):
-        for k, blur in enumerate(blurs):
+        for k, blur in enumerate(BLURS):
             result[k, i] = gaussian_blur(plane, blur)
         of_plane = FeatureSource(plane)
-        for k, radius in enumerate(MEDIANS, start=len(blurs)):
+        for k, radius in enumerate(medians, start=len(BLURS)):
             result[k, i] = median(of_plane, radius=radius)[0]
     return result
