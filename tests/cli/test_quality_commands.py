@@ -126,6 +126,7 @@ def test_check_says_what_differs(folder, capsys):
 
 
 def test_doubt_is_a_note(folder, capsys, monkeypatch):
+    monkeypatch.setattr("gpu_tomoclass.training.drift.SAME", -1.0)
     monkeypatch.setattr("gpu_tomoclass.training.drift.NEAR_DRIFT", -1.0)
     assert run(["check", str(folder / "b.tif"), str(folder / "a.tcm")]) == 0
     out, err = capsys.readouterr()
