@@ -273,7 +273,7 @@ def test_a_worker_whose_run_is_over_writes_nothing(sample_path, sample_model, tm
     with open_volume(sample_path) as volume:
         job = cluster_worker.Job(
             key="a", code=cluster_worker.code_digest(), volume=str(sample_path), reading=volume.reading,
-            fingerprint=volume.fingerprint(), folder=str(tmp_path), owner="me", products=(),
+            fingerprint=volume.fingerprint(), folder=str(tmp_path), owner="me", stores={},
             model_hash=sample_model.hash, options=cluster_worker.RunOptions(), scale=sample_model.intensity, first=0,
             device="numpy",
         )  # fmt: skip
