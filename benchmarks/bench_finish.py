@@ -79,9 +79,11 @@ class Free:
 
 def timed(path: Path, model: Model, output: Path, *, probabilities: str | None) -> dict[str, float]:
     used = time.process_time()
-    how: dict[str, Any] = {"device": choose_device("native"), "overwrite": True, "probabilities": probabilities}
+    how: dict[str, Any] = {"device": choose_device("native"), "probabilities": probabilities}
+    output.parent.mkdir()  # of its own: replacing an older output would take time, too
     with open_volume(path) as volume:
         seconds = classify(volume, model, output=output, **how).profile["seconds"]
+    shutil.rmtree(output.parent)
     wall, left = seconds["wall"], seconds["finish"]
     return {"seconds": wall, "left": left, "share": left / wall, "processor_seconds": time.process_time() - used}
 
@@ -103,7 +105,8 @@ def main() -> None:
             for name in OUTPUTS:
                 for probabilities in (None, "uint8"):
                     tries = [
-                        timed(path, model, folder / name, probabilities=probabilities) for _ in range(given.rounds)
+                        timed(path, model, folder / "outputs" / name, probabilities=probabilities)
+                        for _ in range(given.rounds)
                     ]
                     best = min(tries, key=lambda t: t["share"])
                     row = f"{name}{' and uint8 probabilities' if probabilities else ''}"
