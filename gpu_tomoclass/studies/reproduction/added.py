@@ -82,7 +82,7 @@ def added_steps(
     middle = min(case.judged, key=lambda z: abs(z - case.painted[len(case.painted) // 2]))
     judged = sorted(sorted(case.judged, key=lambda z: abs(z - middle))[:N_PLANES])
     sigma = None if volume.voxel_size is None else SMOOTH_VOXELS * volume.voxel_size[2]
-    growing = {"n_trees": settings.habits.n_trees, "device": settings.device, "seed": 42}
+    growing: dict[str, Any] = {"n_trees": settings.habits.n_trees, "device": settings.device, "seed": 42}
     found: list[AddedStep] = []
 
     def row(name: str, labels: Callable[[int], Plane], painted: dict[int, Plane]) -> None:
