@@ -36,7 +36,8 @@ FRONT = {"model.model": {"predict", "Prediction"}}
 # Studies are users: all else they take by the front door, as proof that it is enough.
 STUDIES_MAY = {"baseline", "labels", "volumes.is_folder", "volumes.is_written", "volumes.product_name", *GROUND}
 # Inside classification: what keeps planes on disk, and who may know it; all other modules compute and do not.
-KEEPING = {"staging", "products", "finished_files", "lock", "outputs_ahead", "plane_file"}
+KEEPING = {"staging", "run_folder", "journal", "product_stores"}
+KEEPING |= {"products", "finished_files", "lock", "outputs_ahead", "plane_file"}
 KNOW_THE_DISK = KEEPING | {"classify_volume", "cluster", "cluster_worker", "plan", "batch"}
 
 

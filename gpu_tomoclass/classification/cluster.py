@@ -34,8 +34,9 @@ from gpu_tomoclass.classification.cluster_worker import (
     describe_worker,
     open_run,
 )
+from gpu_tomoclass.classification.run_folder import MODEL
 from gpu_tomoclass.classification.slabs import planes_to_share, runs
-from gpu_tomoclass.classification.staging import MODEL, Staging
+from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.classification.workers import Finished, PlaneWorkers, Work
 from gpu_tomoclass.device import probe_device, usable_cores
 from gpu_tomoclass.errors import ResourceError, TomoclassError, UsageError

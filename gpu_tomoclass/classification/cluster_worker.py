@@ -27,8 +27,9 @@ from gpu_tomoclass.classification.needs import ProcessMemory
 from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.pipeline import StageSeconds
+from gpu_tomoclass.classification.product_stores import open_store, store_slab
+from gpu_tomoclass.classification.run_folder import MODEL
 from gpu_tomoclass.classification.slabs import side_by_side, threads_within
-from gpu_tomoclass.classification.staging import MODEL, open_store, store_slab
 from gpu_tomoclass.classification.workers import Work, count_labels
 from gpu_tomoclass.device import Device, choose_device, kernels_folder
 from gpu_tomoclass.errors import DataError, ModelError, ResourceError, TomoclassError, UsageError

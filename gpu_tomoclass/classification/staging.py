@@ -1,17 +1,14 @@
 """The unfinished output of a run: it survives any interruption, and the same command goes on with it.
 
 Beside an output ``labels.tif`` lies the folder ``labels.tif.partial`` with one store per product (labels,
-probabilities, ..), ``run.json`` (what the run is), ``done.jsonl`` (one line per finished slab, with a checksum of every
-plane) and ``lock``. Planes are written to the stores in any order. When all are done the outputs get their names: a
-store becomes the output itself where that is OME-Zarr, else it is a :class:`PlaneFile` and goes when the output is
-there. What can be made of the outputs while planes pass is in :mod:`gpu_tomoclass.classification.outputs_ahead`.
+probabilities, ..; ``product_stores.py``), ``run.json`` (what the run is; ``run_folder.py``), ``done.jsonl`` (one line
+per finished slab, with a checksum of every plane; ``journal.py``) and ``lock``. Planes are written to the stores in any
+order. When all are done the outputs get their names. What can be made of the outputs while planes pass is in
+:mod:`gpu_tomoclass.classification.outputs_ahead`.
 
 Only planes whose line can be parsed and whose stored values have the checksum of that line count as done, so a torn
 line, a half-written chunk or lost writes cost those planes and nothing else. The checksum of every plane is compared
 once more before an output gets its name. The lock is held until the folder is gone.
-
-When all outputs have their names, the folder is renamed to a hidden name and removed; ``run.json`` goes last. So a run
-that was killed while it tidied up still says that it was complete.
 """
 
 from __future__ import annotations
@@ -21,7 +18,6 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
 from typing import IO, Any
@@ -29,43 +25,26 @@ from typing import IO, Any
 import numpy as np
 
 from gpu_tomoclass.classification.finished_files import FinishedFiles, checksum
+from gpu_tomoclass.classification.journal import add_line, journal_lines, open_journal
 from gpu_tomoclass.classification.lock import LOCK, held, holds_lock
 from gpu_tomoclass.classification.outputs_ahead import OutputsAhead
 from gpu_tomoclass.classification.pipeline import n_writers
-from gpu_tomoclass.classification.plane_file import SUFFIX, PlaneFile
-from gpu_tomoclass.classification.products import KNOWN_PRODUCTS, Product, check_products
+from gpu_tomoclass.classification.product_stores import ProductStores, checksums
+from gpu_tomoclass.classification.products import Product, check_products
+from gpu_tomoclass.classification.run_folder import (
+    RUN,
+    check_same_run,
+    empty_folder,
+    finished_before,
+    remove_folder,
+    write_run,
+)
 from gpu_tomoclass.classification.slab import Slab
-from gpu_tomoclass.errors import DataError, ModelError, TomoclassError
-from gpu_tomoclass.outputs import (
-    check_output,
-    discard,
-    leftovers,
-    publish,
-    refuse_inputs,
-    remove_stale,
-    temporary_name,
-    writing,
-)
-from gpu_tomoclass.volumes import (
-    VolumeWriter,
-    VoxelSize,
-    ZarrStore,
-    create_volume,
-)
+from gpu_tomoclass.errors import DataError, TomoclassError
+from gpu_tomoclass.outputs import check_output, publish, refuse_inputs, remove_stale, writing
+from gpu_tomoclass.volumes import VolumeWriter, VoxelSize, ZarrStore, create_volume
 
-RUN, JOURNAL = "run.json", "done.jsonl"
 VERSION = 2  # of what the folder holds
-MODEL = "model.tcm"  # for workers elsewhere, see cluster.py
-
-
-@dataclass
-class _Line:
-    """Line of the journal: one slab."""
-
-    start: int
-    stop: int
-    crc: dict[str, list[int]]
-    notes: list[str] = field(default_factory=list)
 
 
 class Staging:
@@ -138,7 +117,7 @@ class Staging:
         self.done = np.zeros(shape[0], dtype=np.bool_)
         self.notes: list[str] = []
         self.owner = ""
-        self._stores: dict[str, ZarrStore | PlaneFile] = {}
+        self._stores = ProductStores(self.folder, self.products, sharded=bool(self._format_options.get("sharded")))
         self._written_elsewhere = False
         self._crc = {product.name: np.zeros(shape[0], dtype=np.uint32) for product in products}
         self._ahead: OutputsAhead | None = None
@@ -151,7 +130,7 @@ class Staging:
         if self.folder.is_symlink():
             raise DataError("is a symbolic link, which is not written through", where=self.folder, do="remove it")
         with self._stack:
-            finished = None if self._restart else self._finished_before()
+            finished = None if self._restart else finished_before(self.folder, self.output, self.run)
             if finished is None and not self._resumes():
                 self._check_targets()
             with writing(self.output):
@@ -159,15 +138,15 @@ class Staging:
                 if finished is not None and not self._resumes():
                     os.rename(finished, self.folder / RUN)
             if self._resumes():
-                self._check_same_run()
-                self._open_stores()
+                check_same_run(self.folder, self.run)
+                self._stores.open()
                 self._read_journal()
                 self._check_finished()
             else:
                 self._check_targets()
                 self._begin()
-            self._journal = self._stack.enter_context(self._open_journal())
             with writing(self.output):
+                self._journal = self._stack.enter_context(open_journal(self.folder))
                 self._ahead = OutputsAhead(
                     self.products,
                     self._stores,
@@ -183,7 +162,7 @@ class Staging:
             if self.done.any() or not self._is_ours():
                 return
             (self.folder / RUN).unlink(missing_ok=True)  # what is left of it after a kill is no run to go on with
-            self._remove()
+            remove_folder(self.folder, self.output)
 
     def _resumes(self) -> bool:
         return (self.folder / RUN).is_file() and not self._restart
@@ -206,8 +185,8 @@ class Staging:
 
     @property
     def stores(self) -> dict[str, str]:
-        """Of each product the name of its store in the folder; see :func:`open_store`."""
-        return {product.name: self._place(product).name for product in self.products}
+        """Of each product the name of its store in the folder."""
+        return {product.name: self._stores.place(product).name for product in self.products}
 
     @property
     def n_done(self) -> int:
@@ -230,7 +209,7 @@ class Staging:
                 self._ahead.add(name, slab.start, values)
         for name in filter(self._ahead.makes, crc):  # which becomes the output
             for i, value in enumerate(crc[name]):
-                if self._stored_checksum(name, slab.start + i) != value:
+                if self._stores.stored_checksum(name, slab.start + i) != value:
                     raise DataError(
                         f"plane {slab.start + i} of the {name} is not what was written just now",
                         where=self.folder,
@@ -242,7 +221,9 @@ class Staging:
         """Put planes that a worker elsewhere has stored into the outputs under way; False if they have not these
         checksums."""
         assert self._ahead is not None
-        planes = {name: [self._stored(name, start + i) for i in range(len(values))] for name, values in crc.items()}
+        planes = {
+            name: [self._stores.stored(name, start + i) for i in range(len(values))] for name, values in crc.items()
+        }
         for name, values in crc.items():
             for plane, value in zip(planes[name], values, strict=True):
                 if plane is None or checksum(plane) != value:
@@ -257,12 +238,9 @@ class Staging:
 
     def record(self, start: int, crc: Mapping[str, Sequence[int]], *, notes: Sequence[str] = ()) -> None:
         """Note stored planes as finished."""
-        stop = start + len(next(iter(crc.values())))
-        line = {"start": start, "stop": stop, "crc": {k: list(v) for k, v in crc.items()}, "notes": list(notes)}
         assert self._journal is not None
         with self._lock, writing(self.output):
-            self._journal.write(json.dumps(line).encode() + b"\n")
-            self._journal.flush()
+            stop = add_line(self._journal, start, crc, notes=notes)
             self.done[start:stop] = True
             for name, values in crc.items():
                 self._crc[name][start:stop] = values
@@ -280,7 +258,7 @@ class Staging:
             (found,) = (p for p in self.products if p.name == product)
             with FinishedFiles(found) as volume:
                 return volume.plane(z)
-        plane = self._stored(product, z)
+        plane = self._stores.stored(product, z)
         if plane is None or checksum(plane) != self._crc[product][z]:
             raise DataError(
                 f"plane {z} of the {product} was damaged or removed after it had been stored",
@@ -317,36 +295,11 @@ class Staging:
             outputs += self._finish_product(product)
         for path in outputs:
             remove_stale(path)  # of earlier attempts that were killed
-        self._remove()
+        remove_folder(self.folder, self.output)
         return outputs
 
-    def _remove(self) -> None:
-        """The folder goes in one step; what a kill leaves of it under hidden names, the next run understands."""
-        hidden, last = temporary_name(self.output), temporary_name(self.output)
-        with contextlib.suppress(OSError):
-            os.rename(self.folder, hidden)
-            for entry in hidden.iterdir():
-                if entry.name != RUN:
-                    discard(entry)
-            if (hidden / RUN).exists():
-                os.rename(hidden / RUN, last)
-            hidden.rmdir()
-        discard(hidden)
-        discard(last)
-
-    def _finished_before(self) -> Path | None:
-        """``run.json`` of this very run, which was killed when all was done but the tidying up."""
-        if self.folder.exists() or not self.folder.parent.is_dir():
-            return None
-        for path, _ in leftovers(self.output):
-            run = path / RUN if path.is_dir() else path
-            with contextlib.suppress(OSError, ValueError):
-                if json.loads(run.read_text(encoding="utf-8")) == self.run:
-                    return run
-        return None
-
     def _finish_product(self, product: Product) -> list[str]:
-        stored, paths = self._place(product), product.paths
+        stored, paths = self._stores.place(product), product.paths
         if not stored.exists():  # an earlier attempt to finish got as far as this
             return paths
         overwrite = self._overwrite or self._has_made(product)
@@ -380,11 +333,6 @@ class Staging:
         with writing(stored):
             stored.unlink()
         return paths
-
-    def _place(self, product: Product) -> Path:
-        """Of the product's store."""
-        becomes_output = product.is_zarr and not self._format_options.get("sharded")
-        return self.folder / (product.name if becomes_output else product.name + SUFFIX)
 
     def _file(self, product: Product, *, overwrite: bool) -> VolumeWriter:
         """The output under its hidden name."""
@@ -444,88 +392,24 @@ class Staging:
     def _begin(self) -> None:
         """Empty stores, and last the file that says that they are whole."""
         with writing(self.output):
-            entries = [entry for entry in self.folder.iterdir() if entry.name != LOCK]
-            endings = ("", SUFFIX, ".assembled", ".finished")  # the last two of earlier versions
-            ours = {
-                RUN,
-                JOURNAL,
-                f"{RUN}.new",
-                MODEL,
-                *(name + ending for name in KNOWN_PRODUCTS for ending in endings),
-            }
-            if foreign := sorted(entry.name for entry in entries if entry.name not in ours):
-                raise DataError(
-                    f"holds files that are not of an interrupted run: {', '.join(foreign[:3])}",
-                    where=self.folder,
-                    do="move them away, or choose another output",
-                )
-            for entry in sorted(entries, key=lambda entry: entry.name != RUN):  # first what says that there is a run
-                discard(entry)
-            for product in self.products:
-                place = self._place(product)
-                if place.suffix == SUFFIX:
-                    self._stores[product.name] = PlaneFile.create(
-                        place, plane=self.shape[1:], dtype=product.dtype, n_channels=len(product.channels)
-                    )
-                    continue
-                place.mkdir()
-                self._stores[product.name] = ZarrStore.create(
-                    place,
-                    name=Path(product.path).name,
-                    shape=self.shape,
-                    dtype=product.dtype,
-                    voxel_size=self._voxel_size,
-                    classes=product.classes,
-                    channels=product.channels,
-                    metadata=self._metadata,
-                    ome_version=self._format_options.get("ome_version", "0.4"),
-                )
-            temporary = self.folder / f"{RUN}.new"
-            temporary.write_text(json.dumps(self.run, indent=1) + "\n", encoding="utf-8")
-            os.replace(temporary, self.folder / RUN)
-
-    def _check_same_run(self) -> None:
-        file = self.folder / RUN
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"the interrupted run cannot be read: {error}", where=file, do="use --restart to begin anew"
-            ) from error
-        differences = [
-            f"{name} was {_short(then)}, is {_short(now)}" for name, then, now in _differences(before, self.run)
-        ]
-        if differences:
-            raise ModelError(
-                f"holds an interrupted run of another kind: {'; '.join(differences[:4])}",
-                where=self.folder,
-                do="repeat the earlier command to finish it, use --restart to throw it away, or name another output",
+            empty_folder(self.folder)
+            self._stores.create(
+                self.shape,
+                voxel_size=self._voxel_size,
+                metadata=self._metadata,
+                ome_version=self._format_options.get("ome_version", "0.4"),
             )
-
-    def _open_stores(self) -> None:
-        for product in self.products:
-            place = self._place(product)
-            if not place.exists():
-                continue
-            try:
-                if place.is_symlink():
-                    raise DataError("it is a symbolic link", where=place)
-                store = self._stores[product.name] = open_store(self.folder, place.name)
-            except Exception as error:
-                raise DataError(
-                    f"the interrupted run is damaged: {error}", where=place, do="use --restart to begin anew"
-                ) from error
-            if isinstance(store, ZarrStore):
-                store.remove_torn_files()
+            write_run(self.folder, self.run)
 
     def _read_journal(self) -> None:
         """Believe a line only where what is stored has its checksums."""
-        for line in self._lines():
+        names = [product.name for product in self.products]
+        for line in journal_lines(self.folder, products=names, n_planes=self.shape[0]):
             for name, crc in line.crc.items():
                 self._crc[name][line.start : line.stop] = crc
             for z in range(line.start, line.stop):
                 self.done[z] = all(
-                    self._stored_checksum(name, z) == crc[z - line.start]
+                    self._stores.stored_checksum(name, z) == crc[z - line.start]
                     for name, crc in line.crc.items()
                     if name in self._stores
                 )
@@ -533,71 +417,3 @@ class Staging:
                 self.notes.extend(line.notes)
         if not self._stores:  # all products have their final names already, and perhaps the journal is gone
             self.done[:] = True
-
-    def _stored_checksum(self, product: str, z: int) -> int | None:
-        plane = self._stored(product, z)
-        return None if plane is None else checksum(plane)
-
-    def _stored(self, product: str, z: int) -> np.ndarray | None:
-        """A plane of a store; None where it is missing or damaged."""
-        store = self._stores[product]
-        try:
-            return store.stored(z) if isinstance(store, ZarrStore) else store.read(z)
-        except (TomoclassError, OSError):
-            return None
-
-    def _lines(self) -> Iterator[_Line]:
-        try:
-            text = (self.folder / JOURNAL).read_bytes()
-        except FileNotFoundError:
-            return
-        names = {product.name for product in self.products}
-        for raw in text.split(b"\n"):
-            try:
-                line = _Line(**json.loads(raw))
-                n = line.stop - line.start
-                is_whole = set(line.crc) == names and all(len(crc) == n for crc in line.crc.values())
-                if is_whole and 0 <= line.start < line.stop <= self.shape[0]:
-                    yield line
-            except (ValueError, TypeError):
-                continue  # torn by a crash
-
-    def _open_journal(self) -> IO[bytes]:
-        with writing(self.output):
-            journal = open(self.folder / JOURNAL, "ab")  # noqa: SIM115  (closed by the stack)
-            if journal.tell():
-                journal.write(b"\n")  # a torn last line must not swallow the next one
-            return journal
-
-
-def open_store(folder: str | PathLike[str], name: str) -> ZarrStore | PlaneFile:
-    """The store of a product in the folder of a run: ``labels``, or ``labels.planes``."""
-    path = Path(folder, name)
-    return PlaneFile(path) if path.suffix == SUFFIX else ZarrStore.open(path)
-
-
-def store_slab(stores: Mapping[str, ZarrStore | PlaneFile], slab: Slab) -> dict[str, list[int]]:
-    """Write the planes of a slab to the store of each product; the checksum of each plane of each product."""
-    for name, values in slab.values.items():
-        stores[name].write(slab.start, values)
-    return checksums(slab)
-
-
-def checksums(slab: Slab) -> dict[str, list[int]]:
-    """The checksum of each plane of each product."""
-    return {
-        name: [checksum(values[..., i, :, :]) for i in range(values.shape[-3])] for name, values in slab.values.items()
-    }
-
-
-def _differences(then: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in sorted({*then, *now}):
-            yield from _differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif then != now:
-        yield name, then, now
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

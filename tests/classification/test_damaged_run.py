@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from small_volume import SHAPE, digest
 
-from gpu_tomoclass.classification import staging as staging_module
 from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.finished_files import checksum
 from gpu_tomoclass.classification.lock import LOCK
 from gpu_tomoclass.classification.plane_file import LENGTH_BYTES, PlaneFile
 from gpu_tomoclass.classification.products import Product
@@ -305,4 +305,4 @@ def test_stores_that_are_no_stores(sample_path: Path, sample_model: Any, tmp_pat
         run(sample_path, sample_model, tmp_path / name)
     run(sample_path, sample_model, tmp_path / name, restart=True)
     with open_volume(tmp_path / name) as volume:
-        assert staging_module.checksum(volume.plane(0)) != 0
+        assert checksum(volume.plane(0)) != 0

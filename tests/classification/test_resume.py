@@ -12,8 +12,8 @@ import pytest
 import random_kills
 from small_volume import SHAPE, digest
 
-from gpu_tomoclass.classification import staging as staging_module
 from gpu_tomoclass.classification.classify_volume import classify
+from gpu_tomoclass.classification.finished_files import checksum
 from gpu_tomoclass.classification.plane_file import PlaneFile
 from gpu_tomoclass.classification.products import Product
 from gpu_tomoclass.classification.slab import Slab
@@ -306,4 +306,4 @@ def test_a_damaged_run_file(sample_path, sample_model, tmp_path, half_done):
 def test_the_journal_is_plain(half_done):
     lines = [json.loads(line) for line in (half_done / "done.jsonl").read_text().splitlines() if line]
     assert all(set(line) == {"start", "stop", "crc", "notes"} for line in lines)
-    assert staging_module.checksum(np.zeros((2, 2), np.uint8)) == 558161692  # CRC-32 of four zero bytes
+    assert checksum(np.zeros((2, 2), np.uint8)) == 558161692  # CRC-32 of four zero bytes
