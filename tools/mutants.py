@@ -32,9 +32,9 @@ class Mutant:
 MUTANTS = (
     # ground floor
     Mutant("classes.py", "int(text) <= 255", "int(text) <= 256", "test_ground.py"),
-    Mutant("outputs.py", '"M": 10**6', '"M": 2**20', "test_ground.py"),
+    Mutant("outputs/sizes.py", '"M": 10**6', '"M": 2**20', "test_ground.py"),
     Mutant(
-        "outputs.py",
+        "outputs/publishing.py",
         "            refuse_inputs(self.target, self._inputs)\n",
         "",
         "test_outputs.py test_inputs_stay.py",

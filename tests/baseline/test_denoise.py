@@ -249,7 +249,7 @@ def test_nothing_is_left_when_it_ends_early(tmp_path, stop):
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     options = {"parameters": PARAMETERS, "device": DEVICES["numpy"], "slab_planes": 5}
     # found out before the work
-    monkeypatch.setattr("gpu_tomoclass.outputs.free_bytes", lambda target: 30_000)  # enough for the output
+    monkeypatch.setattr("gpu_tomoclass.outputs.disk.free_bytes", lambda target: 30_000)  # enough for the output
     with pytest.raises(ResourceError, match=r"needs 49\.0 KB, and 30\.0 KB are free"):
         write_nad(CountedVolume(sample()), tmp_path / "n.tif", **options)
     assert list(tmp_path.iterdir()) == []

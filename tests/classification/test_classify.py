@@ -190,7 +190,7 @@ def test_the_place_goes_along_with_the_planes(volume, model, tmp_path, name):
 def test_products_must_fit_together(volume, model, tmp_path, monkeypatch):
     """Each by itself would: 9 x 32 x 28 labels (8064 bytes), shares of two classes, and an uncertainty."""
     large = CountedVolume(volume.array)
-    monkeypatch.setattr("gpu_tomoclass.outputs.free_bytes", lambda target: 100_000)
+    monkeypatch.setattr("gpu_tomoclass.outputs.disk.free_bytes", lambda target: 100_000)
     with pytest.raises(ResourceError, match=r"needs 104\.8 KB, and 100\.0 KB are free"):
         classify(large, model, output=tmp_path / "x.tif", probabilities="float32", uncertainty="margin")
     assert large.planes_read == []

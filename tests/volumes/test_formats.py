@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from click import Option
 
-from gpu_tomoclass import outputs
 from gpu_tomoclass.cli import cli
 from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.outputs.inputs import STORE_MARKS
 from gpu_tomoclass.volumes import formats
 from gpu_tomoclass.volumes.formats import EXPORTS, FORMATS, ZARR_MARKS, product_name, split_suffix, written_format
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
@@ -43,7 +43,7 @@ def test_no_suffix_belongs_to_two():
     assert len({*suffixes}) == len(suffixes)
     assert not {*suffixes} & {*EXPORTS}
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in suffixes)
-    assert outputs._STORE_MARKS == ZARR_MARKS  # the ground floor cannot ask
+    assert STORE_MARKS == ZARR_MARKS  # the ground floor cannot ask
 
 
 @pytest.mark.parametrize("suffix", WRITTEN)

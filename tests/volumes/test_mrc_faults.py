@@ -9,9 +9,9 @@ import mrcfile
 import numpy as np
 import pytest
 
-from gpu_tomoclass import outputs
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
+from gpu_tomoclass.outputs import publishing
 from gpu_tomoclass.volumes.mrc.mrc import MrcWriter, open_mrc
 from gpu_tomoclass.volumes.opening import open_volume
 
@@ -179,14 +179,14 @@ def test_channels_appear_together_or_not_at_all(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["p_b.mrc"]
     (tmp_path / "p_b.mrc").unlink()
 
-    real = outputs.publish
+    real = publishing.publish
 
     def fails_on_b(temporary, target):
         if target.name == "p_b.mrc":
             raise ResourceError("the disk is full", where=target)
         real(temporary, target)
 
-    monkeypatch.setattr(outputs, "publish", fails_on_b)
+    monkeypatch.setattr(publishing, "publish", fails_on_b)
     with pytest.raises(ResourceError):
         write()
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,6 @@ import SimpleITK
 import tifffile
 from memory_volume import CountedVolume
 
-from gpu_tomoclass import outputs
 from gpu_tomoclass.errors import ResourceError
 from gpu_tomoclass.labels import clean
 from gpu_tomoclass.volumes import check_volume_target, convert, create_volume, open_volume, substack
@@ -177,7 +176,7 @@ def test_channels_are_shown_as_far_as_their_values_reach(tmp_path):
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_too_small_a_disk_is_refused_before_the_first_plane(tmp_path, monkeypatch, name):
     volume = CountedVolume(np.broadcast_to(np.uint16(0), (10, 2000, 3000)))
-    monkeypatch.setattr(outputs, "free_bytes", lambda target: 10**6)
+    monkeypatch.setattr("gpu_tomoclass.outputs.disk.free_bytes", lambda target: 10**6)
     for call in (
         lambda: convert(volume, tmp_path / name),
         lambda: create_volume(tmp_path / name, shape=volume.shape, dtype=volume.dtype),

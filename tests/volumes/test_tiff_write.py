@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from gpu_tomoclass import outputs
 from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
@@ -216,7 +215,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_too_little_space_is_an_error_before_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(outputs, "free_bytes", lambda target: 10**9)
+    monkeypatch.setattr("gpu_tomoclass.outputs.disk.free_bytes", lambda target: 10**9)
     with pytest.raises(ResourceError, match=r"a\.tif: needs 8\.0 GB, and 1\.0 GB are free"):
         create_volume(tmp_path / "a.tif", shape=(1000, 1000, 2000), dtype=np.float32)
     assert os.listdir(tmp_path) == []
