@@ -280,7 +280,7 @@ def _measured(
         prepared = prepare_slab(volume, start, stop, halo=reach, scale=model.intensity, nan="fill")
     else:  # a plane again and again
         plane = prepare_slab(volume, volume.shape[0] // 2, volume.shape[0] // 2 + 1, scale=model.intensity, nan="fill")
-        prepared = PreparedSlab(list(plane.planes) * slab, Place.whole(slab))
+        prepared = PreparedSlab(list(plane.planes) * slab, Place.whole(slab, aspect=plane.place.aspect))
     classifier.classify(0, prepared, {})  # compiles
     n_counted = 2 * n_threads
     finished: list[float] = []

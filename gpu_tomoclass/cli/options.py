@@ -230,8 +230,8 @@ def bank_options(command: F) -> F:
             "--sigmas",
             multiple=True,
             type=SigmaList(),
-            help="Sigmas of one family instead of the range; of Gaussians across planes also in nm, "
-            "gaussian_blur_3d=2,4nm; repeatable.",
+            help="Sigmas of one family instead of the range; of families made of Gaussians also in nm, "
+            "gaussian_blur=2,4nm; repeatable.",
         ),
         click.option("--sigma-max", type=float, help="Largest sigma; default 16, or 8 of families across planes."),
         click.option("--sigma-min", type=float, default=1.0, show_default=True, help="Smallest sigma; they double."),

@@ -121,7 +121,7 @@ class FeatureBank:
             that need whole pixels cut the fraction off, and leave out what is less than 1.
         sigmas : mapping of str to sequence of float or str, optional
             Explicit sigmas for some families, instead of that range. 0 where the family has it. ``"2,4nm"``: lengths in
-            nm, for families of Gaussians across planes.
+            nm, for families made of Gaussians.
         membrane_thickness, membrane_patch, hessian, gabor
             See the class.
 
@@ -234,7 +234,11 @@ class FeatureBank:
     @property
     def bytes_per_pixel(self) -> int:
         """Memory that :meth:`compute` needs at most per pixel of a plane, its result included."""
-        blurs = {s for sigmas in self.sigmas for s in sigmas}
+        blurs = {  # derivatives over a sigma in nm have blurs of their own
+            (s, name if name in self.nm else "")
+            for name, sigmas in zip(self.families, self.sigmas, strict=True)
+            for s in sigmas
+        }
         block = max(block.reference_bytes for block in self.blocks)
         return 4 * self.n_channels + block + 4 * len(blurs) + SOURCE_BYTES
 
@@ -299,17 +303,18 @@ class FeatureBank:
                 out[block.start : block.stop] = row_of(block.family).compute(volume, block.in_voxels(place.aspect))
             else:
                 for z, source in enumerate(by_plane):
-                    out[block.start : block.stop, z] = self.compute_block(source, block)
+                    out[block.start : block.stop, z] = self.compute_block(source, block, aspect=place.aspect)
         return out
 
-    def compute_block(self, source: FeatureSource, block: FeatureBlock) -> np.ndarray:
-        """The channels of one block: (n, ny, nx) float32, maybe read-only."""
-        return row_of(block.family).compute(source, dict(block.parameters))
+    def compute_block(self, source: FeatureSource, block: FeatureBlock, *, aspect: Aspect = CUBES) -> np.ndarray:
+        """The channels of one block on voxels of this aspect: (n, ny, nx) float32, maybe read-only."""
+        return row_of(block.family).compute(source, block.in_voxels(aspect))
 
     def compute(
         self,
         plane: np.ndarray,
         *,
+        aspect: Aspect = CUBES,
         display_range: tuple[float, float] | None = None,
         blocks: Sequence[FeatureBlock] | None = None,
         timings: MutableMapping[str, float] | None = None,
@@ -321,6 +326,8 @@ class FeatureBank:
         ----------
         plane : ndarray
             (ny, nx), any integer or float dtype, finite.
+        aspect : Aspect
+            Of its voxels, which sigmas in nm need.
         display_range : (float, float), optional
             See :class:`~gpu_tomoclass.features.reference.source.FeatureSource`.
         blocks : sequence of FeatureBlock, optional
@@ -349,7 +356,7 @@ class FeatureBank:
         for block in blocks:
             began = time.perf_counter()
             stop = start + len(block.channels)
-            out[start:stop] = self.compute_block(source, block)
+            out[start:stop] = self.compute_block(source, block, aspect=aspect)
             start = stop
             if timings is not None:
                 timings[block.family] = timings.get(block.family, 0.0) + time.perf_counter() - began

@@ -253,14 +253,18 @@ class SlabKeys:
     def key(self, block: FeatureBlock) -> str:
         place = self._slab.place
         reach = block.reaches(place.aspect)[0]
+        size = f"/{place.aspect.nm}" if block.is_in_nm else ""
         if block.dimensions == 2:
-            return self._plane(place.start)
+            return self._hashed(f"{self._plane(place.start)}{size}") if size else self._plane(place.start)
         part = place.part(place.start, place.stop, halo=reach)
         planes = [self._plane(z) for z in range(part.first, part.first + part.n_planes)]
         # Kernels are cut to the depth of a volume that is not deeper than they are long.
         depth = min(place.depth, 2 * reach + 2)
-        size = f"/{place.aspect.nm}" if block.is_in_nm else ""
         text = f"{place.start - part.first}/{depth}/{place.aspect.axes}{size}/{' '.join(planes)}"
+        return self._hashed(text)
+
+    @staticmethod
+    def _hashed(text: str) -> str:
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def _plane(self, z: int) -> str:

@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpu_tomoclass.device import Tolerance
-from gpu_tomoclass.features.family import COPIES, ONE_VALUE, SAME_SUMS, Family, number, one_label, wide_number
+from gpu_tomoclass.features.family import (
+    COPIES,
+    ONE_VALUE,
+    SAME_SUMS,
+    Family,
+    number,
+    one_label,
+    scales_in_nm,
+    size_text,
+)
 from gpu_tomoclass.features.reference.blur import STD_PER_SIGMA, is_reduced, kernel_radius
 from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES, ORDERS, derivative_reach
 from gpu_tomoclass.features.reference.disk import disk_half_widths
@@ -36,8 +45,9 @@ _REDUCED_IN = 2  # definition version since which blurs on reduced lines add as 
 _STRETCHED = "the plane is stretched to 8 bits by its own minimum and maximum"
 
 
-def _blur_changed_in(sigma: float, **parameters: Any) -> int:
-    return _REDUCED_IN if is_reduced(STD_PER_SIGMA * sigma) else 1
+def _blur_changed_in(sigma: float, nm: bool = False, **parameters: Any) -> int:
+    """In nm the voxels decide whether lines are reduced."""
+    return _REDUCED_IN if nm or is_reduced(STD_PER_SIGMA * sigma) else 1
 
 
 def _rank(name: str, *, scratch: int, tolerance: Tolerance = ONE_VALUE) -> Family:
@@ -168,6 +178,8 @@ _ROWS = (
         kernel="edges:gaussian_blur",
         tolerance=SAME_SUMS,
         changed_in=_blur_changed_in,
+        in_nm="as is",
+        std_per_sigma=STD_PER_SIGMA,
     ),
     Family(
         name="sobel_filter",
@@ -180,13 +192,17 @@ _ROWS = (
         kernel="edges:sobel_filter",
         tolerance=SAME_SUMS,
         changed_in=_blur_changed_in,
+        in_nm="per sigma",
+        std_per_sigma=STD_PER_SIGMA,
     ),
     Family(
         name="hessian",
         weka_name="Hessian",
         sigmas="zero",
         parameters=lambda r: {"sigma": r.sigma, **({"legacy": True} if r.legacy_hessian else {})},
-        labels=lambda sigma, legacy=False: [f"{channel}_{number(sigma)}" for channel in HESSIAN_CHANNELS],
+        labels=lambda sigma, legacy=False, nm=False: [
+            f"{channel}_{size_text(sigma, nm=nm, pixels=number)}" for channel in HESSIAN_CHANNELS
+        ],
         reach=lambda sigma, legacy=False: kernel_radius(sigma) + 2,
         scratch=64,
         reference="edges:hessian",
@@ -194,19 +210,26 @@ _ROWS = (
         tolerance=Tolerance(
             1.2e-7, "arc cosines differ in a double's last bit, so that rarely the float32 does; all else in no bit"
         ),
-        changed_in=lambda sigma, legacy=False: _REDUCED_IN if legacy else _blur_changed_in(sigma),
+        changed_in=lambda sigma, legacy=False, nm=False: _REDUCED_IN if legacy else _blur_changed_in(sigma, nm),
+        in_nm="per sigma",
+        std_per_sigma=STD_PER_SIGMA,
     ),
     Family(
         name="difference_of_gaussians",
         weka_name="Difference_of_gaussians",
         parameters=lambda r: {"sigma": r.sigma, "smaller": r.smaller},
-        labels=lambda sigma, smaller: [f"Difference_of_gaussians_{number(sigma)}_{number(t)}" for t in smaller],
+        labels=lambda sigma, smaller, nm=False: [
+            "_".join(["Difference_of_gaussians", *(size_text(s, nm=nm, pixels=number) for s in (sigma, t))])
+            for t in smaller
+        ],
         reach=lambda sigma, smaller: kernel_radius(sigma),
         scratch=24,
         reference="edges:difference_of_gaussians",
         kernel="edges:difference_of_gaussians",
         tolerance=SAME_SUMS,
         changed_in=_blur_changed_in,
+        in_nm="as is",
+        std_per_sigma=STD_PER_SIGMA,
     ),
     _rank("variance", scratch=36, tolerance=SAME_SUMS),
     _rank("mean", scratch=24, tolerance=SAME_SUMS),
@@ -216,35 +239,42 @@ _ROWS = (
     Family(
         name="derivatives",
         weka_name="Derivatives",
-        labels=lambda sigma: [f"Derivatives_{d}_{d}_{wide_number(sigma)}" for d in ORDERS],
+        labels=lambda sigma, nm=False: [f"Derivatives_{d}_{d}_{size_text(sigma, nm=nm)}" for d in ORDERS],
         reach=lambda sigma: max(derivative_reach(sigma, d) for d in ORDERS),
         scratch=24,
         reference="derivatives:derivatives",
         kernel="derivatives:derivatives",
         tolerance=SAME_SUMS,
+        in_nm="per sigma",
     ),
     Family(
         name="laplacian",
         weka_name="Laplacian",
-        labels=lambda sigma: [f"Laplacian_{wide_number(sigma)}"],
+        labels=lambda sigma, nm=False: [f"Laplacian_{size_text(sigma, nm=nm)}"],
         reach=lambda sigma: derivative_reach(sigma, 2),
         scratch=28,
         reference="derivatives:laplacian",
         kernel="derivatives:laplacian",
         tolerance=SAME_SUMS,
+        in_nm="per sigma",
     ),
     Family(
         name="structure",
         weka_name="Structure",
-        labels=lambda sigma, scales=INTEGRATION_SCALES: [
-            f"Structure_{which}_{wide_number(sigma)}_{scale}" for scale in scales for which in ("largest", "smallest")
+        parameters=lambda r: {"sigma": r.sigma, **scales_in_nm(r, INTEGRATION_SCALES)},
+        labels=lambda sigma, scales=INTEGRATION_SCALES, nm=False: [
+            f"Structure_{which}_{size_text(sigma, nm=nm)}_{size_text(scale, nm=nm)}"
+            for scale in scales
+            for which in ("largest", "smallest")
         ],
         reach=lambda sigma, scales=INTEGRATION_SCALES: derivative_reach(sigma, 1) + derivative_reach(scales[-1], 0),
-        parts=lambda sigma: [{"sigma": sigma, "scales": (scale,)} for scale in INTEGRATION_SCALES],
+        parts=lambda scales=INTEGRATION_SCALES, **others: [{**others, "scales": (scale,)} for scale in scales],
         scratch=136,
         reference="derivatives:structure",
         kernel="derivatives:structure",
         tolerance=SAME_SUMS,
+        in_nm="per sigma",
+        largest_sigma_nm=85.0,  # three times it is averaged over, at most as long as any other sigma
     ),
     Family(
         name="entropy",

@@ -24,7 +24,9 @@ SAME_SUMS = Tolerance(0, "the same sums in the same order")
 SIGMA_LIMITS = (0.01, 256.0)
 LENGTHS = {"sigma", "smaller", "scales"}  # parameters that are
 NM = "nm"  # behind a number in a name: a length
-NM_FAMILIES = "gaussian_blur_3d and the others of Gaussians across planes have"
+NM_FAMILIES = "gaussian_blur, gaussian_blur_3d and the others made of Gaussians have"
+ACROSS_PLANES = "families across planes, such as gaussian_blur_3d"
+SQUARE = 0.01  # voxels within 1 % are the same, as for models
 GIVE_SIZE = "give --voxel-size, in nm"
 MAX_SIGMAS = 64  # of a family; differences of Gaussians grow with its square
 
@@ -90,9 +92,13 @@ class Family:
         The same -> whether ``kernel`` computes it; else the reference does, on every device.
     largest_sigma : float
         In pixels; beyond, time or memory would be out of all proportion.
+    largest_sigma_nm : float
+        The same for sigmas in nm, in pixels; 0 if it is the same.
     in_nm : {"", "as is", "per sigma"}
         Whether sigmas can be lengths in nm: not; yes; yes, and derivatives are then taken over a sigma instead of over
         a voxel, so that values do not depend on the voxels.
+    std_per_sigma : float
+        Standard deviation of a sigma in pixels, by which lengths in nm, standard deviations themselves, are divided.
     tolerance : Tolerance
         How far ``kernel`` may be from ``reference``, as a share of the channel's largest absolute value, and why;
         factor 0 asks for equal bits.
@@ -117,7 +123,9 @@ class Family:
     parts: Callable[..., list[dict[str, Any]]] = lambda **parameters: []
     has_kernel: Callable[..., bool] = lambda **parameters: True
     largest_sigma: float = SIGMA_LIMITS[1]
+    largest_sigma_nm: float = 0.0
     in_nm: Literal["", "as is", "per sigma"] = ""
+    std_per_sigma: float = 1.0
 
     @property
     def per_sigma(self) -> bool:
@@ -133,6 +141,8 @@ class Family:
         """A UsageError unless these are sigmas that the family can have, rising."""
         if nm and not self.in_nm:
             raise UsageError(f"{self.name} has no sigmas in nm", do=NM_FAMILIES)
+        if nm and 0 in sigmas:
+            raise UsageError(f"{self.name} has no sigma of 0 nm", do="give lengths above 0, or sigmas in pixels")
         if not self.per_sigma:
             if sigmas:
                 raise UsageError(f"{self.name} has no sigma, but was given {_listed(sigmas)}")
@@ -182,29 +192,39 @@ class Family:
             _check_sigma(sigma, f"each sigma of {self.name}")
 
     def in_voxels(self, aspect: Aspect, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters with lengths in nm turned into voxels of x; others as they are.
+        """The parameters with standard deviations in nm turned into sigmas in voxels of x; others as they are.
 
         Raises
         ------
         UsageError
-            If a sigma is in nm and the size of the voxels is not known, or makes it too small or too large.
+            If a sigma is in nm and the size of the voxels is not known, or makes it too small or too large; or if
+            voxels of a family of planes are no squares.
         """
-        if "nm" not in parameters:
+        if NM not in parameters:
             return dict(parameters)
         if aspect.nm is None:
             raise UsageError(f"sigmas of {self.name} are in nm, and the size of the voxels is not known", do=GIVE_SIZE)
         length = aspect.nm
-        found = {name: value for name, value in parameters.items() if name != "nm"}
+        if self.dimensions == 2 and abs(aspect.y - 1) > SQUARE:
+            raise UsageError(
+                f"{self.name} filters y and x alike, and voxels are {length / aspect.y:.4g} x {length:.4g} nm (y, x):"
+                " no sigma in nm is the same along both",
+                do=f"choose {ACROSS_PLANES}, whose sigmas in nm hold along each axis, or give --voxel-size where the"
+                " file is wrong",
+            )
+        unit = length * self.std_per_sigma
+        found = {name: value for name, value in parameters.items() if name != NM}
         for name in LENGTHS & found.keys():
             given = found[name]
             found[name] = (
-                tuple(_quotient(s, length) for s in given) if isinstance(given, tuple) else _quotient(given, length)
+                tuple(_quotient(s, unit) for s in given) if isinstance(given, tuple) else _quotient(given, unit)
             )
-        sigma = found["sigma"]
-        if not SIGMA_LIMITS[0] <= sigma <= self.largest_sigma:
+        sigma, (low, high) = found["sigma"], (SIGMA_LIMITS[0], self.largest_sigma_nm or self.largest_sigma)
+        if not low <= sigma <= high:
+            std = self.std_per_sigma
             raise UsageError(
-                f"{self.name}: a sigma of {number(parameters['sigma'])} nm is {sigma:.3g} voxels of {length:g} nm, not"
-                f" {SIGMA_LIMITS[0]:g} to {self.largest_sigma:g}",
+                f"{self.name}: a sigma of {number(parameters['sigma'])} nm is {sigma * std:.3g} voxels of {length:g}"
+                f" nm, not {low * std:g} to {high * std:g}",
                 do="choose other sigmas, or give --voxel-size where the file is wrong",
             )
         return found | ({"per_sigma": True} if self.in_nm == "per sigma" else {})
@@ -245,6 +265,11 @@ def wide_number(sigma: float) -> str:
     return repr(float(np.float32(sigma)))
 
 
+def scales_in_nm(request: Request, scales: tuple[float, ...]) -> dict[str, tuple[float, ...]]:
+    """Scales of a structure tensor where sigmas are in nm: the smallest sigma takes the place of the pixel."""
+    return {"scales": tuple(scale * request.nm_least for scale in scales)} if request.nm_least else {}
+
+
 def _quotient(sigma: float, length: float) -> float:
     return snapped(float(number(sigma)) / length)
 
@@ -275,4 +300,9 @@ def _listed(sigmas: Sequence[float]) -> str:
 
 def one_label(weka_name: str) -> Callable[..., list[str]]:
     """Labels of a family with one channel per sigma or radius."""
-    return lambda **parameters: [f"{weka_name}_{number(next(iter(parameters.values())))}"]
+    return lambda nm=False, **size: [f"{weka_name}_{size_text(*size.values(), nm=nm, pixels=number)}"]
+
+
+def size_text(sigma: float, *, nm: bool, pixels: Callable[[float], str] = wide_number) -> str:
+    """A sigma in a name: pixels as TWS has them there, or nm."""
+    return f"{number(sigma)}{NM}" if nm else pixels(sigma)

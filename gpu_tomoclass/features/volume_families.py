@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpu_tomoclass.device import Tolerance
-from gpu_tomoclass.features.family import NM, ONE_VALUE, SAME_SUMS, Family, number, wide_number
+from gpu_tomoclass.features.family import ONE_VALUE, SAME_SUMS, Family, scales_in_nm, size_text
 from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES
 from gpu_tomoclass.features.reference.volume_ball import ball_reach
 from gpu_tomoclass.features.reference.volume_blur import blur_reach
@@ -29,12 +29,7 @@ EIGENVALUES_3D = Tolerance(
 
 def _one(weka_name: str) -> Callable[..., list[str]]:
     """Labels of a family with one channel per sigma or radius."""
-    return lambda nm=False, **size: [f"{weka_name}_{_size(*size.values(), nm=nm)}"]
-
-
-def _size(sigma: float, *, nm: bool) -> str:
-    """In a name: voxels as TWS has them, or nm."""
-    return f"{number(sigma)}{NM}" if nm else wide_number(sigma)
+    return lambda nm=False, **size: [f"{weka_name}_{size_text(*size.values(), nm=nm)}"]
 
 
 def _of_order(order: int) -> Callable[..., int]:
@@ -75,7 +70,7 @@ VOLUME_ROWS = (
         weka_name="Difference_of_Gaussian",
         parameters=lambda r: {"sigma": r.sigma, "smaller": r.smaller},
         labels=lambda sigma, smaller, nm=False: [
-            f"Difference_of_Gaussian_{_size(t, nm=nm)}_{_size(sigma, nm=nm)}" for t in smaller
+            f"Difference_of_Gaussian_{size_text(t, nm=nm)}_{size_text(sigma, nm=nm)}" for t in smaller
         ],
         reach=lambda aspect, *, sigma, smaller: blur_reach(sigma, aspect),
         scratch=28,
@@ -88,7 +83,7 @@ VOLUME_ROWS = (
     Family(
         name="hessian_3d",
         weka_name="Hessian",
-        labels=lambda sigma, nm=False: [f"Hessian_{which}_{_size(sigma, nm=nm)}_true" for which in EIGENVALUES],
+        labels=lambda sigma, nm=False: [f"Hessian_{which}_{size_text(sigma, nm=nm)}_true" for which in EIGENVALUES],
         reach=_of_order(2),
         scratch=260,
         reference="volume_derivatives:hessian",
@@ -100,7 +95,7 @@ VOLUME_ROWS = (
     Family(
         name="derivatives_3d",
         weka_name="Derivatives",
-        labels=lambda sigma, nm=False: [f"Derivatives_{d}_{d}_{d}_{_size(sigma, nm=nm)}" for d in ORDERS],
+        labels=lambda sigma, nm=False: [f"Derivatives_{d}_{d}_{d}_{size_text(sigma, nm=nm)}" for d in ORDERS],
         reach=_of_order(ORDERS[-1]),
         scratch=60,
         reference="volume_derivatives:derivatives",
@@ -136,13 +131,9 @@ VOLUME_ROWS = (
     Family(
         name="structure_3d",
         weka_name="Structure",
-        # In nm the smallest sigma takes the place of the voxel.
-        parameters=lambda r: {
-            "sigma": r.sigma,
-            **({"scales": tuple(scale * r.nm_least for scale in INTEGRATION_SCALES)} if r.nm_least else {}),
-        },
+        parameters=lambda r: {"sigma": r.sigma, **scales_in_nm(r, INTEGRATION_SCALES)},
         labels=lambda sigma, scales=INTEGRATION_SCALES, nm=False: [
-            f"Structure_{which}_{_size(sigma, nm=nm)}_{_size(scale, nm=nm)}"
+            f"Structure_{which}_{size_text(sigma, nm=nm)}_{size_text(scale, nm=nm)}"
             for scale in scales
             for which in EIGENVALUES
         ],
@@ -166,8 +157,8 @@ OWN_ROWS = (
         name="z_context",
         weka_name="Z_context",
         labels=lambda sigma, nm=False: [
-            *(f"Z_context_{_size(sigma, nm=nm)}_Gaussian_blur_{blur}" for blur in BLURS),
-            *(f"Z_context_{_size(sigma, nm=nm)}_Median_{radius}" for radius in MEDIANS),
+            *(f"Z_context_{size_text(sigma, nm=nm)}_Gaussian_blur_{blur}" for blur in BLURS),
+            *(f"Z_context_{size_text(sigma, nm=nm)}_Median_{radius}" for radius in MEDIANS),
         ],
         reach=lambda aspect, *, sigma: blur_reach(sigma, aspect),
         reach_in_plane=lambda sigma: reach_in_plane(),
@@ -182,7 +173,7 @@ OWN_ROWS = (
     Family(
         name="z_blur",
         weka_name="Z_blur",
-        labels=lambda sigma, nm=False: [f"Z_blur_{_size(sigma, nm=nm)}_{blur}" for blur in BLURS],
+        labels=lambda sigma, nm=False: [f"Z_blur_{size_text(sigma, nm=nm)}_{blur}" for blur in BLURS],
         reach=lambda aspect, *, sigma: blur_reach(sigma, aspect),
         reach_in_plane=lambda sigma: reach_in_plane(),
         usual_sigma_max=2.0,

@@ -20,7 +20,8 @@ from gpu_tomoclass.model import fits_volume, load_model, save_model
 from gpu_tomoclass.training import train
 from gpu_tomoclass.volumes import open_volume
 
-GAUSSIANS = [name for name, row in FAMILIES.items() if row.in_nm]
+ACROSS = [name for name, row in FAMILIES.items() if row.in_nm and row.dimensions == 3]
+PLANES = [name for name, row in FAMILIES.items() if row.in_nm and row.dimensions == 2]
 VOXELS = (2.0, 0.8, 1.25)  # nm along z, y, x
 RANDOM = np.random.default_rng(14)
 IMAGE = RANDOM.normal(0, 200, (23, 40, 36)).astype(np.float32)
@@ -73,9 +74,41 @@ def test_derivatives_are_those_of_scipy_over_one_sigma() -> None:
     assert np.abs(_channel(bank, "Hessian_largest_3.0nm_true")[INSIDE] - largest).max() < 0.1 * largest.std()
 
 
-def test_other_voxels_give_the_same_values() -> None:
+def test_planes_are_those_of_scipy() -> None:
+    """Standard deviations, without the factor 0.4 of sigmas in pixels; derivatives over one of them."""
+    bank = _bank(*PLANES, nm="2,4nm")
+    found = dict(zip(bank.channels, bank.compute(IMAGE[0], aspect=aspect_of((9.0, 0.8, 0.8))), strict=True))
+
+    def scipy(nm: float, order: tuple[int, int] = (0, 0)) -> np.ndarray:
+        std = nm / 0.8
+        return ndimage.gaussian_filter(IMAGE[0].astype(np.float64), std, order, mode="mirror", truncate=6) * std ** sum(
+            order
+        )
+
+    def close(name: str, expected: np.ndarray, share: float) -> None:
+        inside = np.s_[14:-14, 14:-14]
+        assert np.abs(found[name] - expected)[inside].max() < share * np.abs(expected).max(), name
+
+    close("Gaussian_blur_2.0nm", scipy(2), 0.01)  # TWS's kernel ends in a parabola
+    close("Difference_of_gaussians_4.0nm_2.0nm", scipy(2) - scipy(4), 0.02)
+    close("Laplacian_2.0nm", scipy(2, (2, 0)) + scipy(2, (0, 2)), 0.01)  # kernels that end at 4 standard deviations
+    close("Derivatives_2_2_2.0nm", scipy(2, (2, 2)), 0.02)
+    sobel = [2.5 * ndimage.sobel(scipy(2), axis) for axis in (0, 1)]
+    close("Sobel_filter_2.0nm", np.hypot(*sobel), 0.01)
+    close("Hessian_Trace_2.0nm", sum(2.5 * ndimage.sobel(image, axis) for axis, image in enumerate(sobel)), 0.02)
+    gradient = scipy(2, (1, 0)), scipy(2, (0, 1))
+    tensor = [ndimage.gaussian_filter(a * b, 2 / 0.8, mode="mirror") for a in gradient for b in gradient]
+    largest = np.linalg.eigvalsh(np.stack(tensor, axis=-1).reshape(*IMAGE[0].shape, 2, 2))[..., 1]
+    close("Structure_largest_2.0nm_2.0nm", largest, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("families", "size"),
+    [([name for name in ACROSS if not name.startswith("z_")], (2.0, 1.0, 1.0)), (PLANES, (1.0, 1.0, 1.0))],
+)
+def test_other_voxels_give_the_same_values(families: list[str], size: tuple[float, float, float]) -> None:
     """A blob of 6 nm sampled at two sizes of voxels; derivatives and averages at the places that both have."""
-    bank = _bank(*(name for name in GAUSSIANS if not name.startswith("z_")), nm="2,4nm")
+    bank = _bank(*families, nm="2,4nm")
     assert bank.fits_any_voxels
 
     def values(voxels: tuple[float, float, float]) -> np.ndarray:
@@ -88,24 +121,38 @@ def test_other_voxels_give_the_same_values() -> None:
         middle = tuple(slice(k - 3 * s, k + 3 * s + 1, s) for k, s in zip(n, step, strict=True))
         return found[(slice(None), *middle)]
 
-    coarse, fine = values((2.0, 1.0, 1.0)), values((1.0, 0.5, 1.0))
+    def factors(name: str) -> int:
+        """Derivatives that are multiplied, each of them near."""
+        return 4 if "Square" in name else 2 if "Determinant" in name or "Normalized" in name else 1
+
+    coarse, fine = values(size), values((1.0, 0.5, size[0] / 2))
     for name, a, b in zip(bank.channels, coarse, fine, strict=True):
         high = name.startswith(("Derivatives_3", "Derivatives_4", "Derivatives_5"))  # of order 9 to 15: samples differ
-        if not high:
-            assert np.abs(a - b).max() < 0.03 * np.abs(b).max(), name
+        if not high and "Orientation" not in name:  # which jumps
+            near = 0.03 * factors(name)
+            assert np.abs(a - b).max() < near * np.abs(b).max(), name
 
 
 def test_voxels_of_one_nm_are_the_unit_of_tws() -> None:
-    families = [name for name in GAUSSIANS if FAMILIES[name].in_nm == "as is"]
+    families = [name for name in ACROSS if FAMILIES[name].in_nm == "as is"]
     nm, px = _bank(*families, nm="1,2nm"), FeatureBank.create(families, sigmas=dict.fromkeys(families, (1.0, 2.0)))
     found, expected = (bank.compute_volume(IMAGE, aspect=aspect_of((2.0, 1.0, 1.0))) for bank in (nm, px))
     np.testing.assert_array_equal(found, expected)
     assert not set(nm.channels[1:]) & set(px.channels)
 
 
-@pytest.mark.parametrize("core", [(0, 23), (9, 12)])
-def test_kernels_compute_the_same(core: tuple[int, int]) -> None:
-    bank, aspect = _bank(*GAUSSIANS), aspect_of(VOXELS)
+@pytest.mark.parametrize(
+    ("families", "voxels", "core"),
+    [
+        (ACROSS, VOXELS, (0, 23)),
+        (ACROSS, VOXELS, (9, 12)),
+        (PLANES, (2.0, 0.8, 0.8), (0, 2)),
+        (PLANES, (2.0, 0.2, 0.2), (3, 4)),
+    ],
+)
+def test_kernels_compute_the_same(families: list[str], voxels, core: tuple[int, int]) -> None:
+    """On voxels of 0.2 nm blurs are done on reduced lines."""
+    bank, aspect = _bank(*families), aspect_of(voxels)
     place = Place.with_halo(*core, depth=23, halo=bank.z_reach(aspect), aspect=aspect)
     slab = IMAGE[place.first : place.first + place.n_planes]
     found = FeatureEngine(NativeDevice(), bank.blocks).compute(slab, place=place)
@@ -126,10 +173,25 @@ def test_sigmas_in_nm_need_voxels_that_fit_them() -> None:
     assert [bank.z_reach(aspect_of((z, 1.0, 1.0))) for z in (1.0, 3.0)] == [9, 3]  # three sigmas
 
 
+def test_planes_need_square_voxels_and_lengths_above_0() -> None:
+    bank = _bank(*PLANES)
+    with pytest.raises(UsageError, match=r"0\.8 x 1\.25 nm \(y, x\)") as refused:
+        bank.compute_volume(IMAGE[:1], aspect=aspect_of(VOXELS))
+    assert "gaussian_blur_3d" in str(refused.value)
+    with pytest.raises(UsageError, match="size of the voxels is not known"):
+        bank.compute(IMAGE[0])
+    with pytest.raises(UsageError, match="sobel_filter has no sigma of 0 nm"):
+        _bank("sobel_filter", nm="0,2nm")
+    block = _bank("gaussian_blur", nm="2nm").blocks[1]
+    assert block.in_voxels(aspect_of((1.0, 0.8, 0.8))) == {"sigma": 6.25}  # 2.5 pixels
+    with pytest.raises(UsageError, match=r"2\.0 nm is 200 voxels of 0\.01 nm, not 0\.004 to 102\.4"):
+        block.in_voxels(aspect_of((1.0, 0.01, 0.01)))
+
+
 def test_who_has_sigmas_in_nm() -> None:
-    for family in ("mean_3d", "gaussian_blur"):
+    for family in ("mean_3d", "median", "entropy"):
         with pytest.raises(UsageError, match=f"{family} has no sigmas in nm"):
-            _bank(family)
+            _bank(family, nm="2,3nm")
     with pytest.raises(UsageError, match="2,4nm"):
         _bank("gaussian_blur_3d", nm="2;4nm")
     for name in FEATURE_SETS:
@@ -163,13 +225,14 @@ def test_a_model_records_them_and_takes_other_voxels(tmp_path) -> None:
         fits_volume(dataclasses.replace(train(volume, strokes, bank=mixed, n_trees=3).model), other)
 
 
-def test_on_the_command_line(tmp_path) -> None:
+@pytest.mark.parametrize(("family", "voxels"), [("gaussian_blur_3d", "2,0.8,1.25"), ("gaussian_blur", "2,0.8,0.8")])
+def test_on_the_command_line(tmp_path, family: str, voxels: str) -> None:
     np.save(tmp_path / "v.npy", IMAGE[:8])
-    command = ["features", str(tmp_path / "v.npy"), "--plane", "4", "--features", "gaussian_blur_3d", "--sigmas"]
-    command += ["gaussian_blur_3d=1.5,3nm", "-o", str(tmp_path / "f.tif"), "--device", "numpy"]
+    command = ["features", str(tmp_path / "v.npy"), "--plane", "4", "--features", family, "--sigmas"]
+    command += [f"{family}=1.5,3nm", "-o", str(tmp_path / "f.tif"), "--device", "numpy"]
     run = CliRunner().invoke
     assert "the size of the voxels is not known" in str(run(cli, command).exception)
-    done = run(cli, [*command, "--voxel-size", "2,0.8,1.25"])
+    done = run(cli, [*command, "--voxel-size", voxels])
     assert done.exit_code == 0, done.output
     with tifffile.TiffFile(tmp_path / "f.tif") as file:
         assert "Gaussian_blur_3.0nm" in file.imagej_metadata["Labels"]

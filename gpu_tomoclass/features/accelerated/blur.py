@@ -10,11 +10,11 @@ from gpu_tomoclass.device import Array
 from gpu_tomoclass.features.reference.blur import (
     STD_PER_SIGMA,
     enlarging_kernel,
-    gaussian_kernel,
     is_reduced,
     reduced_length,
     reducing_kernel,
     reduction,
+    scaled_kernel,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MAX_RADIUS = 50  # HALO + 1 of the kernel; ImageJ's kernels, cut off at twice 10
 RESAMPLE_BLOCK = (64, 4)
 
 
-def gaussian_blur(workspace: Workspace, image: Array, result: Array, sigma: float) -> None:
+def gaussian_blur(workspace: Workspace, image: Array, result: Array, sigma: float, *, factor: float = 1.0) -> None:
     """Equal to :func:`gpu_tomoclass.features.reference.blur.gaussian_blur` of every plane in every bit.
 
     Parameters
@@ -39,31 +39,33 @@ def gaussian_blur(workspace: Workspace, image: Array, result: Array, sigma: floa
         (nz, ny, nx) float32.
     sigma : float
         TWS's sigma > 0 in pixels; the standard deviation is 0.4 sigma.
+    factor : float
+        Of all values.
     """
     nz, ny, nx = image.shape
     std = STD_PER_SIGMA * sigma
     if not is_reduced(std):
         rows = workspace.array("blurred rows", (nz, ny, padded(nx)), np.float32)
         _blur(workspace, "blur_x", image, rows, std, length=nx, shape=(nz, ny, nx))
-        _blur(workspace, "blur_y", rows, result, std, length=ny, shape=(nz, ny, nx))
+        _blur(workspace, "blur_y", rows, result, std, length=ny, shape=(nz, ny, nx), factor=factor)
         return
     # Each axis: lines are reduced, blurred, and enlarged again.
-    factor, reduced_std = reduction(std, length=nx)
-    n = reduced_length(nx, factor)
-    reduced = workspace.array(f"rows reduced {factor}", (nz, ny, n), np.float32)
-    rows = workspace.array(f"rows reduced and blurred {factor}", (nz, ny, padded(n)), np.float32)
+    step, reduced_std = reduction(std, length=nx)
+    n = reduced_length(nx, step)
+    reduced = workspace.array(f"rows reduced {step}", (nz, ny, n), np.float32)
+    rows = workspace.array(f"rows reduced and blurred {step}", (nz, ny, padded(n)), np.float32)
     along_x = workspace.array("rows of a large blur", (nz, ny, nx), np.float32)
-    _reduce(workspace, image, reduced, factor, along_x=True, shape=(nz, ny, n))
+    _reduce(workspace, image, reduced, step, along_x=True, shape=(nz, ny, n))
     _blur(workspace, "blur_x", reduced, rows, reduced_std, length=n, shape=(nz, ny, n))
-    _enlarge(workspace, rows, along_x, factor, along_x=True)
+    _enlarge(workspace, rows, along_x, step, along_x=True)
 
-    factor, reduced_std = reduction(std, length=ny)
-    n = reduced_length(ny, factor)
-    reduced = workspace.array(f"columns reduced {factor}", (nz, n, padded(nx)), np.float32)
-    columns = workspace.array(f"columns reduced and blurred {factor}", (nz, n, nx), np.float32)
-    _reduce(workspace, along_x, reduced, factor, along_x=False, shape=(nz, n, nx))
-    _blur(workspace, "blur_y", reduced, columns, reduced_std, length=n, shape=(nz, n, nx))
-    _enlarge(workspace, columns, result, factor, along_x=False)
+    step, reduced_std = reduction(std, length=ny)
+    n = reduced_length(ny, step)
+    reduced = workspace.array(f"columns reduced {step}", (nz, n, padded(nx)), np.float32)
+    columns = workspace.array(f"columns reduced and blurred {step}", (nz, n, nx), np.float32)
+    _reduce(workspace, along_x, reduced, step, along_x=False, shape=(nz, n, nx))
+    _blur(workspace, "blur_y", reduced, columns, reduced_std, length=n, shape=(nz, n, nx), factor=factor)
+    _enlarge(workspace, columns, result, step, along_x=False)
 
 
 def padded(nx: int) -> int:
@@ -83,16 +85,17 @@ def _blur(
     *,
     length: int,
     shape: tuple[int, int, int],
+    factor: float = 1.0,
 ) -> None:
     """One pass over lines of ``length``; ``shape`` without the padding that rows have between the passes."""
 
     def weights() -> np.ndarray:
-        both = np.stack(gaussian_kernel(std, max_radius=length))
+        both = np.stack(scaled_kernel(std, factor, max_radius=length))
         if both.shape[1] > MAX_RADIUS:
             raise ValueError(f"a Gaussian of standard deviation {std} has {both.shape[1]} weights on {length} samples")
         return both
 
-    table = workspace.constant(("gaussian kernel", std, length), weights)
+    table = workspace.constant(("gaussian kernel", std, length, factor), weights)
     nz, ny, nx = shape
     is_x = kernel == "blur_x"
     plan = GPU_PLAN if workspace.device.wants_gpu_plan else CPU_PLAN_X if is_x else CPU_PLAN_Y

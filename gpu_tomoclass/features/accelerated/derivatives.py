@@ -20,13 +20,13 @@ GPU_ROWS_Y = 4  # rows per thread along y
 CPU_LINE = 512  # pixels of a block along x
 CPU_STRIP, CPU_BAND = 16, 128  # columns (a cache line) and rows of a block along y
 
-Filter = tuple[float, int]  # standard deviation in pixels, order of the derivative
+Filter = tuple[float, int, bool]  # standard deviation in pixels, order of the derivative, whether it is over a sigma
 
 
 def derivatives(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     """Equal to :func:`gpu_tomoclass.features.reference.derivatives.derivatives` in every bit."""
     for request in requests:
-        filters = [(request.parameters["sigma"], order) for order in ORDERS]
+        filters = _orders(request, *ORDERS)
         lines = _along_x(source, source.image, filters)
         args = {"images": lines, "result": request.out, "odd": _odd(filters)}
         _along_y(source, "derivatives_y", filters, args, n_images=len(filters))
@@ -35,22 +35,25 @@ def derivatives(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
 def laplacian(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     """Equal to :func:`gpu_tomoclass.features.reference.derivatives.laplacian` in every bit."""
     for request in requests:
-        sigma = request.parameters["sigma"]
-        lines = _along_x(source, source.image, [(sigma, 2), (sigma, 0)])
-        _along_y(source, "laplacian_y", [(sigma, 0), (sigma, 2)], {"images": lines, "result": request.out}, n_images=1)
+        lines = _along_x(source, source.image, _orders(request, 2, 0))
+        _along_y(source, "laplacian_y", _orders(request, 0, 2), {"images": lines, "result": request.out}, n_images=1)
 
 
 def structure(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     """Equal to :func:`gpu_tomoclass.features.reference.derivatives.structure` in every bit."""
     products = source.workspace.array("structure products", (3, *source.shape), np.float32)
     for request in requests:
-        sigma = request.parameters["sigma"]
-        lines = _along_x(source, source.image, [(sigma, 0), (sigma, 1)])
-        _along_y(source, "gradient_y", [(sigma, 1), (sigma, 0)], {"images": lines, "products": products}, n_images=1)
-        integration = [(scale, 0) for scale in request.parameters.get("scales", INTEGRATION_SCALES)]
+        lines = _along_x(source, source.image, _orders(request, 0, 1))
+        _along_y(source, "gradient_y", _orders(request, 1, 0), {"images": lines, "products": products}, n_images=1)
+        integration = [(scale, 0, False) for scale in request.parameters.get("scales", INTEGRATION_SCALES)]
         lines = _along_x(source, products, integration)
         args = {"images": lines, "result": request.out}
         _along_y(source, "structure_y", integration, args, n_images=len(integration))
+
+
+def _orders(request: BlockRequest, *orders: int) -> list[Filter]:
+    sigma, per_sigma = request.parameters["sigma"], request.parameters.get("per_sigma", False)
+    return [(sigma, order, per_sigma) for order in orders]
 
 
 def _along_x(source: DeviceSource, images: Array, filters: Sequence[Filter]) -> Array:
@@ -123,7 +126,7 @@ def _reach(longest: int) -> int:
 
 def _odd(filters: Sequence[Filter]) -> int:
     """Bit i: filter i is of odd order."""
-    return sum(1 << i for i, (_, order) in enumerate(filters) if order % 2)
+    return sum(1 << i for i, (_, order, _) in enumerate(filters) if order % 2)
 
 
 def _filters(source: DeviceSource, filters: Sequence[Filter], length: int) -> tuple[Array, Array, int]:
@@ -137,13 +140,13 @@ def _filters(source: DeviceSource, filters: Sequence[Filter], length: int) -> tu
         (n_filters,) int32: index of the last weight.
     longest : int
     """
-    halves = [min(derivative_reach(sigma, order), length - 1) for sigma, order in filters]
+    halves = [min(derivative_reach(sigma, order), length - 1) for sigma, order, _ in filters]
     longest = max(halves)
 
     def table() -> npt.NDArray[np.float64]:
         weights = np.zeros((len(filters), longest + 1))
-        for row, (sigma, order) in zip(weights, filters, strict=True):
-            kernel = derivative_kernel(sigma, order, length=length)
+        for row, (sigma, order, per_sigma) in zip(weights, filters, strict=True):
+            kernel = derivative_kernel(sigma, order, length=length, per_sigma=per_sigma)
             row[: len(kernel)] = kernel
         return weights
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from gpu_tomoclass.device import Array
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
+from gpu_tomoclass.features.reference.edges import over_sigma
 
 GPU_TILE = (32, 8)  # pixels and threads of a block
 CPU_TILE = (256, 16)  # pixels of a block: three tiles of this size fit the second-level cache
@@ -48,14 +49,20 @@ def difference_of_gaussians(source: DeviceSource, requests: Sequence[BlockReques
 def sobel_filter(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     """Equal to :func:`gpu_tomoclass.features.reference.edges.sobel_filter` in every bit."""
     for request in requests:
-        _launch(source, "gradient", source.gaussian(request.parameters["sigma"]), request.out)
+        _launch(source, "gradient", _blurred(source, request, order=1), request.out)
 
 
 def hessian(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     """Equal to :func:`gpu_tomoclass.features.reference.edges.hessian`; the orientation up to its last bit."""
     for request in requests:
         defines = {"LEGACY": 1} if request.parameters.get("legacy") else {}
-        _launch(source, "hessian", source.gaussian(request.parameters["sigma"]), request.out, **defines)
+        _launch(source, "hessian", _blurred(source, request, order=2), request.out, **defines)
+
+
+def _blurred(source: DeviceSource, request: BlockRequest, *, order: int) -> Array:
+    """The image that differences of this order are taken of."""
+    sigma, per_sigma = request.parameters["sigma"], request.parameters.get("per_sigma", False)
+    return source.gaussian(sigma, factor=over_sigma(sigma, order, per_sigma=per_sigma))
 
 
 def _launch(source: DeviceSource, kernel: str, image: Array, out: Array, **defines: int) -> None:

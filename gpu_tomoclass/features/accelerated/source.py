@@ -102,15 +102,18 @@ class DeviceSource:
             self._ready.add(name)
         return array
 
-    def gaussian(self, sigma: float) -> Array:
-        """Each plane after TWS's Gaussian blur of "sigma": (nz, ny, nx) float32. Sigma 0 is the image itself."""
+    def gaussian(self, sigma: float, *, factor: float = 1.0) -> Array:
+        """Each plane after TWS's Gaussian blur of "sigma", times a factor: (nz, ny, nx) float32.
+
+        Sigma 0 is the image itself.
+        """
         if sigma == 0:
             return self.image
         return self.shared(
-            f"gaussian {sigma}",
+            f"gaussian {sigma}" if factor == 1 else f"gaussian {sigma} times {factor}",
             self.shape,
             np.float32,
-            lambda out: gaussian_blur(self.workspace, self.image, out, sigma),
+            lambda out: gaussian_blur(self.workspace, self.image, out, sigma, factor=factor),
         )
 
     def extremes(self) -> Array:

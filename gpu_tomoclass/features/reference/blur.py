@@ -19,7 +19,7 @@ MIN_REDUCED_STD = 4.0  # blurs of more than 2 * this + 0.5 are done on reduced l
 REDUCED_MARGIN = 3  # samples that a reduced line has beyond each end
 
 
-def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
+def gaussian_blur(image: np.ndarray, sigma: float, *, factor: float = 1.0) -> np.ndarray:
     """TWS's ``Gaussian_blur`` of one plane.
 
     Parameters
@@ -28,6 +28,8 @@ def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
         (ny, nx) float32.
     sigma : float
         TWS's sigma > 0 in pixels; the standard deviation is 0.4 sigma.
+    factor : float
+        Of all values: the weights along y are multiplied by it. Ours, for derivatives over one sigma in nm.
 
     Returns
     -------
@@ -36,17 +38,17 @@ def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """
     std = STD_PER_SIGMA * sigma
     along_x = blur_columns(np.ascontiguousarray(image.T), std)
-    return blur_columns(np.ascontiguousarray(along_x.T), std)
+    return blur_columns(np.ascontiguousarray(along_x.T), std, factor=factor)
 
 
-def blur_columns(lines: np.ndarray, std: float) -> np.ndarray:
+def blur_columns(lines: np.ndarray, std: float, *, factor: float = 1.0) -> np.ndarray:
     """Blur along axis 0: (length, n_lines) float32 -> the same shape and dtype; ``std`` in pixels."""
     if not is_reduced(std):
-        return _convolve(lines, *gaussian_kernel(std, max_radius=len(lines)))
-    factor, reduced_std = reduction(std, length=len(lines))
-    reduced = _reduce(lines, factor)
-    reduced = _convolve(reduced, *gaussian_kernel(reduced_std, max_radius=len(reduced)))
-    return _enlarge(reduced, factor, length=len(lines))
+        return _convolve(lines, *scaled_kernel(std, factor, max_radius=len(lines)))
+    step, reduced_std = reduction(std, length=len(lines))
+    reduced = _reduce(lines, step)
+    reduced = _convolve(reduced, *scaled_kernel(reduced_std, factor, max_radius=len(reduced)))
+    return _enlarge(reduced, step, length=len(lines))
 
 
 def is_reduced(std: float) -> bool:
@@ -108,6 +110,12 @@ def gaussian_kernel(std: float, *, max_radius: int) -> tuple[np.ndarray, np.ndar
         running -= weight
         kernel[i], beyond[i] = weight, running
     return kernel, beyond
+
+
+def scaled_kernel(std: float, factor: float, *, max_radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`gaussian_kernel` times a factor, in float32; every bit the same for a factor of 1."""
+    kernel, beyond = gaussian_kernel(std, max_radius=max_radius)
+    return kernel * np.float32(factor), beyond * np.float32(factor)
 
 
 def kernel_radius(sigma: float) -> int:

@@ -22,7 +22,7 @@ INTEGRATION_SCALES = (1.0, 3.0)
 LINES_AT_ONCE = 64  # few enough for the working arrays to stay in the processor's cache
 
 
-def gaussian_derivative(image: np.ndarray, sigma: float, *, dx: int, dy: int) -> np.ndarray:
+def gaussian_derivative(image: np.ndarray, sigma: float, *, dx: int, dy: int, per_sigma: bool = False) -> np.ndarray:
     """Derivative of order (dx, dy), each 0..5, of the plane smoothed with standard deviation ``sigma``.
 
     The x pass comes first; sums are in double precision, and each pass is rounded to float32.
@@ -31,14 +31,16 @@ def gaussian_derivative(image: np.ndarray, sigma: float, *, dx: int, dy: int) ->
     ----------
     image : ndarray
         (ny, nx) float32.
+    per_sigma : bool
+        Ours, for sigmas in nm: derivatives are over one sigma, not a pixel: of order d times sigma^d.
 
     Returns
     -------
     ndarray
         (ny, nx) float32.
     """
-    along_x = _convolve_columns(np.ascontiguousarray(image.T), sigma, dx)
-    return _convolve_columns(np.ascontiguousarray(along_x.T), sigma, dy)
+    along_x = _convolve_columns(np.ascontiguousarray(image.T), sigma, dx, per_sigma)
+    return _convolve_columns(np.ascontiguousarray(along_x.T), sigma, dy, per_sigma)
 
 
 def derivative_reach(sigma: float, order: int) -> int:
@@ -46,12 +48,13 @@ def derivative_reach(sigma: float, order: int) -> int:
     return int(sigma * (3.0 if order == 0 else 4.0 if order <= 2 else 5.0))
 
 
-def derivative_kernel(sigma: float, order: int, *, length: int) -> np.ndarray:
+def derivative_kernel(sigma: float, order: int, *, length: int, per_sigma: bool = False) -> np.ndarray:
     """One-sided kernel, at most ``length`` entries, float64.
 
     Order 0: exp(-k^2 / 2 sigma^2), normalised to a sum of 1 over both sides. Order d: the d-th derivative of the
     Gaussian of unit area, (-1)^d He_d(k / sigma) exp(-k^2 / 2 sigma^2) / (sqrt(2 pi) sigma^(d+1)) with the Hermite
     polynomial He_d, sampled, not normalised. A kernel that is cut down to its centre has no derivative: 0.
+    ``per_sigma``: times sigma^d.
     """
     size = min(derivative_reach(sigma, order) + 1, length)
     if size == 1:
@@ -83,13 +86,13 @@ def derivative_kernel(sigma: float, order: int, *, length: int) -> np.ndarray:
         for value in kernel:
             total += value
         kernel /= total * 2.0 - kernel[0]
-    return kernel
+    return kernel * sigma**order if per_sigma else kernel
 
 
-def _convolve_columns(lines: np.ndarray, sigma: float, order: int) -> np.ndarray:
+def _convolve_columns(lines: np.ndarray, sigma: float, order: int, per_sigma: bool) -> np.ndarray:
     """Convolution along axis 0 with the kernel of that order: (length, n_lines) float32 -> the same."""
     length = len(lines)
-    kernel = derivative_kernel(sigma, order, length=length)
+    kernel = derivative_kernel(sigma, order, length=length, per_sigma=per_sigma)
     half = len(kernel) - 1
     combine = np.add if order % 2 == 0 else np.subtract
     result = np.empty_like(lines)
@@ -106,19 +109,21 @@ def _convolve_columns(lines: np.ndarray, sigma: float, order: int) -> np.ndarray
     return result
 
 
-def derivatives(source: FeatureSource, *, sigma: float) -> np.ndarray:
+def derivatives(source: FeatureSource, *, sigma: float, per_sigma: bool = False) -> np.ndarray:
     """``Derivatives``: IS(sigma, d, d) for d = 2..5; (4, ny, nx) float32."""
-    return np.stack([gaussian_derivative(source.image, sigma, dx=d, dy=d) for d in ORDERS])
+    return np.stack([gaussian_derivative(source.image, sigma, dx=d, dy=d, per_sigma=per_sigma) for d in ORDERS])
 
 
-def laplacian(source: FeatureSource, *, sigma: float) -> np.ndarray:
+def laplacian(source: FeatureSource, *, sigma: float, per_sigma: bool = False) -> np.ndarray:
     """``Laplacian``: IS(sigma, 2, 0) + IS(sigma, 0, 2); (1, ny, nx) float32."""
     image = source.image
-    second_x = gaussian_derivative(image, sigma, dx=2, dy=0)
-    return (second_x + gaussian_derivative(image, sigma, dx=0, dy=2))[np.newaxis]
+    second_x = gaussian_derivative(image, sigma, dx=2, dy=0, per_sigma=per_sigma)
+    return (second_x + gaussian_derivative(image, sigma, dx=0, dy=2, per_sigma=per_sigma))[np.newaxis]
 
 
-def structure(source: FeatureSource, *, sigma: float, scales: Sequence[float] = INTEGRATION_SCALES) -> np.ndarray:
+def structure(
+    source: FeatureSource, *, sigma: float, scales: Sequence[float] = INTEGRATION_SCALES, per_sigma: bool = False
+) -> np.ndarray:
     """``Structure``: eigenvalues of the structure tensor at two integration scales.
 
     The products of IS(sigma, 1, 0) and IS(sigma, 0, 1) are smoothed with each of :data:`INTEGRATION_SCALES`; the
@@ -130,8 +135,8 @@ def structure(source: FeatureSource, *, sigma: float, scales: Sequence[float] = 
     ndarray
         (4, ny, nx) float32: largest and smallest at the first integration scale, then at the second.
     """
-    ix = gaussian_derivative(source.image, sigma, dx=1, dy=0)
-    iy = gaussian_derivative(source.image, sigma, dx=0, dy=1)
+    ix = gaussian_derivative(source.image, sigma, dx=1, dy=0, per_sigma=per_sigma)
+    iy = gaussian_derivative(source.image, sigma, dx=0, dy=1, per_sigma=per_sigma)
     result = np.empty((2 * len(scales), *source.shape), dtype=np.float32)
     for i, scale in enumerate(scales):
         products = (ix * ix, ix * iy, iy * iy)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpu_tomoclass.features.reference.blur import STD_PER_SIGMA
 from gpu_tomoclass.features.reference.convolve import convolve
 from gpu_tomoclass.features.reference.source import FeatureSource
 
@@ -30,14 +31,22 @@ def difference_of_gaussians(source: FeatureSource, *, sigma: float, smaller: Seq
     return result
 
 
-def sobel_filter(source: FeatureSource, *, sigma: float) -> np.ndarray:
-    """``Sobel_filter``: gradient magnitude sqrt(a^2 + b^2) of G(sigma); sigma 0: no blur; (1, ny, nx) float32."""
-    blurred = source.gaussian(sigma)
+def over_sigma(sigma: float, order: int, *, per_sigma: bool) -> float:
+    """What G(sigma) is multiplied by so that differences of this order are over one standard deviation, not a pixel."""
+    return (STD_PER_SIGMA * sigma) ** order if per_sigma else 1.0
+
+
+def sobel_filter(source: FeatureSource, *, sigma: float, per_sigma: bool = False) -> np.ndarray:
+    """``Sobel_filter``: gradient magnitude sqrt(a^2 + b^2) of G(sigma); sigma 0: no blur; (1, ny, nx) float32.
+
+    ``per_sigma``: ours, for sigmas in nm; see :func:`over_sigma`.
+    """
+    blurred = source.gaussian(sigma, factor=over_sigma(sigma, 1, per_sigma=per_sigma))
     a, b = convolve(blurred, ROWS), convolve(blurred, COLUMNS)
     return np.sqrt(a * a + b * b)[np.newaxis]
 
 
-def hessian(source: FeatureSource, *, sigma: float, legacy: bool = False) -> np.ndarray:
+def hessian(source: FeatureSource, *, sigma: float, legacy: bool = False, per_sigma: bool = False) -> np.ndarray:
     """``Hessian`` of G(sigma), by applying Sobel filters twice; sigma 0: no blur.
 
     With second differences A (rows twice), B (mixed), D (columns twice) and q = (A - D)^2 + 4 B^2:
@@ -52,14 +61,14 @@ def hessian(source: FeatureSource, *, sigma: float, legacy: bool = False) -> np.
     7. normalised eigenvalue difference q
 
     ``legacy``: the eigenvalues of TWS before 3.2.25, (A + D) / 2 +- sqrt(q / 2), which are not those of the matrix; the
-    other channels are the same.
+    other channels are the same. ``per_sigma``: ours, for sigmas in nm; see :func:`over_sigma`.
 
     Returns
     -------
     ndarray
         (8, ny, nx) float32.
     """
-    blurred = source.gaussian(sigma)
+    blurred = source.gaussian(sigma, factor=over_sigma(sigma, 2, per_sigma=per_sigma))
     a = convolve(blurred, ROWS)
     rows, mixed = convolve(a, ROWS), convolve(a, COLUMNS)
     columns = convolve(convolve(blurred, COLUMNS), COLUMNS)

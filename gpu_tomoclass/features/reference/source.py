@@ -77,7 +77,7 @@ class FeatureSource:
         self.image = np.ascontiguousarray(plane, dtype=np.float32).view()  # the caller's array stays writeable
         self.image.flags.writeable = False
         self.display_range = display_range
-        self._gaussians: dict[float, np.ndarray] = {}
+        self._gaussians: dict[tuple[float, float], np.ndarray] = {}
         self._bytes_own: np.ndarray | None = None
         self._bytes_display: np.ndarray | None = None
 
@@ -86,18 +86,18 @@ class FeatureSource:
         """(ny, nx)."""
         return self.image.shape[0], self.image.shape[1]
 
-    def gaussian(self, sigma: float) -> np.ndarray:
-        """The plane after TWS's Gaussian blur of "sigma" (std 0.4 sigma): (ny, nx) float32, read-only.
+    def gaussian(self, sigma: float, *, factor: float = 1.0) -> np.ndarray:
+        """The plane after TWS's Gaussian blur of "sigma" (std 0.4 sigma), times a factor: (ny, nx) float32, read-only.
 
         Sigma 0 is the plane itself.
         """
         if sigma == 0:
             return self.image
-        if sigma not in self._gaussians:
-            blurred = gaussian_blur(self.image, sigma)
+        if (sigma, factor) not in self._gaussians:
+            blurred = gaussian_blur(self.image, sigma, factor=factor)
             blurred.flags.writeable = False
-            self._gaussians[sigma] = blurred
-        return self._gaussians[sigma]
+            self._gaussians[sigma, factor] = blurred
+        return self._gaussians[sigma, factor]
 
     def bytes_own(self) -> np.ndarray:
         """The plane stretched to 0..255 from its own minimum and maximum: (ny, nx) uint8, read-only (Entropy)."""

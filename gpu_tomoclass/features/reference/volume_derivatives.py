@@ -51,8 +51,7 @@ def axis_kernel(
     sigma: float, order: int, aspect: float, *, length: int, per_sigma: bool = False
 ) -> npt.NDArray[np.float64]:
     """One-sided kernel along an axis, at most as long as its line."""
-    kernel = derivative_kernel(axis_sigma(sigma, aspect), order, length=length)
-    return kernel * axis_sigma(sigma, aspect) ** order if per_sigma else kernel
+    return derivative_kernel(axis_sigma(sigma, aspect), order, length=length, per_sigma=per_sigma)
 
 
 def convolved(image: Image, kernel: npt.NDArray[np.float64], rows: Positions, *, odd: bool) -> Image:
