@@ -15,7 +15,19 @@ from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.cli import cli
 from gpu_tomoclass.device.native import NativeDevice
 from gpu_tomoclass.errors import ModelError, UsageError
-from gpu_tomoclass.features import CUBES, FAMILIES, FEATURE_SETS, FeatureBank, FeatureEngine, Place, aspect_of
+from gpu_tomoclass.features import (
+    CUBES,
+    FAMILIES,
+    FEATURE_SETS,
+    FeatureBank,
+    FeatureCache,
+    FeatureEngine,
+    IntensityScale,
+    Place,
+    aspect_of,
+    prepare_slab,
+)
+from gpu_tomoclass.features.cache import SlabKeys
 from gpu_tomoclass.model import fits_volume, load_model, save_model
 from gpu_tomoclass.training import train
 from gpu_tomoclass.volumes import open_volume
@@ -129,8 +141,8 @@ def test_other_voxels_give_the_same_values(families: list[str], size: tuple[floa
     for name, a, b in zip(bank.channels, coarse, fine, strict=True):
         high = name.startswith(("Derivatives_3", "Derivatives_4", "Derivatives_5"))  # of order 9 to 15: samples differ
         if not high and "Orientation" not in name:  # which jumps
-            near = 0.03 * factors(name)
-            assert np.abs(a - b).max() < near * np.abs(b).max(), name
+            # Twice a filter of 3 x 3 pixels sees another 1 pixel^2 of variance where sigma is 2 of them.
+            assert np.abs(a - b).max() < 0.035 * factors(name) * np.abs(b).max(), name
 
 
 def test_voxels_of_one_nm_are_the_unit_of_tws() -> None:
@@ -202,14 +214,32 @@ def test_who_has_sigmas_in_nm() -> None:
         FeatureBank.from_dict(_bank("gaussian_blur_3d").to_dict() | {"nm": ["edges_3d"]})
 
 
-def test_a_model_records_them_and_takes_other_voxels(tmp_path) -> None:
+def test_a_cache_tells_voxels_apart(tmp_path) -> None:
+    bank = _bank("gaussian_blur")
+
+    def keys(voxels: tuple[float, float, float]) -> list[str]:
+        volume = open_volume(IMAGE[:1], voxel_size=voxels)
+        slab = prepare_slab(volume, 0, 1, scale=IntensityScale.for_volume(volume))
+        of_slab = SlabKeys(FeatureCache(tmp_path), slab, device="numpy")
+        return [of_slab.key(block) for block in bank.blocks]
+
+    (plane, *blurs), (same, *others) = keys((2.0, 0.8, 0.8)), keys((2.0, 1.6, 1.6))
+    assert plane == same
+    assert not set(blurs) & set(others)
+
+
+@pytest.mark.parametrize(
+    ("families", "voxels"),
+    [(("gaussian_blur_3d", "edges_3d"), VOXELS), (("gaussian_blur", "sobel_filter", "structure"), (2.0, 0.8, 0.8))],
+)
+def test_a_model_records_them_and_takes_other_voxels(tmp_path, families: tuple[str, ...], voxels) -> None:
     image = (IMAGE + 1000 + 500 * (np.arange(36) > 18)).clip(0).astype(np.uint16)
     y, x = (a.ravel() for a in np.mgrid[0:40:5, 0:36:5])
     strokes = Annotation.from_voxels(
         np.full_like(y, 11), y, x, 1 + (x > 18), shape=image.shape, classes=default_classes(["left", "right"])
     )
-    volume = open_volume(image, voxel_size=VOXELS)
-    bank = _bank("gaussian_blur_3d", "edges_3d")
+    volume = open_volume(image, voxel_size=voxels)
+    bank = _bank(*families)
     with pytest.raises(UsageError, match="--voxel-size"):
         train(open_volume(image), strokes, bank=bank, n_trees=3)
     save_model(train(volume, strokes, bank=bank, n_trees=3).model, tmp_path / "m.tcm")
@@ -218,9 +248,9 @@ def test_a_model_records_them_and_takes_other_voxels(tmp_path) -> None:
     assert fits_volume(model, volume) == []
     other = open_volume(image, voxel_size=(1.0, 1.0, 1.0))
     assert "are those of voxels of" in fits_volume(model, other)[0]
-    labels = {voxels: model.predict(image, voxel_size=voxels).labels for voxels in (VOXELS, (1.0, 1.0, 1.0))}
-    assert not np.array_equal(labels[VOXELS], labels[1.0, 1.0, 1.0])
-    mixed = FeatureBank.create(["gaussian_blur_3d", "mean_3d"], sigmas={"gaussian_blur_3d": "3nm", "mean_3d": [1.0]})
+    labels = {size: model.predict(image, voxel_size=size).labels for size in (voxels, (1.0, 1.0, 1.0))}
+    assert not np.array_equal(labels[voxels], labels[1.0, 1.0, 1.0])
+    mixed = FeatureBank.create([families[0], "mean"], sigmas={families[0]: "3nm", "mean": [1.0]})
     with pytest.raises(ModelError, match="sizes in pixels"):
         fits_volume(dataclasses.replace(train(volume, strokes, bank=mixed, n_trees=3).model), other)
 

@@ -32,7 +32,7 @@ def difference_of_gaussians(source: FeatureSource, *, sigma: float, smaller: Seq
 
 
 def over_sigma(sigma: float, order: int, *, per_sigma: bool) -> float:
-    """What G(sigma) is multiplied by so that differences of this order are over one standard deviation, not a pixel."""
+    """Factor of G(sigma) that makes differences of this order those over one standard deviation, not a pixel."""
     return (STD_PER_SIGMA * sigma) ** order if per_sigma else 1.0
 
 
