@@ -81,11 +81,18 @@ def watch(
     forest = forest_settings(options)
     more = {name: options[name] for name in ("every", "start", "label_axes", "skip_bad_rois", "intensity", "nan",
                                              "overwrite")}  # fmt: skip
+    where = [f"open {page} in a browser"]
+
+    def say(text: str) -> None:
+        show_notes(where, quiet=quiet)  # once, when nothing was refused
+        where.clear()
+        click.echo(text)
+
     with open_volume(volume, **reading) as source, stop_on_signal() as should_stop:
-        show_notes([*source.notes, f"open {page} in a browser"], quiet=quiet)
+        show_notes(source.notes, quiet=quiet)
         run(
             source, strokes, output=output, page=page, features=bank, cache=open_cache(cache, no_cache),
             class_names=None if class_names is None else class_names.split(","),
             device=open_device(device_name, gpu_id, workers, quiet=quiet),
-            should_stop=should_stop, say=click.echo, **more, **forest,
+            should_stop=should_stop, say=say, **more, **forest,
         )  # fmt: skip

@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from gpu_tomoclass.features import FAMILIES, FeatureBank
+
 FLAGS = {  # of train, by keyword
     "features": "--features",
+    "sigma_min": "--sigma-min",
+    "sigma_max": "--sigma-max",
+    "membrane_thickness": "--membrane-thickness",
+    "membrane_patch": "--membrane-patch",
+    "hessian": "--hessian",
+    "gabor": "--gabor",
     "intensity": "--intensity",
     "nan": "--nan",
     "engine": "--forest",
@@ -58,7 +68,12 @@ class Recipe:
     def command(self) -> str:
         """Two lines for a shell."""
         reading = _options(self.reading, READING)
-        settings = _options(self.settings, FLAGS)
+        bank = self.settings.get("features")
+        asked = bank_keywords(bank) if isinstance(bank, FeatureBank) else {}
+        sigmas = asked.pop("sigmas", {})
+        settings = _options({**self.settings, **asked}, FLAGS)
+        for family, values in sigmas.items():
+            settings += ["--sigmas", f"{family}={values}"]
         lines = [["classify", self.volume, self.model, "-o", self.labels, *reading]]
         if self.settings.get("nan", "error") != "error":
             lines[0] += ["--nan", str(self.settings["nan"])]
@@ -69,7 +84,7 @@ class Recipe:
     def python(self) -> str:
         """The same as a script."""
         reading = "".join(f", {name}={value!r}" for name, value in self.reading.items())
-        settings = "".join(f", {name}={value!r}" for name, value in self.settings.items())
+        settings = "".join(f", {name}={_python(value)}" for name, value in self.settings.items())
         nan = f", nan={self.settings['nan']!r}" if self.settings.get("nan", "error") != "error" else ""
         lines = ["import gpu_tomoclass as gt", "", f"volume = gt.open_volume({self.volume!r}{reading})"]
         if self.trained:
@@ -77,6 +92,47 @@ class Recipe:
         else:
             lines.append(f"model = gt.load_model({self.model!r})")
         return "\n".join([*lines, f"gt.classify(volume, model, output={self.labels!r}{nan})", ""])
+
+
+def bank_keywords(bank: FeatureBank) -> dict[str, Any]:
+    """Keywords of :meth:`FeatureBank.create` that make the same channels; those that have their defaults are left out.
+
+    A range of sigmas if there is one that gives them all; else ``sigmas`` of each family as text, ``"1,2,4"`` or
+    ``"2,4nm"``. Numbers have the fewest digits that give the same float32.
+    """
+    settings = {name: getattr(bank, name) for name in ("membrane_thickness", "membrane_patch", "hessian", "gabor")}
+    families = list(bank.families)
+    usual = FeatureBank.create(families)
+    keywords = {"features": families, **{k: v for k, v in settings.items() if v != getattr(usual, k)}}
+    if (bank.sigmas, bank.nm) == (usual.sigmas, usual.nm):
+        return keywords
+    kept = [sigmas for name, sigmas in zip(families, bank.sigmas, strict=True) if FAMILIES[name].sigmas != "doubled"]
+    blurs = [sigma for sigmas in (kept if any(kept) else bank.sigmas) for sigma in sigmas if sigma > 0]
+    ends = {"sigma_min": float(_digits(min(blurs, default=1))), "sigma_max": float(_digits(max(blurs, default=1)))}
+    for names in (["sigma_max"], ["sigma_min"], ["sigma_min", "sigma_max"]):
+        span = {name: ends[name] for name in names}
+        if FeatureBank.create(families, **settings, **span) == bank:
+            return keywords | span
+    sigmas = {}
+    for name in families:
+        if bank.sigmas_of(name) != usual.sigmas_of(name) or name in bank.nm:
+            whole = FAMILIES[name].whole_pixels  # of which only the whole part counts
+            numbers = [_digits(int(sigma) if whole else sigma) for sigma in bank.sigmas_of(name)]
+            sigmas[name] = ",".join(numbers) + ("nm" if name in bank.nm else "")
+    return keywords | {"sigmas": sigmas}
+
+
+def _digits(sigma: float) -> str:
+    return np.format_float_positional(np.float32(sigma), trim="-")
+
+
+def _python(value: object) -> str:
+    if not isinstance(value, FeatureBank):
+        return repr(value)
+    families, *others = bank_keywords(value).items()
+    if not others:
+        return repr(families[1])
+    return f"gt.FeatureBank.create({families[1]!r}{''.join(f', {name}={given!r}' for name, given in others)})"
 
 
 def _options(values: Mapping[str, Any], flags: Mapping[str, str]) -> list[str]:

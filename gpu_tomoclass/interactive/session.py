@@ -361,7 +361,7 @@ class Session:
         settings = {k: v for k, v in self._given.items() if v is not None and v != RECIPE_DEFAULTS[k]}
         bank = settings.get("features")
         if isinstance(bank, FeatureBank) or (bank is None and self._bank != make_bank("paper")):
-            settings["features"] = list(self._bank.families)
+            settings["features"] = self._bank
         reading = {k: v for k, v in (self.volume.reading or {}).items() if v not in (None, False) and k != "sparse"}
         return Recipe(self.volume.path, self._store_path or "strokes.tif", model, labels, settings, reading,
                       trained=len(self.strokes.values()) > 1)  # fmt: skip

@@ -6,6 +6,7 @@ import shlex
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from commands import Commands
 
 import gpu_tomoclass as gt
 from gpu_tomoclass.features import FeatureEngine
+from gpu_tomoclass.interactive.commands import Recipe
 from gpu_tomoclass.interactive.overlays import NumberedForest
 from gpu_tomoclass.studies.simulation.pillar import simulate_sample
 
@@ -87,6 +89,33 @@ def test_what_is_shown_is_what_the_commands_give(
     names: dict[str, object] = {}
     exec(recipe.python().replace("typed.", "script."), names)
     assert np.array_equal(np.asarray(gt.open_volume(tmp_path / "script.tif")), np.asarray(there))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"features": "weka-default", "sigma_max": 4}, ["--sigma-max", "4.0"]),
+        ({"features": "all", "sigma_min": 1.4, "hessian": "legacy"}, ["--hessian", "legacy", "--sigma-min", "1.4"]),
+        ({"features": "all", "gabor": "exact", "membrane_patch": 21, "membrane_thickness": 3}, ["--gabor", "exact"]),
+        ({"features": ["hessian", "gaussian_blur_3d"], "sigmas": {"gaussian_blur_3d": "2.5,4nm", "hessian": "0,3"}},
+         ["--sigmas", "gaussian_blur_3d=2.5,4nm"]),
+        ({"features": "weka-3d"}, []),
+    ],
+)  # fmt: skip
+def test_a_recipe_has_the_sigmas_and_settings_of_the_bank(asked: dict[str, Any], said: list[str]) -> None:
+    """Read by the parser of ``train`` itself, and as Python, it gives the same bank."""
+    from gpu_tomoclass.cli.options import make_bank
+    from gpu_tomoclass.cli.training import train
+    from gpu_tomoclass.cli.training_options import BANK
+
+    bank = gt.FeatureBank.create(**asked)
+    recipe = Recipe("v.tif", "s.zip", "m.tcm", "l.tif", {"features": bank, "n_trees": 3})
+    words = shlex.split(recipe.command().splitlines()[0])[2:]
+    assert " ".join(said) in " ".join(words)
+    with train.make_context("train", words) as context:
+        assert make_bank(**{name: context.params[name] for name in BANK}) == bank
+    given = eval(recipe.python().partition("features=")[2].partition(", n_trees")[0], {"gt": gt})
+    assert (gt.FeatureBank.create(given) if isinstance(given, list) else given) == bank
 
 
 def test_strokes_are_found_again_and_learnt_from(sample: tuple[np.ndarray, np.ndarray], path: Path) -> None:
