@@ -20,6 +20,7 @@ from gpu_tomoclass.interactive.events import Event
 from gpu_tomoclass.interactive.messages import binary, runs
 from gpu_tomoclass.interactive.overview import Overview, grey_bytes
 from gpu_tomoclass.interactive.session import Session
+from gpu_tomoclass.interactive.store import write_strokes
 from gpu_tomoclass.labels import volume_contrast
 from gpu_tomoclass.model import import_fiji_model, is_model_file
 
@@ -239,7 +240,8 @@ class Painter:
         """
         suffix = suffix_of(name)
         if suffix in MODELS:
-            model: Any = str(content) if is_model_file(str(content)) else import_fiji_model(str(content))
+            ours = suffix == ".tcm" or is_model_file(str(content))
+            model: Any = str(content) if ours else import_fiji_model(str(content))
             self.session.open_model(model)
             return "model"
         self.session.add_strokes(str(content))
@@ -249,7 +251,7 @@ class Painter:
         """A label image of the strokes, made in ``folder``, for whoever saves them on another computer."""
         stem = os.path.basename(Targets.beside(self.name, ""))
         path = Path(folder, f"{stem}_marks.tif")
-        self.session.save_strokes(path)
+        write_strokes(self.session.strokes, path, volume=self.session.volume)
         return path
 
     # --- what pages are told --------------------------------------------------------------------------------------

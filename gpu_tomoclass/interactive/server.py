@@ -44,8 +44,9 @@ def make_app(painter: Painter, *, port: int, origins: Sequence[str], on_new_toke
         return Response((PAGE / "index.html").read_bytes(), media_type="text/html; charset=utf-8")
 
     async def upload(request: Request) -> Response:
+        name, target = request.query_params.get("name", ""), None
         try:
-            suffix = suffix_of(request.query_params.get("name", ""))
+            suffix = suffix_of(name)
             with upload_folder() as folder:
                 target = Path(folder, f"upload{suffix}")
                 size = 0
@@ -57,7 +58,8 @@ def make_app(painter: Painter, *, port: int, origins: Sequence[str], on_new_toke
                         file.write(part)
                 what = await asyncio.to_thread(painter.upload, f"upload{suffix}", target)
         except (TomoclassError, OSError) as error:
-            return JSONResponse({"error": str(error)}, 400)
+            # Whoever sent it knows it by its own name, which the page says.
+            return JSONResponse({"error": str(error).replace(f"{target}: ", "").replace(str(target), name)}, 400)
         return JSONResponse({"opened": what})
 
     async def strokes(request: Request) -> Response:

@@ -6,6 +6,7 @@ stroke, an erasure and a deleted stroke are taken back alike.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class Strokes:
         self._planes: dict[int, _Plane] = {}
         self._undo: list[list[_Change]] = []
         self._redo: list[list[_Change]] = []
+        self._removed: dict[int, LabelClass] = {}  # classes, which come back with their strokes
         self._last = 0  # number of a stroke
         self._lock = threading.RLock()
 
@@ -257,6 +259,7 @@ class Strokes:
             if gone:
                 names = ", ".join(c.name for c in self.classes if c.value in gone)
                 raise UsageError(f"{names} has strokes", do="erase them before the class is removed")
+            self._removed.update({c.value: c for c in self.classes})
             self.classes = checked
             self.version += 1
 
@@ -309,6 +312,12 @@ class Strokes:
                 return []
             edit = source.pop()
             target.append(self._put(edit))
+            names = {c.name.strip().casefold() for c in self.classes}
+            for value in self.values() - {c.value for c in self.classes}:
+                back = self._removed[value]
+                if back.name.strip().casefold() in names:
+                    back = dataclasses.replace(back, name=f"{back.name} {value}")
+                self.classes = checked_classes([*self.classes, back])
             return [change.z for change in edit]
 
     def _put(self, edit: list[_Change]) -> list[_Change]:

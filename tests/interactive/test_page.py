@@ -95,7 +95,7 @@ def test_strangers_are_kept_out(volume: Path) -> None:
             == 403
         )
         for name, content, said in (
-            ("m.tcm", b"no model", "error"),
+            ("m.tcm", b"no model", "is not a gpu_tomoclass model"),
             ("../m.sh", b"", "cannot be opened here"),
             ("a.tif", b"II*", "error"),
         ):
@@ -104,6 +104,7 @@ def test_strangers_are_kept_out(volume: Path) -> None:
             )
             assert status == 400
             assert said in text
+            assert "upload" not in text  # the file is named as its owner knows it
         for origin, cookies in (("http://evil.example", mine), (None, mine), (here, "")):
             with pytest.raises(InvalidStatus):
                 connect(f"ws://{at.netloc}/talk", origin=origin, additional_headers={"Cookie": cookies})  # type: ignore[arg-type]
@@ -241,6 +242,10 @@ def test_a_person_marks_looks_corrects_and_classifies(
             person.wait('body[data-score][data-work=""]')
             assert "out-of-bag" in page.locator("#scores").inner_text()
             assert page.locator("#suggestions li").count() > 0
+            page.keyboard.press("n")
+            at = page.locator("#place").inner_text().split(" · ")[:3]
+            assert ", ".join(at).replace("z ", "plane ") in page.locator("#suggestions").inner_text()
+            page.keyboard.press("f")
             page.screenshot(path=str(tmp_path / "page.png"))
             # A class that is not needed goes; one with strokes stays. The strokes as a file on this side.
             page.locator("#class-add").click()
@@ -249,6 +254,11 @@ def test_a_person_marks_looks_corrects_and_classifies(
             page.wait_for_selector('#classes li[data-value="4"]', timeout=PATIENCE, state="detached")
             page.locator('#classes li[data-value="3"] .delete').click()
             page.wait_for_selector("#messages li:has-text('silica has strokes')", timeout=PATIENCE)
+            name = page.locator('#classes li[data-value="2"] input[type=text]')
+            name.fill("vacuum")
+            name.press("Enter")
+            page.wait_for_selector("#messages li:has-text('different values and names')", timeout=PATIENCE)
+            assert name.input_value() == "rubber"
             with page.expect_download(timeout=PATIENCE) as download:
                 page.locator("#strokes-as").click()
             assert download.value.suggested_filename == "sample_marks.tif"

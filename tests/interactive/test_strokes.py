@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -128,6 +129,21 @@ os.kill(os.getpid(), signal.SIGKILL)
     marks = gt.load_annotation(tmp_path / "marks.ome.zarr", volume_shape=SHAPE)
     assert marks.counts() == {1: 5, 3: 10}
     assert [c.name for c in marks.classes] == ["rubber", "vacuum"]
+
+
+def test_a_class_that_was_removed_comes_back_with_its_strokes() -> None:
+    strokes = Strokes(SHAPE, CLASSES)
+    third = LabelClass(3, "carbon", (1, 2, 3))
+    strokes.set_classes([*CLASSES, third])
+    strokes.paint(1, np.arange(9), 3)
+    strokes.undo()
+    strokes.set_classes(CLASSES)
+    assert strokes.redo() == [1]
+    assert strokes.classes == (*CLASSES, third)
+    strokes.undo()
+    strokes.set_classes([*CLASSES[:-1], dataclasses.replace(CLASSES[-1], name="Carbon")])
+    strokes.redo()
+    assert [c.name for c in strokes.classes[-2:]] == ["Carbon", "carbon 3"]
 
 
 def test_a_disk_that_fails_is_said_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

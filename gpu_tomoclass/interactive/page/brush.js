@@ -1,7 +1,7 @@
 // Painting with the pointer, and with the keyboard alone.
 import { values } from "./layers.js";
 import { ask } from "./socket.js";
-import { byId, className, state, tell } from "./state.js";
+import { byId, className, on, state, tell } from "./state.js";
 import { canvas, intoView, pan, redraw, stroke, toPlane, zoom } from "./view.js";
 import { step } from "./planes.js";
 
@@ -25,9 +25,10 @@ function extend() {
 }
 
 function end() {
-  stroke.waiting = true;
   const points = stroke.points.map((p) => p.map((v) => Math.round(v * 100) / 100));
-  ask({ do: "stroke", z: state.z, points, value: stroke.value, width: stroke.width, depth: state.depth });
+  stroke.waiting = ask({ do: "stroke", z: state.z, points, value: stroke.value, width: stroke.width, depth: state.depth });
+  if (!stroke.waiting) stroke.points = [];
+  redraw();
 }
 
 export function cancel() {
@@ -50,11 +51,12 @@ export function move(dy, dx) {
   state.cursor.x = Math.max(0.5, Math.min(nx - 0.5, Math.floor(state.cursor.x) + 0.5 + dx));
   if (keyboard.down) extend();
   intoView();
-  showPlace();
+  tell("cursor");
   redraw();
 }
 
-export function showPlace() {
+function showPlace() {
+  if (!state.volume) return;
   const [ny, nx] = state.volume.shape.slice(1);
   const y = Math.floor(state.cursor.y), x = Math.floor(state.cursor.x);
   const inside = y >= 0 && x >= 0 && y < ny && x < nx;
@@ -69,6 +71,8 @@ export function showPlace() {
   byId("place").textContent = parts.join("  ·  ");
 }
 
+on("cursor", showPlace);
+on("redraw", showPlace); // other values there
 canvas.addEventListener("pointerdown", (event) => {
   if (!state.volume) return;
   canvas.focus({ preventScroll: true });
@@ -94,7 +98,6 @@ canvas.addEventListener("pointermove", (event) => {
     state.cursor = toPlane(one);
     if (pointer) extend();
   }
-  showPlace();
   tell("cursor");
   redraw();
 });

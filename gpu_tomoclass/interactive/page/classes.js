@@ -1,6 +1,6 @@
 // The classes: which one is painted, their names and colours.
 import { ask } from "./socket.js";
-import { byId, on, state, tell } from "./state.js";
+import { byId, className, on, refill, state } from "./state.js";
 import { redraw } from "./view.js";
 
 // Okabe and Ito's colours, which colour-blind people tell apart.
@@ -56,24 +56,38 @@ function row(c) {
   name.addEventListener("keydown", (event) => event.key === "Enter" && name.blur());
   const n = document.createElement("span");
   n.className = "n";
-  n.textContent = state.counts[c.value] || 0;
+  n.textContent = 0;
   n.title = "marked pixels";
   const gone = document.createElement("button");
   gone.textContent = "✕";
   gone.className = "delete";
-  gone.title = state.counts[c.value] ? `${c.name} has strokes: erase them before it is removed` : `Remove ${c.name}`;
   gone.setAttribute("aria-label", `Remove class ${c.name}`);
   gone.addEventListener("click", () => remove(c));
   item.append(key, tint, name, n, gone);
   return item;
 }
 
+let shown = "";
+function fill() {
+  shown = JSON.stringify(state.classes);
+  refill(byId("classes"), state.classes.map(row));
+}
+
 on("state", () => {
-  if (!byId("classes").contains(document.activeElement) || document.activeElement.type !== "text") {
-    byId("classes").replaceChildren(...state.classes.map(row));
+  const inText = byId("classes").contains(document.activeElement) && document.activeElement.type === "text";
+  if (!inText && shown !== JSON.stringify(state.classes)) fill();
+  for (const item of byId("classes").children) {
+    const n = state.counts[item.dataset.value] || 0, name = className(Number(item.dataset.value));
+    item.querySelector(".n").textContent = n;
+    item.querySelector(".delete").title = n ? `${name} has strokes: erase them before it is removed` : `Remove ${name}`;
   }
-  for (const item of byId("classes").children) item.querySelector(".n").textContent = state.counts[item.dataset.value] || 0;
   show();
+});
+on("trouble", () => { // a name that was refused is taken back
+  for (const item of byId("classes").children) {
+    const name = item.querySelector("input[type=text]");
+    if (name !== document.activeElement) name.value = className(Number(item.dataset.value));
+  }
 });
 byId("class-add").addEventListener("click", () => {
   const value = 1 + Math.max(0, ...state.classes.map((c) => c.value));
@@ -81,4 +95,3 @@ byId("class-add").addEventListener("click", () => {
   ask({ do: "classes", classes: [...state.classes, { value, name: `class ${value}`, colour }] });
 });
 byId("eraser").addEventListener("click", () => choose(0));
-tell("classes-ready");

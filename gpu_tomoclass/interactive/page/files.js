@@ -44,6 +44,7 @@ on("saved", (data) => tell("message", { text: `${data.what} saved: ${data.path}`
 on("recipe", (data) => {
   byId("recipe-command").value = data.command;
   byId("recipe-python").value = data.python;
+  byId("recipe-copy").textContent = "Copy command";
   byId("recipe-box").showModal();
 });
 byId("recipe-copy").addEventListener("click", async () => {
@@ -53,8 +54,10 @@ byId("recipe-copy").addEventListener("click", async () => {
   } catch {
     document.execCommand("copy"); // pages without https may not use the clipboard otherwise
   }
+  byId("recipe-copy").textContent = "Copied";
 });
 
+const MOST = 4; // messages, lest they hide the plane
 const SECONDS = { fine: 6, trouble: 20 };
 on("message", ({ text, fine }) => {
   const item = document.createElement("li"), close = document.createElement("button");
@@ -63,7 +66,11 @@ on("message", ({ text, fine }) => {
   close.textContent = "✕";
   close.setAttribute("aria-label", "Dismiss");
   close.addEventListener("click", () => item.remove());
-  byId("messages").append(item);
+  const shown = byId("messages");
+  for (const other of [...shown.children]) if (other.dataset.text === text) other.remove();
+  item.dataset.text = text;
+  shown.append(item);
+  while (shown.children.length > MOST) shown.firstChild.remove();
   setTimeout(() => item.remove(), 1000 * (fine ? SECONDS.fine : SECONDS.trouble));
 });
 on("trouble", (data) => tell("message", { text: data.message }));

@@ -1,11 +1,12 @@
 // Scores, strokes and suggestions, and what the background is doing.
+import { values } from "./layers.js";
 import { jump } from "./planes.js";
 import { ask } from "./socket.js";
-import { byId, className, colour, on, state, tell } from "./state.js";
+import { byId, className, colour, on, refill, state, tell } from "./state.js";
 
 const WORK = { features: "computing features", forest: "learning", plane: "classifying", check: "checking the model", score: "testing on held-out strokes", suggestions: "looking for places", cache: "keeping features" };
 const scores = { oob: null, held: null, fit: null, seconds: null };
-let connected = false;
+let connected = false, doing = "";
 
 function patch(value) {
   const box = document.createElement("span");
@@ -35,7 +36,7 @@ function showScores() {
 }
 
 function showLists() {
-  byId("suggestions").replaceChildren(...state.suggestions.map((s) => {
+  refill(byId("suggestions"), state.suggestions.map((s) => {
     const item = document.createElement("li"), button = document.createElement("button");
     button.textContent = `plane ${s.z}, y ${s.y}, x ${s.x}: ${s.uncertainty.toFixed(2)}`;
     button.addEventListener("click", () => jump(s));
@@ -43,7 +44,7 @@ function showLists() {
     return item;
   }));
   byId("n-strokes").textContent = state.n_strokes ? `(${state.n_strokes})` : "";
-  byId("strokes").replaceChildren(...state.strokes.map((s) => {
+  refill(byId("strokes"), state.strokes.map((s) => {
     const item = document.createElement("li"), go = document.createElement("button"), gone = document.createElement("button");
     go.append(patch(s.value), `plane ${s.z} ${className(s.value)} ${s.pixels} px`);
     go.addEventListener("click", () => jump(s));
@@ -60,7 +61,16 @@ function showLists() {
   byId("live").textContent = state.live ? "Live" : "Live is off";
 }
 
+function showWork() {
+  const marked = Object.values(state.counts).filter(Boolean).length;
+  const idle = marked > 1 || values.labels ? "up to date" : `mark ${marked ? "one more class" : "two classes"} to see labels`;
+  byId("work").textContent = connected ? doing || idle : "no connection; trying again";
+  byId("work").classList.toggle("busy", connected && Boolean(doing));
+  byId("work").classList.toggle("lost", !connected);
+}
+
 on("state", () => {
+  showWork();
   showLists();
   showScores();
 });
@@ -89,15 +99,17 @@ on("overlay", (data) => {
 });
 on("work", (data) => {
   const place = ["features", "plane", "cache"].includes(data.what) ? ` plane ${data.z}` : "";
-  byId("work").textContent = data.what ? `${WORK[data.what] || data.what}${place}` : "up to date";
-  byId("work").classList.toggle("busy", Boolean(data.what));
+  doing = data.what ? `${WORK[data.what] || data.what}${place}` : "";
+  showWork();
   document.body.dataset.work = data.what;
 });
 on("connected", (now) => {
   connected = now;
-  byId("work").classList.toggle("lost", !now);
-  byId("work").textContent = now ? "up to date" : "no connection; trying again";
+  showWork();
   document.body.dataset.connected = now;
+});
+on("stranger", () => {
+  byId("work").textContent = "the server was started again: open the address that its terminal shows";
 });
 on("volume", () => {
   const v = state.volume;

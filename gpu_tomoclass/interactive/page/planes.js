@@ -2,7 +2,7 @@
 import { hasPlane, showPlane } from "./layers.js";
 import { ask } from "./socket.js";
 import { byId, on, state, tell } from "./state.js";
-import { centre } from "./view.js";
+import { canvas, centre } from "./view.js";
 
 const slider = byId("plane"), ticks = byId("ticks");
 
@@ -32,6 +32,7 @@ export function step(n) {
 export function jump({ z, y, x }) {
   if (z !== state.z) look(z);
   centre(y + 0.5, x + 0.5);
+  tell("cursor");
 }
 
 let lastSuggestion = -1;
@@ -39,6 +40,7 @@ export function nextSuggestion(n) {
   if (!state.suggestions.length) return;
   lastSuggestion = (lastSuggestion + n + state.suggestions.length) % state.suggestions.length;
   jump(state.suggestions[lastSuggestion]);
+  canvas.focus({ preventScroll: true }); // to be marked by the arrows and Enter
 }
 
 function drawTicks() {

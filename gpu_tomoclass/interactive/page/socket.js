@@ -6,9 +6,21 @@ let socket = null;
 let pause = 500;
 let order = Promise.resolve(); // messages are handled in the order in which they came
 
+// Tells whether it could be sent.
 export function ask(request) {
-  if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(request));
+  const open = Boolean(socket) && socket.readyState === WebSocket.OPEN;
+  if (open) socket.send(JSON.stringify(request));
   else tell("message", { text: "There is no connection to the server: nothing was done." });
+  return open;
+}
+
+// A server that was started again has another secret: only its own address lets a page in.
+async function isStranger() {
+  try {
+    return (await fetch(location.href, { method: "HEAD", cache: "no-store" })).status === 403;
+  } catch {
+    return false; // nobody listens
+  }
 }
 
 export function connect() {
@@ -22,8 +34,9 @@ export function connect() {
     pause = 500;
     tell("connected", true);
   };
-  socket.onclose = () => {
+  socket.onclose = async () => {
     tell("connected", false);
+    if (await isStranger()) tell("stranger");
     setTimeout(connect, pause);
     pause = Math.min(2 * pause, 8000);
   };

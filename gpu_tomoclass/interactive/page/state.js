@@ -22,6 +22,15 @@ export function tell(topic, data) {
 
 export const byId = (id) => document.getElementById(id);
 
+// New rows for a list; who is in it by the keyboard stays at the same place.
+export function refill(list, rows) {
+  const reached = () => [...list.querySelectorAll("button, input")];
+  const place = reached().indexOf(document.activeElement);
+  list.replaceChildren(...rows);
+  const now = reached();
+  if (place >= 0 && now.length) now[Math.min(place, now.length - 1)].focus({ preventScroll: true });
+}
+
 export function colour(value) {
   const found = state.classes.find((c) => c.value === value);
   return found ? found.colour : [255, 255, 255];
