@@ -68,7 +68,8 @@ function showPlace() {
     if (values.labels) parts.push(`${className(values.labels[at])}, uncertainty ${(values.uncertainty[at] / 255).toFixed(2)}`);
     if (values.marks && values.marks[at]) parts.push(`marked ${className(values.marks[at])}`);
   }
-  byId("place").textContent = parts.join("  ·  ");
+  const text = parts.join("  ·  ");
+  if (byId("place").textContent !== text) byId("place").textContent = text; // lest the page is laid out for nothing
 }
 
 on("cursor", showPlace);

@@ -16,17 +16,24 @@ export async function decode(buffer) {
 }
 
 // null where nothing is labelled, which then need not be painted
-export function fromRuns(part, n) {
+export function readRuns(part) {
   const view = new DataView(part.buffer, part.byteOffset, part.byteLength);
   const count = view.getUint32(0, true);
   const values = part.subarray(4 + 4 * count);
   if (count === 1 && values[0] === 0) return null;
-  const labels = new Uint8Array(n);
-  let start = 0;
-  for (let i = 0; i < count; i++) {
-    const end = view.getUint32(4 + 4 * i, true);
-    if (values[i]) labels.fill(values[i], start, end);
+  const ends = new Uint32Array(count);
+  for (let i = 0; i < count; i++) ends[i] = view.getUint32(4 + 4 * i, true);
+  return { ends, values };
+}
+
+const SHORT = 32; // pixels that are written faster one by one than by a call
+
+export function spread({ ends, values }, pixels, table) {
+  for (let i = 0, start = 0; i < ends.length; i++) {
+    const end = ends[i], value = table ? table[values[i]] : values[i];
+    if (end - start > SHORT) pixels.fill(value, start, end);
+    else for (let at = start; at < end; at++) pixels[at] = value;
     start = end;
   }
-  return labels;
+  return pixels;
 }

@@ -1,5 +1,5 @@
 // The plane in view as pictures of its own size: grey values, strokes, labels, uncertainty.
-import { fromRuns } from "./decode.js";
+import { readRuns, spread } from "./decode.js";
 import { on, state, tell } from "./state.js";
 
 function picture(paint) {
@@ -11,6 +11,7 @@ export const layers = {
   image: picture(paintGrey), marks: picture(paintMarks), labels: picture(paintLabels), uncertainty: picture(paintUncertainty),
 };
 export const values = { image: null, marks: null, labels: null, uncertainty: null, labelsOf: -1 };
+const runs = { marks: null, labels: null }; // as they came: they are painted faster than pixels
 const planes = new Map(); // z -> grey bytes; the last ones seen
 const MOST_PLANES = 12;
 
@@ -75,27 +76,20 @@ function colours() {
   return table;
 }
 
-function paintRuns(layer, labels) {
-  const pixels = room(layer, state.volume.shape.slice(1)), table = colours();
-  for (let start = 0; start < labels.length;) {
-    const value = labels[start];
-    let end = start + 1;
-    while (end < labels.length && labels[end] === value) end++;
-    pixels.fill(table[value], start, end);
-    start = end;
-  }
-  put(layer);
+function paintRuns(name) {
+  spread(runs[name], room(layers[name], state.volume.shape.slice(1)), colours());
+  put(layers[name]);
 }
 
 function paintMarks() {
-  paintRuns(layers.marks, values.marks);
+  paintRuns("marks");
 }
 
 function paintLabels() {
   const [ny, nx] = state.volume.shape.slice(1);
   const labels = values.labels;
   if (!state.show.outlines) {
-    paintRuns(layers.labels, labels);
+    paintRuns("labels");
     return;
   }
   const pixels = room(layers.labels, [ny, nx]), table = colours();
@@ -136,16 +130,21 @@ on("plane", ({ header, parts }) => {
   repaint("image");
 });
 
+function takeRuns(name, part, [ny, nx]) {
+  runs[name] = readRuns(part);
+  values[name] = runs[name] && spread(runs[name], new Uint8Array(ny * nx));
+}
+
 on("marks", ({ header, parts }) => {
   if (header.z !== state.z) return;
-  values.marks = fromRuns(parts[0], header.shape[0] * header.shape[1]);
+  takeRuns("marks", parts[0], header.shape);
   repaint("marks");
   tell("marks-shown");
 });
 
 on("labels", ({ header, parts }) => {
   if (header.z !== state.z) return;
-  values.labels = fromRuns(parts[0], header.shape[0] * header.shape[1]);
+  takeRuns("labels", parts[0], header.shape);
   values.uncertainty = parts[1];
   values.labelsOf = header.version;
   document.body.dataset.overlay = `${header.z}:${header.version}`; // for whoever drives the page
