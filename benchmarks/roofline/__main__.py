@@ -3,13 +3,14 @@
     python benchmarks/roofline [--families a,b] [--volume 850,400,400]
 
 Launches: the families' own code on a device that only notes them, slab by slab as the classifier would choose slabs.
-Work: the PTX of the same launches on two small planes, instruction by instruction, extended by the number of pixels.
+Work: the PTX of the same launches on two small planes, instruction by instruction, extended by the number of pixels;
+across planes on small volumes, extended by voxels, taps and the sizes of balls.
 Registers and shared memory: NVRTC for each architecture. Time of a launch: the largest of what its memory traffic, its
 instructions by class, its shared memory and its longest chain of dependent steps need. Everything here is a prediction;
 no GPU has run anything. Writes benchmarks/results/roofline.md and .json.
 
-The GPUs are in ``gpus.py``, PTX to machine instructions in ``instructions.py``, the counting in ``counts.py``, what a
-kernel must do at least in ``floors.py``, the text in ``report.py``.
+The GPUs are in ``gpus.py``, PTX to machine instructions in ``instructions.py``, the counting in ``counts.py``
+(across planes: ``volumes.py``), what a kernel must do at least in ``floors.py``, the text in ``report.py``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ sys.path[:0] = [
 import budget  # noqa: E402
 import nvrtc  # noqa: E402
 
-from benchmarks.roofline.counts import Launch, Row, extended, plan_of, slab_planes, standard_forest  # noqa: E402
+from benchmarks.roofline.counts import Launch, extended, plan_of, slab_planes, standard_forest  # noqa: E402
 from benchmarks.roofline.floors import necessary_seconds  # noqa: E402
 from benchmarks.roofline.gpus import (  # noqa: E402
     ASSUMPTIONS,
@@ -48,6 +49,13 @@ from benchmarks.roofline.gpus import (  # noqa: E402
 from benchmarks.roofline.instructions import USEFUL  # noqa: E402
 from benchmarks.roofline.report import GOAL_RATIO, above_the_floor, markdown  # noqa: E402
 from benchmarks.roofline.shipping import table  # noqa: E402
+from benchmarks.roofline.volumes import (  # noqa: E402
+    results_of,
+    samples,
+    volume_families,
+    volume_launches,
+    volume_slab,
+)
 from gpu_tomoclass import __version__  # noqa: E402
 from gpu_tomoclass.device.cuda import OPTIONS  # noqa: E402
 from gpu_tomoclass.device.sources import kernel_source  # noqa: E402
@@ -77,9 +85,8 @@ def resources(file: str, kernel: str, defines: tuple[tuple[str, str], ...], arch
     return nvrtc.resources(kernel_source(file).text, options, architecture)[kernel]
 
 
-def predict(launch: Launch, row: Row, gpu: Gpu, *, nz: int, n_pixels: int) -> Prediction:
-    """A launch on a slab of ``nz`` planes of ``n_pixels``."""
-    counts = Counter({key: nz * (fixed + slope * n_pixels) for key, (fixed, slope) in row.items()})
+def predict(launch: Launch, counts: Counter[str], gpu: Gpu, *, n_results: int) -> Prediction:
+    """A launch with these counts, of so many pixels or voxels."""
     used = resources(launch.file, launch.kernel, launch.defines, gpu.architecture)
     threads = math.prod(launch.block)
     resident = budget.occupancy(gpu.architecture, registers=used.registers, shared=used.shared, threads=threads)
@@ -98,7 +105,7 @@ def predict(launch: Launch, row: Row, gpu: Gpu, *, nz: int, n_pixels: int) -> Pr
 
     n_instructions = sum(v for k, v in counts.items() if k.startswith("class ")) / n_warps
     cycles = 2 * n_instructions + 6 * counts["shared wavefronts needed"] / n_warps
-    cycles += 50 * counts["global loads"] / n_warps + 30 * counts["barriers"] / n_blocks
+    cycles += 50 * counts["global accesses"] / n_warps + 30 * counts["barriers"] / n_blocks
     waves = math.ceil(n_blocks / (at_once * gpu.multiprocessors))
     parts["latency"] = waves * cycles / gpu.clock
 
@@ -107,7 +114,7 @@ def predict(launch: Launch, row: Row, gpu: Gpu, *, nz: int, n_pixels: int) -> Pr
         "memory": (read + written) / gpu.bandwidth,
         "arithmetic": max(counts[f"class {kind}"] * 32 / gpu.per_clock[kind] / clocks for kind in USEFUL),
         "comparisons": necessary_seconds(
-            launch, n_pixels=nz * n_pixels, integer_rate=gpu.per_clock["integer"], clocks=clocks
+            launch, n_results=n_results, integer_rate=gpu.per_clock["integer"], clocks=clocks
         ),
     }
     return Prediction(
@@ -122,6 +129,13 @@ def predict_copy(launch: Launch, gpu: Gpu) -> Prediction:
 
 def predicted_launches(part: str, gpu: Gpu, *, nz: int, shape: tuple[int, int]) -> Iterator[Prediction]:
     """Every launch of a part on a slab."""
+    if part in volume_families():
+        for launch, counts in volume_launches(part, (nz, *shape)):
+            if launch.kernel == "copy":
+                yield predict_copy(launch, gpu)
+            else:
+                yield predict(launch, counts, gpu, n_results=results_of(launch, nz * math.prod(shape)))
+        return
     rows = iter(extended(part))
     for launch in plan_of(part, (nz, *shape)):
         if launch.kernel == "copy":
@@ -130,7 +144,9 @@ def predicted_launches(part: str, gpu: Gpu, *, nz: int, shape: tuple[int, int]) 
         name, row = next(rows)
         if name != launch.name:
             raise RuntimeError(f"{part} launches {launch.name} on a slab and {name} on a small plane")
-        yield predict(launch, row, gpu, nz=nz, n_pixels=math.prod(shape))
+        n_pixels = math.prod(shape)
+        counts = Counter({key: nz * (fixed + slope * n_pixels) for key, (fixed, slope) in row.items()})
+        yield predict(launch, counts, gpu, n_results=nz * n_pixels)
 
 
 # -- totals --------------------------------------------------------------------------------------------------------
@@ -182,14 +198,22 @@ def volume_totals(part: str, gpu: Gpu, *, slab: int, volume: tuple[int, int, int
 
 def predicted_gpu(gpu: Gpu, parts: list[str], volume: tuple[int, int, int]) -> dict[str, Any]:
     """Everything about one GPU, ready for JSON."""
-    slab = min(volume[0], slab_planes(gpu, volume[1:]))
-    kernels = [total for part in parts for total in volume_totals(part, gpu, slab=slab, volume=volume)]
+    slab, across_slab = (min(volume[0], of_gpu(gpu, volume[1:])) for of_gpu in (slab_planes, volume_slab))
+    across = set(volume_families())
+    kernels = [
+        total
+        for part in parts
+        for total in volume_totals(part, gpu, slab=across_slab if part in across else slab, volume=volume)
+    ]
     n_voxels = math.prod(volume)
-    of_gpu, of_host = sum(k.seconds for k in kernels), HOST_SECONDS * sum(k.launches for k in kernels)
+    of_run = [k for k in kernels if k.part not in across]  # of a run with the paper's channels
+    of_gpu, of_host = sum(k.seconds for k in of_run), HOST_SECONDS * sum(k.launches for k in of_run)
     transfers = {"h2d": 4 * n_voxels / gpu.host_bandwidth, "d2h": n_voxels / gpu.host_bandwidth}
     return {
         "gpu": asdict(gpu),
         "slab_planes": slab,
+        "across_slab_planes": across_slab,
+        "across_s": sum(k.seconds for k in kernels if k.part in across),
         "kernels_s": of_gpu,
         "launching_s": of_host,
         **{f"{way}_s": seconds for way, seconds in transfers.items()},
@@ -204,18 +228,20 @@ def predicted_gpu(gpu: Gpu, parts: list[str], volume: tuple[int, int, int]) -> d
 
 def main(arguments: list[str] | None = None) -> None:
     bank = FeatureBank.create("paper")
-    families = ["original", *bank.families]
+    families = ["original", *bank.families, *volume_families()]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", default=",".join([*families, "forest"]))
     parser.add_argument("--volume", default="850,400,400")
     parser.add_argument("--output", type=Path, default=RESULTS / "roofline.json")
-    parser.add_argument("--ship", type=Path, help="also write the table of gpu-tomoclass plan --gpu here")
+    parser.add_argument(
+        "--ship", type=Path, help="also write what was counted to the table of gpu-tomoclass plan --gpu"
+    )
     given = parser.parse_args(arguments)
     z, y, x = (int(n) for n in given.volume.split(","))
     parts = [p for p in given.families.split(",") if p == "forest" or accelerated_family(p) is not None]
     for part in parts:
-        extended(part)
-        print(f"{part}: {len(extended(part))} launches counted", flush=True)
+        n_counted = sum(map(len, samples(part).values())) if part in volume_families() else len(extended(part))
+        print(f"{part}: {n_counted} launches counted", flush=True)
     stored = {
         "what": "predicted by benchmarks/roofline; nothing was measured on a GPU",
         "gpu_tomoclass": __version__,
@@ -230,7 +256,8 @@ def main(arguments: list[str] | None = None) -> None:
     given.output.with_suffix(".md").write_text(text)
     if given.ship is not None:
         forest = standard_forest()
-        given.ship.write_text(table(stored, n_trees=forest.n_trees, n_nodes=forest.n_nodes))
+        earlier = json.loads(given.ship.read_text()) if given.ship.exists() else None
+        given.ship.write_text(table(stored, n_trees=forest.n_trees, n_nodes=forest.n_nodes, earlier=earlier))
     print(text)
     for p in stored["predictions"]:
         high = above_the_floor(p)

@@ -42,8 +42,10 @@ class CountingMachine(Machine):
 
     done: ClassVar[dict[tuple[Any, ...], dict[tuple[Any, ...], Counter[str]]]] = {}
 
-    def __init__(self, kernel: Any, *, grid: Any, block: Any, arguments: Any, arrays: Any) -> None:
-        super().__init__(kernel, grid=grid, block=block, arguments=arguments, arrays=arrays)
+    def __init__(
+        self, kernel: Any, *, grid: Any, block: Any, arguments: Any, arrays: Any, counted: bool = True
+    ) -> None:
+        super().__init__(kernel, grid=grid, block=block, arguments=arguments, arrays=arrays, counted=counted)
         self._like = (id(kernel), tuple(block))
         self._numbers = (tuple(grid), *(a.item() for a in arguments if not isinstance(a, str)))
         self._n_blocks = math.prod(grid)
@@ -56,12 +58,13 @@ class CountingMachine(Machine):
         elif len(known) >= EXECUTED:
             mean = self._n_blocks / sum(math.prod(numbers[0]) for numbers in known)
             self.counts = Counter({key: mean * n for key, n in sum(known.values(), Counter()).items()})
+            self.counts["estimated"] = 1
         else:
             seen: dict[str, list[np.ndarray]] = {"load": [], "store": []}
 
-            def counted(counts: Counter[str], kind: str, address: np.ndarray, size: int, warp: np.ndarray) -> None:
-                count_sectors(counts, kind, address, size, warp)
-                seen.setdefault(kind, []).append(np.unique(np.concatenate([address, address + size - 1]) // SECTOR))
+            def counted(counts: Counter[str], kind: str, address: np.ndarray, warp: np.ndarray) -> None:
+                count_sectors(counts, kind, address, warp)
+                seen.setdefault(kind, []).append(np.unique(address // SECTOR))  # no access crosses a sector
 
             with mock.patch.object(ptx_access, "count_sectors", counted):
                 super().run()

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.roofline.counts import Launch, small_features, standard_forest
+from benchmarks.roofline.volumes import ball_work
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.reference.kuwahara import line_offsets
 from gpu_tomoclass.features.reference.membrane import membrane_kernels
@@ -92,6 +93,25 @@ def _kuwahara_calmest(launch: Launch) -> Work:
     return Work(integer=3 * candidates, accesses=4 * candidates)
 
 
+def _volume_runs(launch: Launch) -> Work:
+    return Work(integer=1, accesses=0)
+
+
+def _volume_extremes(launch: Launch) -> Work:
+    n_rows, _ = ball_work(launch)
+    return Work(integer=n_rows, accesses=n_rows)
+
+
+def _volume_sums(launch: Launch) -> Work:
+    _, n_voxels = ball_work(launch)
+    return Work(integer=0, accesses=n_voxels)
+
+
+def _volume_median(launch: Launch) -> Work:
+    updates = 2 * ball_work(launch)[0]
+    return Work(integer=4 * updates, accesses=3 * updates)
+
+
 def _membrane(launch: Launch) -> Work:
     block = next(b for b in FeatureBank.create("paper").blocks if b.family == "membrane_projections")
     kernels = membrane_kernels(dict(block.parameters)["patch"], dict(block.parameters)["thickness"])
@@ -136,20 +156,42 @@ RULES = {
         "the lines of different pixels share no partial minima, so each of 200 candidates is read (16 bytes) and"
         " compared in three criteria",
     ),
+    "volume_runs": Rule(_volume_runs, "each value of a table is the extreme of two others: a comparison"),
+    "volume_extremes": Rule(
+        _volume_extremes, "the extreme of each row of the ball, once found, is read from a cache and compared"
+    ),
+    "volume_sums": Rule(
+        _volume_sums, "the order of additions is given, so each of them takes a voxel of 4 bytes from a cache"
+    ),
+    "volume_median": Rule(
+        _volume_median,
+        "a ball that moves by a voxel loses and gains one voxel per row; for each its rank is read and a word of the"
+        " set read and written; word, bit, exchange and the comparison with the median are integers",
+    ),
     "membrane": Rule(
         _membrane, "the order of additions is given, so each of them takes a pixel of 8 bytes from a cache"
     ),
 }
 
+WHY_ABOVE = {  # kernels that take more than three times their floors
+    "volume_blur_x": "for two operations of arithmetic a tap costs a look at the table of mirrors and an address of 64"
+    " bits; several results of a thread would share them",
+    "volume_blur_rows": "as volume_blur_x",
+    "volume_extremes": "each voxel tests for each row of the ball whether it lies in the volume and makes two addresses"
+    " of 64 bits for two reads; the floor has one comparison",
+    "volume_median": "the floor is that of a window that slides over ranks, as on a CPU; its set for a ball and the"
+    " margin takes kilobytes for each line, too much for enough lines at once, so the ball is counted 17 times instead",
+}
 
-def necessary_seconds(launch: Launch, *, n_pixels: int, integer_rate: float, clocks: float) -> float:
+
+def necessary_seconds(launch: Launch, *, n_results: int, integer_rate: float, clocks: float) -> float:
     """Seconds of what :data:`RULES` says; 0 for other kernels.
 
     Parameters
     ----------
     launch : Launch
-    n_pixels : int
-        Of the result.
+    n_results : int
+        Pixels or voxels of the result.
     integer_rate : float
         Integer operations per clock and multiprocessor.
     clocks : float
@@ -159,4 +201,4 @@ def necessary_seconds(launch: Launch, *, n_pixels: int, integer_rate: float, clo
     if rule is None:
         return 0.0
     work = rule.work(launch)
-    return n_pixels * max(work.integer / integer_rate, work.accesses / 32) / clocks
+    return n_results * max(work.integer / integer_rate, work.accesses / 32) / clocks

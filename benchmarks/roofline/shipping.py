@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from benchmarks.roofline.gpus import HOST_SECONDS
+from benchmarks.roofline.volumes import volume_families
 
 NAMES = {
     "h100": "H100 SXM 80 GB",
@@ -18,7 +19,10 @@ NAMES = {
 }
 
 
-def table(stored: dict[str, Any], *, n_trees: int, n_nodes: int) -> str:
+COUNTED = "kernels counted by benchmarks/roofline"
+
+
+def table(stored: dict[str, Any], *, n_trees: int, n_nodes: int, earlier: dict[str, Any] | None = None) -> str:
     """JSON: of each GPU its memory, and of each family and the forest seconds per voxel and launches per slab.
 
     Parameters
@@ -27,26 +31,38 @@ def table(stored: dict[str, Any], *, n_trees: int, n_nodes: int) -> str:
         As ``results/roofline.json``.
     n_trees, n_nodes : int
         Of the forest that was counted.
+    earlier : dict, optional
+        The table before; what has not been counted now stays as it is there.
     """
     n_voxels, gpus = math.prod(stored["volume"]), {}
     predictions = {p["gpu"]["name"]: p for p in stored["predictions"]}
     for short, name in NAMES.items():
         found = predictions[name]
-        n_slabs = math.ceil(stored["volume"][0] / found["slab_planes"])
         launches: dict[str, int] = {}
         for kernel in found["kernels"]:
+            slab = found["across_slab_planes" if kernel["part"] in volume_families() else "slab_planes"]
+            n_slabs = math.ceil(stored["volume"][0] / slab)
             launches[kernel["part"]] = launches.get(kernel["part"], 0) + kernel["launches"] // n_slabs
+        seconds = {part: float(f"{s / n_voxels:.3e}") for part, s in found["parts_s"].items()}
+        before = {} if earlier is None else earlier["gpus"].get(short, {})
+        kept = before.get("seconds_per_voxel", {})
+        basis = COUNTED
+        if not kept.keys() <= seconds.keys():
+            counted = "families across planes" if seconds.keys() <= set(volume_families()) else ", ".join(seconds)
+            basis = f"{before['basis'].split('; ')[0]}; {counted}: {COUNTED}"
         gpus[short] = {
             "name": name,
-            "basis": "kernels counted by benchmarks/roofline",
+            "basis": basis,
             "memory": found["gpu"]["memory"],
-            "seconds_per_voxel": {part: float(f"{s / n_voxels:.3e}") for part, s in found["parts_s"].items()},
-            "launches": launches,
+            "seconds_per_voxel": {**kept, **seconds},
+            "launches": {**before.get("launches", {}), **launches},
         }
     shipped = {
         "what": "predicted, nothing was measured on a GPU; each GPU says where its times are from",
         "launch_seconds": HOST_SECONDS,
-        "forest": {"n_trees": n_trees, "n_nodes": n_nodes},
+        "forest": {"n_trees": n_trees, "n_nodes": n_nodes}
+        if earlier is None or "forest" in stored["predictions"][0]["parts_s"]
+        else earlier["forest"],
         "gpus": gpus,
     }
     return json.dumps(shipped, indent=1) + "\n"

@@ -188,7 +188,14 @@ def make_plan(
         warnings=_warnings(host, disk, on_device, free_on_device, output=output),
         predicted=None
         if gpu is None
-        else predict_time(model, gpu, shape=n_voxels, slab_planes=slab, products=products),
+        else predict_time(
+            model,
+            gpu,
+            shape=n_voxels,
+            slab_planes=slab,
+            products=products,
+            aspect=aspect_of(volume.voxel_size),
+        ),
     )
 
 

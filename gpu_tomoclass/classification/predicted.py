@@ -19,7 +19,7 @@ from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.device import DryDevice
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.features import FeatureBank
+from gpu_tomoclass.features import CUBES, Aspect, FeatureBank, FeatureBlock
 from gpu_tomoclass.model import Model
 
 TABLE = Path(__file__).with_name("predicted_speed.json")
@@ -32,6 +32,9 @@ RANGE = (
 # 400 x 400, most of them after the last plane and on one core.
 HOST_SECONDS = {None: 4.0e-8, "uint8": 1.1e-7, "float32": 2.0e-7}
 STREAMS = 2
+# What a channel across planes costs grows with this power of its reach: with the voxels of a ball, with its rows, or
+# with the taps of three passes.
+POWERS = {"mean_3d": 3, "variance_3d": 3, "median_3d": 3, "minimum_3d": 2, "maximum_3d": 2}
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,17 @@ def gpu_row(name: str) -> dict[str, Any]:
 
 
 def predict_time(
-    model: Model, name: str, *, shape: tuple[int, int, int], slab_planes: int, products: ProductOptions
+    model: Model,
+    name: str,
+    *,
+    shape: tuple[int, int, int],
+    slab_planes: int,
+    products: ProductOptions,
+    aspect: Aspect = CUBES,
 ) -> PredictedTime:
-    """Time of classifying (nz, ny, nx) voxels by slabs.
+    """Time of classifying (nz, ny, nx) voxels of this aspect by slabs.
 
-    Families across planes, which the table does not have, count as the most expensive one that it has, per channel.
+    Families that the table does not have count as the most expensive of the paper's, per channel.
 
     Raises
     ------
@@ -112,9 +121,11 @@ def predict_time(
     """
     row, n_voxels = gpu_row(name), math.prod(shape)
     per_voxel, launches, unknown = 0.0, row["launches"]["forest"], []
-    reference = _weights(FeatureBank.create("paper").blocks)
-    dearest = max(row["seconds_per_voxel"][family] / weight for family, weight in reference.items())
-    for family, weight in _weights(used_blocks(model)).items():
+    of_paper = _weights(FeatureBank.create("paper").blocks)
+    dearest = max(row["seconds_per_voxel"][family] / weight for family, weight in of_paper.items())
+    reference = {**of_paper, **_weights(FeatureBank.create(["weka-3d", "z_context", "z_blur"]).blocks)}
+    blocks = used_blocks(model)
+    for family, weight in _weights(blocks, aspect).items():
         seconds = row["seconds_per_voxel"].get(family)
         if seconds is None:
             unknown.append(family)
@@ -134,17 +145,22 @@ def predict_time(
         "reading and writing as on one core of a server and a local disk with the volume in memory; a cold start"
         " compiles for about 10 seconds",
     ]
+    if any(block.dimensions == 3 for block in blocks):
+        assumptions.append("families across planes each for itself, of a slab between two others with its whole halo")
     if unknown:
         assumptions.append(f"not in the table, counted as its dearest family: {', '.join(unknown)}")
     low, high = RANGE
     return PredictedTime(name, kernels, launching, host, seconds, low * seconds, high * seconds, assumptions)
 
 
-def _weights(blocks: Sequence[Any]) -> Mapping[str, float]:
-    """Work of each family, in channels; diffusion's is the number of its smoothings."""
+def _weights(blocks: Sequence[FeatureBlock], aspect: Aspect = CUBES) -> Mapping[str, float]:
+    """Work of each family, in channels: diffusion's times the number of its smoothings, times a power of their reach
+    across planes."""
     found: dict[str, float] = {}
     for block in blocks:
-        work = dict(block.parameters).get("smoothings", 1) * len(block.channels)
+        work: float = dict(block.parameters).get("smoothings", 1) * len(block.channels)
+        if block.dimensions == 3:
+            work *= max(block.reaches(aspect)) ** POWERS.get(block.family, 1)
         found[block.family] = found.get(block.family, 0.0) + work
     return found
 

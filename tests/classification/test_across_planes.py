@@ -230,3 +230,13 @@ def test_a_plan_asks_for_more_than_a_plane_and_holds(volume_path: Path, model: M
         plan = make_plan(volume, model, device, measure=False)
     assert plan.n_threads == 1  # one slab after the other, each with all threads
     assert plan.slab_planes == SHAPE[0]
+
+
+def test_a_gpu_that_is_not_here_has_a_time_for_them(volume_path: Path, model: Model) -> None:
+    with open_volume(volume_path) as volume:
+        time = make_plan(volume, model, gpu="h100").predicted
+    assert time is not None
+    assert time.kernels > 0
+    said = " ".join(time.assumptions)
+    assert "families across planes each for itself" in said
+    assert "not in the table" not in said

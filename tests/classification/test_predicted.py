@@ -11,9 +11,10 @@ import pytest
 from commands import Commands
 
 from gpu_tomoclass.classification import batch_script, make_plan, planned_gpus
-from gpu_tomoclass.classification.predicted import RANGE, PlannedGpu, gpu_row
+from gpu_tomoclass.classification.predicted import RANGE, PlannedGpu, _weights, gpu_row
 from gpu_tomoclass.cli.planning import GPUS
 from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.model.model import save_model
 from gpu_tomoclass.model.reading import load_model
 from gpu_tomoclass.volumes.opening import open_volume
@@ -48,6 +49,20 @@ def test_memory_and_time(sample_path: Path, sample_model) -> None:
     assert twice.kernels == pytest.approx(2 * first.kernels)
     assert more.host > first.host
     assert json.dumps(plans["h100"].to_dict())
+
+
+def test_families_across_planes_have_times() -> None:
+    """A median over a ball of twice the radius takes about eight times as long, a blur of twice the sigma twice."""
+    bank = FeatureBank.create(["weka-3d", "z_context", "z_blur"])
+    for name in planned_gpus():
+        seconds, launches = (gpu_row(name)[key] for key in ("seconds_per_voxel", "launches"))
+        assert all(seconds[family] > 0 and launches[family] > 0 for family in bank.families)
+        assert seconds["median_3d"] > seconds["mean_3d"] > seconds["gaussian_blur_3d"]
+    small, large = (
+        _weights(FeatureBank.create(["median_3d", "gaussian_blur_3d"], sigma_min=s, sigma_max=s).blocks) for s in (4, 8)
+    )
+    assert large["median_3d"] == 8 * small["median_3d"]
+    assert large["gaussian_blur_3d"] == 2 * small["gaussian_blur_3d"]
 
 
 def test_the_command_says_predicted_and_gives_lines_for_sbatch(

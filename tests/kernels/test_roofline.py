@@ -124,6 +124,49 @@ def test_counts_grow_with_the_pixels(roofline: Any) -> None:
         assert fixed == pytest.approx(0.0, abs=1e-6)
 
 
+def test_work_across_planes(roofline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blur adds 2 half + 1 products along each axis; balls of radius 1 and 2 have 7 and 33 voxels."""
+    volumes = importlib.import_module("benchmarks.roofline.volumes")
+    monkeypatch.setattr(volumes, "SMALL_VOLUME", (4, 8, 32))
+    monkeypatch.setattr(volumes, "SMALL_SIGMAS", {**volumes.SMALL_SIGMAS, "_3d": (1.0, 2.0)})
+    volumes.samples.cache_clear()
+    volumes.fitted.cache_clear()
+    shape = (16, 64, 96)
+    found = [(launch, counts) for launch, counts in volumes.volume_launches("gaussian_blur_3d", shape) if counts]
+    assert [int(launch.numbers["half"]) for launch, _ in found] == [half for half in (3, 6, 12, 24) for _ in "xyz"]
+    for launch, counts in found:
+        n_results = volumes.results_of(launch, 0)
+        arithmetic = n_results / 32 * (1 + 4 * launch.numbers["half"])
+        assert counts["class fp32"] == pytest.approx(arithmetic, rel=1e-6)
+        assert counts["moved store sectors"] == pytest.approx(n_results / 8, rel=1e-6)
+    assert found[-1][0].read >= 4 * (16 + 2 * 24) * 64 * 96  # the pass along z reads the halo
+    ball = [volumes.ball_work(launch) for launch in volumes.volume_plan("median_3d", (1, 10**6, 32))[:2]]
+    assert ball == [pytest.approx((5, 7), rel=1e-5), pytest.approx((13, 33), rel=1e-5)]
+    rules = importlib.import_module("benchmarks.roofline.floors").RULES
+    (first, *_) = volumes.volume_plan("mean_3d", (1, 10**6, 32))
+    assert rules["volume_sums"].work(first).accesses == pytest.approx(7, rel=1e-5)
+    volumes.samples.cache_clear()
+    volumes.fitted.cache_clear()
+
+
+def test_a_table_keeps_what_was_not_counted(roofline: Any) -> None:
+    shipping = importlib.import_module("benchmarks.roofline.shipping")
+    kernel = {"part": "mean_3d", "launches": 28}
+    prediction = {"slab_planes": 100, "across_slab_planes": 128, "kernels": [kernel], "parts_s": {"mean_3d": 2.0}}
+    predictions = [{**prediction, "gpu": {"name": name, "memory": 1.0}} for name in shipping.NAMES.values()]
+    stored = {"volume": (850, 10, 10), "predictions": predictions}
+    row = {"basis": "guessed", "seconds_per_voxel": {"median": 1.0, "mean_3d": 3.0}, "launches": {"median": 2}}
+    forest = {"n_trees": 1, "n_nodes": 3}
+    earlier = {"forest": forest, "gpus": dict.fromkeys(shipping.NAMES, row)}
+    made = json.loads(shipping.table(stored, n_trees=200, n_nodes=9, earlier=earlier))
+    again = json.loads(shipping.table(stored, n_trees=200, n_nodes=9, earlier=made))
+    assert again == made
+    assert made["forest"] == forest
+    assert made["gpus"]["h100"]["seconds_per_voxel"] == {"median": 1.0, "mean_3d": 2.353e-05}
+    assert made["gpus"]["h100"]["launches"] == {"median": 2, "mean_3d": 4}
+    assert made["gpus"]["h100"]["basis"] == f"guessed; families across planes: {shipping.COUNTED}"
+
+
 def test_small_volume(roofline: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "roofline.json"
     roofline.main(["--families", "original,neighbors", "--volume", ",".join(map(str, VOLUME)), "--output", str(output)])
