@@ -174,6 +174,10 @@ RULES = {
 }
 
 WHY_ABOVE = {  # kernels that take more than three times their floors
+    "forest": "a step is one addition, but the places of node, column and rank are integers, too, and all pixels of a"
+    " tile walk as deep as the tree",
+    "median_ranks": "a bitonic network makes log2(n) / 4 times the exchanges of a sort that compares only as needed, of"
+    " 64-bit items",
     "volume_blur_x": "for two operations of arithmetic a tap costs a look at the table of mirrors and an address of 64"
     " bits; several results of a thread would share them",
     "volume_blur_rows": "as volume_blur_x",

@@ -66,7 +66,8 @@ ASSUMPTIONS = (
     " (between a hit in L1 and device memory), four in flight; 30 per barrier. Warps that do not fit come in waves.",
     "Across planes each family is counted for itself, of a slab between two others with its whole halo, sigma 1 to 8"
     " (our own families: 1 and 2); families that share derivatives, blurs or sums take less together. Counts per voxel"
-    " are fitted to those of small volumes at sigma 1 to 4, as multiples of taps, rows and voxels of balls, and extended.",
+    " are fitted to those of small volumes at sigma 1 to 4, as multiples of taps, rows and voxels of balls;"
+    " those have a larger share of borders, where lanes diverge.",
     "The gap between launches is 1.5 microseconds; the host needs 70 microseconds for each, while the GPU works.",
     "A slab has as many planes as one thread of the classifier would choose with all memory free; the last one counts"
     " by its planes. With two slabs at a time, as `classify` has them, a slab is half as large where memory is the"

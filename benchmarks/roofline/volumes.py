@@ -30,6 +30,7 @@ from gpu_tomoclass.features.reference.volume_ball import BallRow, ball_rows
 from gpu_tomoclass.features.reference.volume_source import CUBES
 
 SMALL_VOLUME = (8, 16, 128)  # results: whole blocks of every kernel
+OWN_VOLUME = (1, 80, 128)  # of our own families, which use kernels for planes: as large as where those are counted
 SMALL_SIGMAS = {"_3d": (1.0, 4.0), "ball": (1.0, 2.0, 3.0), "own": (1.0, 2.0)}
 BALLS = ("volume_runs", "volume_extremes", "volume_sums", "volume_median")
 
@@ -117,41 +118,51 @@ def volume_plan(family: str, shape: tuple[int, int, int]) -> list[Launch]:
 
 def volume_slab(gpu: Gpu, shape: tuple[int, int]) -> int:
     """Planes that the classifier would choose with all of these families."""
-    allocated = []
-    for nz in (1, 2):
-        device = NotingDevice()
-        _run(device, list(volume_bank().blocks), (nz, *shape), filled=False)
-        allocated.append(device.n_bytes)
-    per_plane = allocated[1] - allocated[0]
-    fixed = allocated[0] - per_plane
-    return max(1, min(MAX_SLAB, int(MEMORY_SHARE * gpu.memory - fixed) // per_plane))
+    one, two = (_allocated((nz, *shape)) for nz in (1, 2))
+    fixed = 2 * one - two
+    return max(1, min(MAX_SLAB, int(MEMORY_SHARE * gpu.memory - fixed) // (two - one)))
+
+
+@cache
+def _allocated(shape: tuple[int, int, int]) -> int:
+    """Bytes for so many results of all families."""
+    device = NotingDevice()
+    _run(device, list(volume_bank().blocks), shape, filled=False)
+    return device.n_bytes
 
 
 Key = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
+def key_of(launch: Launch) -> Key:
+    """What launches must agree in to be compared: not the sizes of tiles that kernels for planes are compiled for."""
+    is_across = launch.kernel.startswith(("volume_", "derivatives_x"))
+    return launch.file, launch.kernel, launch.defines if is_across else ()
 
 
 @cache
 def samples(family: str) -> dict[Key, list[tuple[Work, Counter[str]]]]:
     """Of each kernel the interpreted launches: what the work grows with, and counts per result."""
     kind = next((k for k in SMALL_SIGMAS if family.endswith(k)), "own")
-    is_ball = any(launch.kernel in BALLS for launch in volume_plan(family, SMALL_VOLUME))
+    shape = OWN_VOLUME if kind == "own" else SMALL_VOLUME
+    is_ball = any(launch.kernel in BALLS for launch in volume_plan(family, shape))
     found: dict[Key, list[tuple[Work, Counter[str]]]] = defaultdict(list)
     for sigma in SMALL_SIGMAS["ball" if is_ball else kind]:
         # With one sigma at a time, kernels that are launched often are interpreted at every sigma.
         blocks = _blocks(family, (1.0, sigma) if family.startswith("difference") else (sigma,))
         noting = NotingDevice()
-        _run(noting, blocks, SMALL_VOLUME, filled=False)
+        _run(noting, blocks, shape, filled=False)
         noted = [launch for launch in noting.noted if launch.kernel != "copy"]
         with mock.patch.object(simulated_cupy, "Machine", CountingMachine):
             device, cupy = simulated_cupy.ptx_device()
             cupy.launches.clear()
             CountingMachine.done = {}
-            _run(device, blocks, SMALL_VOLUME, filled=True)
+            _run(device, blocks, shape, filled=True)
         for launch, record in zip(noted, cupy.launches, strict=True):
             if record.counts["estimated"] and launch.kernel.startswith(("volume_", "derivatives_x")):
                 continue
             per_result = Counter({key: n * 4 / launch.written for key, n in record.counts.items()})
-            found[launch.file, launch.kernel, launch.defines].append((work_of(launch), per_result))
+            found[key_of(launch)].append((work_of(launch), per_result))
     return dict(found)
 
 
@@ -171,7 +182,7 @@ def volume_launches(family: str, shape: tuple[int, int, int]) -> Iterator[tuple[
         if launch.kernel == "copy":
             yield launch, Counter()
             continue
-        key = launch.file, launch.kernel, launch.defines
+        key = key_of(launch)
         n_results, work = launch.written / 4, work_of(launch)
         if len(work) > 1:
             per_result = {name: float(at @ np.array(work)) for name, at in fitted(family, key).items()}

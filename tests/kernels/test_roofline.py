@@ -89,10 +89,11 @@ def test_work_that_problems_ask_for(roofline: Any) -> None:
     ]
     # A pixel meets at least the root and at most all nodes of both trees.
     assert 2 <= floors.visits_per_pixel.__wrapped__() <= 2 * 9
-    seconds = floors.necessary_seconds(entropy[0], n_pixels=320, integer_rate=64, clocks=1e3)
+    seconds = floors.necessary_seconds(entropy[0], n_results=320, integer_rate=64, clocks=1e3)
     assert seconds == pytest.approx(320 * 30 / 32 / 1e3)
     assert (
-        floors.necessary_seconds(roofline.plan_of("neighbors", (1, 9, 9))[0], n_pixels=1, integer_rate=1, clocks=1) == 0
+        floors.necessary_seconds(roofline.plan_of("neighbors", (1, 9, 9))[0], n_results=1, integer_rate=1, clocks=1)
+        == 0
     )
 
 
@@ -140,11 +141,11 @@ def test_work_across_planes(roofline: Any, monkeypatch: pytest.MonkeyPatch) -> N
         assert counts["class fp32"] == pytest.approx(arithmetic, rel=1e-6)
         assert counts["moved store sectors"] == pytest.approx(n_results / 8, rel=1e-6)
     assert found[-1][0].read >= 4 * (16 + 2 * 24) * 64 * 96  # the pass along z reads the halo
-    ball = [volumes.ball_work(launch) for launch in volumes.volume_plan("median_3d", (1, 10**6, 32))[:2]]
-    assert ball == [pytest.approx((5, 7), rel=1e-5), pytest.approx((13, 33), rel=1e-5)]
+    ball = [volumes.ball_work(launch) for launch in volumes.volume_plan("median_3d", (1, 10**5, 32))[:2]]
+    assert ball == [pytest.approx((5, 7), rel=1e-4), pytest.approx((13, 33), rel=1e-4)]
     rules = importlib.import_module("benchmarks.roofline.floors").RULES
-    (first, *_) = volumes.volume_plan("mean_3d", (1, 10**6, 32))
-    assert rules["volume_sums"].work(first).accesses == pytest.approx(7, rel=1e-5)
+    (first, *_) = volumes.volume_plan("mean_3d", (1, 10**5, 32))
+    assert rules["volume_sums"].work(first).accesses == pytest.approx(7, rel=1e-4)
     volumes.samples.cache_clear()
     volumes.fitted.cache_clear()
 
