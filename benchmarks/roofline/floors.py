@@ -178,6 +178,10 @@ WHY_ABOVE = {  # kernels that take more than three times their floors
     " tile walk as deep as the tree",
     "median_ranks": "a bitonic network makes log2(n) / 4 times the exchanges of a sort that compares only as needed, of"
     " 64-bit items",
+    "median": "the sets of its windows take 16 KB of shared memory per block, so few warps run at once, each of which"
+    " waits for every step of its chain",
+    "derivatives_x": "taps come from shared memory, two reads of 8 bytes for three operations; where double precision is"
+    " fast it waits for them",
     "volume_blur_x": "for two operations of arithmetic a tap costs a look at the table of mirrors and an address of 64"
     " bits; several results of a thread would share them",
     "volume_blur_rows": "as volume_blur_x",
