@@ -180,8 +180,8 @@ WHY_ABOVE = {  # kernels that take more than three times their floors
     " 64-bit items",
     "median": "the sets of its windows take 16 KB of shared memory per block, so few warps run at once, each of which"
     " waits for every step of its chain",
-    "derivatives_x": "taps come from shared memory, two reads of 8 bytes for three operations; where double precision is"
-    " fast it waits for them",
+    "derivatives_x": "taps come from shared memory, two reads of 8 bytes for three operations; where double precision"
+    " is fast it waits for them",
     "volume_blur_x": "for two operations of arithmetic a tap costs a look at the table of mirrors and an address of 64"
     " bits; several results of a thread would share them",
     "volume_blur_rows": "as volume_blur_x",
