@@ -50,7 +50,7 @@ COMMANDS = {
     "Use labels": {
         "evaluate": ("labels", "Compare labels with the truth"),
         "figure": ("figure", "Draw planes with their labels for a paper"),
-        "measure": ("labels", "Measure the particles of a class"),
+        "measure": ("labels", "Measure the particles of classes"),
         "clean": ("labels", "Remove small objects"),
     },
     "Compare": {
@@ -74,11 +74,8 @@ COMMANDS = {
 )
 @click.version_option(__version__, prog_name="gpu-tomoclass")
 def cli() -> None:
-    """Classify electron tomograms into materials from a few brush strokes.
-
-    Each command has --help (or: help COMMAND). Results go to stdout, all else to stderr. Exit codes: 0 ok, 1 bug,
-    2 usage, 3 data, 4 model, 5 resources, 6 stopped.
-    """
+    """Classify electron tomograms into materials from a few brush strokes. Each command has --help. Results go to
+    stdout, all else to stderr. Exit codes: 0 ok, 1 bug, 2 usage, 3 data, 4 model, 5 resources, 6 stopped."""
 
 
 def main() -> None:

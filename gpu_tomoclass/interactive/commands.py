@@ -110,7 +110,7 @@ def bank_keywords(bank: FeatureBank) -> dict[str, Any]:
     blurs = [sigma for sigmas in (kept if any(kept) else bank.sigmas) for sigma in sigmas if sigma > 0]
     ends = {"sigma_min": float(_digits(min(blurs, default=1))), "sigma_max": float(_digits(max(blurs, default=1)))}
     for names in (["sigma_max"], ["sigma_min"], ["sigma_min", "sigma_max"]):
-        span = {name: ends[name] for name in names}
+        span: dict[str, Any] = {name: ends[name] for name in names}
         if FeatureBank.create(families, **settings, **span) == bank:
             return keywords | span
     sigmas = {}

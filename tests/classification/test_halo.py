@@ -23,6 +23,7 @@ from gpu_tomoclass.features.engine import FeatureEngine
 from gpu_tomoclass.features.intensity import IntensityScale
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.prepare import prepare_slab
+from gpu_tomoclass.features.reference.volume_source import Aspect
 from gpu_tomoclass.forest.predict import predict_probabilities
 from gpu_tomoclass.training import check_drift
 from gpu_tomoclass.training.selection import measure_costs, slab_to_time
@@ -91,7 +92,7 @@ def outputs(folder):
 
 def test_the_bank_knows_its_halo(bank):
     assert bank.z_reach() == 2
-    assert bank.z_reach((0.5, 1.0, 1.0)) == 1  # voxels twice as long along z
+    assert bank.z_reach(Aspect(0.5)) == 1  # voxels twice as long along z
     assert FeatureBank.create("all").z_reach() == 0
 
 

@@ -73,11 +73,12 @@ def _unpacked(name: str, *, cut_is_allowed: bool) -> str:
         check_space(os.path.join(folder, "scratch"), declared)
         handle, scratch = tempfile.mkstemp(prefix="gpu_tomoclass-", suffix=".mrc", dir=folder)
         try:
-            with os.fdopen(handle, "wb", buffering=0) as out:
+            with os.fdopen(handle, "wb") as out:
                 piece = head
                 while piece:
                     with writing(scratch, needed_bytes=declared):
                         out.write(piece)
+                        out.flush()
                     if out.tell() > declared + _LOOSE_BYTES:
                         raise DataError(
                             f"unpacks to more than the {declared} bytes that its header declares", where=name

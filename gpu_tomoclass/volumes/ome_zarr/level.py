@@ -118,14 +118,15 @@ class Level:
     def _write_chunk(folder: str, path: str, data: bytes, *, sync: bool) -> None:
         temporary = f"{path}.{os.getpid()}-{threading.get_ident()}.partial"
         try:
-            file = open(temporary, "wb", buffering=0)  # noqa: SIM115  (closed below)
+            file = open(temporary, "wb")  # noqa: SIM115  (closed below; buffered: a file without may write a part only)
         except FileNotFoundError:
             os.makedirs(folder, exist_ok=True)
-            file = open(temporary, "wb", buffering=0)  # noqa: SIM115
+            file = open(temporary, "wb")  # noqa: SIM115
         try:
             with file:
                 file.write(data)
                 if sync:
+                    file.flush()
                     os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
