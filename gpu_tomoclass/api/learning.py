@@ -171,7 +171,7 @@ def train(
         nan=nan,
         crop=crop,
         mask=mask,
-        cache=_opened(cache),
+        cache=opened_cache(cache),
         device=device,
         workers=workers,
         progress=progress,
@@ -396,8 +396,8 @@ def _rows(
 ) -> tuple[TrainingRows, tuple[Volume, Annotation]]:
     """Training rows of marked volumes, and the first of these."""
     marked = marked_volumes(pairs, **reading)
-    rows = collect_rows(marked, bank=bank, intensity=intensity, nan=nan, crop=crop, mask=mask, cache=_opened(cache),
-                        device=device, progress=progress)  # fmt: skip
+    rows = collect_rows(marked, bank=bank, intensity=intensity, nan=nan, crop=crop, mask=mask,
+                        cache=opened_cache(cache), device=device, progress=progress)  # fmt: skip
     return rows, marked[0]
 
 
@@ -446,7 +446,8 @@ def reported(result: TrainingResult) -> Model:
     return dataclasses.replace(result.model, report=report)
 
 
-def _opened(cache: FeatureCache | StrPath | None) -> FeatureCache | None:
+def opened_cache(cache: FeatureCache | StrPath | None) -> FeatureCache | None:
+    """The cache, opened if it is a folder."""
     return FeatureCache(cache) if isinstance(cache, (str, PathLike)) else cache
 
 

@@ -16,7 +16,7 @@ from gpu_tomoclass.api.tuning_result import Setting
 from gpu_tomoclass.classification import Smoother, sigma_in_voxels
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.features import FeatureBank
-from gpu_tomoclass.forest import DeviceForest, TrainedForest, grow_forest, predict_probabilities
+from gpu_tomoclass.forest import DeviceForest, TrainedForest, grow_forest, predict_classes, predict_probabilities
 from gpu_tomoclass.labels import Confusion
 from gpu_tomoclass.training import TrainingRows, marked_classes, measure_together, slab_to_time
 from gpu_tomoclass.types import Progress
@@ -38,7 +38,7 @@ class SettingsJudge:
     def __init__(
         self, rows: TrainingRows, *, banks: Mapping[str, FeatureBank], sigmas: Sequence[float],
         volumes: Sequence[Volume], collecting: Mapping[str, Any], device: Device, n_trees: int, seed: int,
-        n_jobs: int | None, deadline: float | None, progress: Progress | None,
+        n_jobs: int | None, deadline: float | None, progress: Progress | None, max_features: Sequence[int] | None,
     ) -> None:  # fmt: skip
         self.rows, self.banks, self.sigmas, self.device = rows, banks, sigmas, device
         self.growing = partial(grow_forest, n_trees=n_trees, seed=seed, n_jobs=n_jobs)
@@ -47,7 +47,9 @@ class SettingsJudge:
         self.columns = {name: np.array([channel[c] for c in bank.channels]) for name, bank in banks.items()}
         self.classes = marked_classes(rows)
         self.per_split: dict[str, list[int]] = {}
-        self.timed: dict[tuple[str, int, int], float] = {}
+        for name, columns in self.columns.items():
+            numbers = [2, round(len(columns) ** 0.5)] if max_features is None else list(max_features)
+            self.per_split[name] = list(dict.fromkeys(min(n, len(columns)) for n in numbers))
         self.done = self.n_most = 0
         self.judged = np.ones(len(rows.labels), np.bool_)
         self.around: SmoothedRows | None = None
@@ -63,11 +65,6 @@ class SettingsJudge:
     @property
     def late(self) -> bool:
         return self.deadline is not None and time.monotonic() > self.deadline
-
-    def splits(self, asked: Sequence[int] | None) -> None:
-        for name, columns in self.columns.items():
-            numbers = [2, round(len(columns) ** 0.5)] if asked is None else list(asked)
-            self.per_split[name] = list(dict.fromkeys(min(n, len(columns)) for n in numbers))
 
     def grow(self, setting: Setting, seen: npt.NDArray[np.intp]) -> TrainedForest:
         if self.late:
@@ -95,18 +92,16 @@ class SettingsJudge:
         """The held-out rows that are judged, and what each smoothing makes of them."""
         rows = held_out[self.judged[held_out]]
         columns, values = self.columns[setting.features], np.array(trained.class_values, np.uint8)
-        found = {0.0: values[self.probabilities(trained, self.rows.values[np.ix_(rows, columns)]).argmax(axis=0)]}
+        found = {0.0: predict_classes(self.probabilities(trained, self.rows.values[np.ix_(rows, columns)]), values)}
         wanted = [s for s in sigmas if s]
         if wanted and self.around is not None:
             which = self.place_of[rows]
-            near = self.probabilities(trained, self.around.values[np.ix_(self.around.needed(which), columns)])
-            found |= {s: values[self.around.smoothed(which, s, near).argmax(axis=0)] for s in wanted}
+            needed = self.around.needed(which)
+            near = self.probabilities(trained, self.around.values[np.ix_(needed, columns)])
+            found |= {s: predict_classes(self.around.smoothed(which, s, near, needed=needed), values) for s in wanted}
         return rows, found
 
-    def scores(
-        self, setting: Setting, folds: Sequence[Fold],
-        sigmas: Sequence[float] = (0.0,),
-    ) -> dict[float, list[float]]:  # fmt: skip
+    def scores(self, setting: Setting, folds: Sequence[Fold], sigmas: Sequence[float]) -> dict[float, list[float]]:
         """Of each smoothing the score in each fold."""
         found: dict[float, list[float]] = {s: [] for s in sigmas}
         for seen, held_out in folds:

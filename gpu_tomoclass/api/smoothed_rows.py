@@ -59,19 +59,19 @@ class SmoothedRows:
             Of :func:`gpu_tomoclass.training.collect_rows`.
         """
         near, weights = _neighbours(places, volumes, sigmas)
-        marked = []
-        for i in np.unique(near[:, 0]):
+        marked, numbers = [], np.unique(near[:, 0])
+        for i in numbers:
             z, y, x = near[near[:, 0] == i, 1:].T
             marked.append(
                 (volumes[i], Annotation.from_voxels(z, y, x, np.ones(z.size, np.uint8), shape=volumes[i].shape))
             )
         rows = collect_rows(marked, **collecting)  # type: ignore[arg-type]
-        numbers = np.unique(near[:, 0])
         found = rows.places.copy()
         found[:, 0] = numbers[found[:, 0]]
         order = np.lexsort(found.T[::-1])
         in_order = found[order]
-        keep = _rows_in(near, in_order)  # voxels that are not finite may have been left out
+        # Voxels that are not finite may have been left out.
+        keep = np.searchsorted(_keys(near, volumes), _keys(in_order, volumes))
         kept = {}
         for sigma, matrix in weights.items():
             part = matrix[:, keep]
@@ -80,11 +80,15 @@ class SmoothedRows:
         return cls(rows.values[order], kept)
 
     def smoothed(
-        self, which: npt.NDArray[np.intp], sigma: float, near: npt.NDArray[np.float32]
+        self,
+        which: npt.NDArray[np.intp],
+        sigma: float,
+        near: npt.NDArray[np.float32],
+        *,
+        needed: npt.NDArray[np.intp],
     ) -> npt.NDArray[np.float32]:
-        """(n_classes, n) probabilities of :meth:`needed` voxels -> (n_classes, n_which) smoothed."""
-        columns = self.needed(which)
-        return np.asarray((self.weights[sigma][which][:, columns] @ near.T).T, dtype=np.float32)
+        """(n_classes, n) probabilities of the :meth:`needed` voxels -> (n_classes, n_which) smoothed."""
+        return np.asarray((self.weights[sigma][which][:, needed] @ near.T).T, dtype=np.float32)
 
     def needed(self, which: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Rows of ``values`` that these places look at with any sigma."""
@@ -131,10 +135,3 @@ def _keys(voxels: np.ndarray, volumes: Sequence[Volume]) -> npt.NDArray[np.int64
     """One number per voxel, rising in raster order."""
     most = np.max([volume.shape for volume in volumes], axis=0)
     return np.ravel_multi_index(tuple(voxels.astype(np.int64).T), (len(volumes), *most))
-
-
-def _rows_in(all_of_them: np.ndarray, some: np.ndarray) -> npt.NDArray[np.intp]:
-    """Numbers of the rows of the first that are in the second; both in raster order."""
-    most = all_of_them.max(axis=0).astype(np.int64) + 1
-    keys = [np.ravel_multi_index(tuple(rows.astype(np.int64).T), tuple(most)) for rows in (all_of_them, some)]
-    return np.searchsorted(keys[0], keys[1])

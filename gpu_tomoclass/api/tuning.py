@@ -15,18 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from gpu_tomoclass.api.learning import Marks, StrPath, marked_volumes
+from gpu_tomoclass.api.learning import Marks, StrPath, marked_volumes, opened_cache
 from gpu_tomoclass.api.settings_judge import Fold, OutOfTime, SettingsJudge, seconds_of
 from gpu_tomoclass.api.tuning_result import Promise, Setting, Tried, Tuning, standard_error
 from gpu_tomoclass.classification import sigma_in_voxels
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, UsageError
-from gpu_tomoclass.features import FEATURE_SETS, FeatureBank, FeatureCache
+from gpu_tomoclass.features import FeatureBank, FeatureCache
+from gpu_tomoclass.forest import TrainedForest
 from gpu_tomoclass.labels import Confusion
-from gpu_tomoclass.training import (
-    collect_rows,
-    make_folds,
-)
+from gpu_tomoclass.training import collect_rows, make_folds
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Crop, Volume, VolumeLike
 
@@ -107,11 +105,8 @@ def tune(
     pairs = marked_volumes([(volume, marks), *also], skip_bad_rois=skip_bad_rois, **reading)
     chosen_device = choose_device(device)
     banks = {name: FeatureBank.create(name.split(",")) for name in features}
-    union = FeatureBank.create(
-        [f for name in features for part in name.split(",") for f in FEATURE_SETS.get(part, (part,))]
-    )
-    opened = FeatureCache(cache) if cache is not None and not isinstance(cache, FeatureCache) else cache
-    collecting: dict[str, Any] = {"bank": union, "nan": nan, "cache": opened, "device": chosen_device}
+    union = FeatureBank.create([part for name in features for part in name.split(",")])
+    collecting: dict[str, Any] = {"bank": union, "nan": nan, "cache": opened_cache(cache), "device": chosen_device}
     rows = collect_rows(pairs, intensity=intensity, crop=crop, mask=mask, **collecting)
     volumes = [v for v, _ in pairs]
     notes = list(rows.notes)
@@ -120,8 +115,8 @@ def tune(
     judge = SettingsJudge(
         rows, banks=banks, sigmas=sigmas, volumes=volumes, collecting=collecting, device=chosen_device, n_trees=n_trees,
         seed=seed, n_jobs=workers, deadline=None if minutes is None else began + 60 * minutes, progress=progress,
+        max_features=max_features,
     )  # fmt: skip
-    judge.splits(max_features)
     n_settings = len(banks) + len(judge.per_split[features[0]]) - 1 + len(min_samples_leaf) - 1
     judge.n_most = n_settings * len(folds) + len(folds) * (n_settings * INNER_FOLDS + 2)
     plain = Setting(features[0], judge.per_split[features[0]][0], min_samples_leaf[0])
@@ -151,7 +146,7 @@ def _sigmas(asked: Sequence[float] | None, volumes: Sequence[Volume], notes: lis
             return ()
         asked = [n * size[2] for n in SMOOTH_VOXELS]
     sigmas = tuple(sorted(s for s in asked if s != 0))
-    for volume in volumes if sigmas else ():
+    for volume in volumes:
         for sigma in sigmas:
             sigma_in_voxels(sigma, volume.voxel_size)
     return sigmas
@@ -223,8 +218,12 @@ def _promise(
         try:
             setting = _choose(judge, plain, [(seen[a], seen[b]) for a, b in inner], leaves=leaves, scores={})
             judged = []
+            forests: dict[Setting, TrainedForest] = {}  # settings often differ by nothing, or by smoothing alone
             for tried in (setting, plain):
-                which, found = judge.predicted(tried, judge.grow(tried, seen), held_out, (0.0, tried.smooth))
+                unsmoothed = dataclasses.replace(tried, smooth=0.0)
+                if unsmoothed not in forests:
+                    forests[unsmoothed] = judge.grow(unsmoothed, seen)
+                which, found = judge.predicted(tried, forests[unsmoothed], held_out, (0.0, tried.smooth))
                 of_fold = Confusion(judge.classes)
                 of_fold.update(rows.labels[which], found[tried.smooth])
                 judged.append((which, found[tried.smooth], float(of_fold.mean_dice)))

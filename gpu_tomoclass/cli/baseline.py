@@ -17,6 +17,7 @@ from gpu_tomoclass.cli.options import (
     overwrite_option,
     quiet_option,
     volume_options,
+    volume_output_option,
     zarr_options,
 )
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
@@ -35,14 +36,7 @@ def baseline() -> None:
 
 @baseline.command()
 @click.argument("volume", type=InputPath())
-@click.option(
-    "-o",
-    "--output",
-    type=OutputPath(),
-    required=True,
-    metavar="OUT",
-    help="A new volume: .tif, .mrc, .nxs or .ome.zarr.",
-)
+@volume_output_option
 @click.option("--dim", "dimensions", type=click.IntRange(2, 3), default=2, show_default=True,
               help="2: each plane for itself; 3: the volume.")  # fmt: skip
 @click.option("--noise-area", type=Numbers("X,Y[,Z]", "180,230,1", whole=True),

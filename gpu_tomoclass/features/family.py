@@ -298,9 +298,9 @@ def _listed(sigmas: Sequence[float]) -> str:
     return ", ".join(f"{sigma:g}" for sigma in sigmas) or "none"
 
 
-def one_label(weka_name: str) -> Callable[..., list[str]]:
+def one_label(weka_name: str, *, pixels: Callable[[float], str] = number) -> Callable[..., list[str]]:
     """Labels of a family with one channel per sigma or radius."""
-    return lambda nm=False, **size: [f"{weka_name}_{size_text(*size.values(), nm=nm, pixels=number)}"]
+    return lambda nm=False, **size: [f"{weka_name}_{size_text(*size.values(), nm=nm, pixels=pixels)}"]
 
 
 def size_text(sigma: float, *, nm: bool, pixels: Callable[[float], str] = wide_number) -> str:

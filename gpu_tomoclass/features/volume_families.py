@@ -7,10 +7,19 @@ deviation or radius in voxels of x, without TWS's factor of 0.4 in two dimension
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gpu_tomoclass.device import Tolerance
-from gpu_tomoclass.features.family import ONE_VALUE, SAME_SUMS, Family, scales_in_nm, size_text
+from gpu_tomoclass.features.family import (
+    ONE_VALUE,
+    SAME_SUMS,
+    Family,
+    one_label,
+    scales_in_nm,
+    size_text,
+    wide_number,
+)
 from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES
 from gpu_tomoclass.features.reference.volume_ball import ball_reach
 from gpu_tomoclass.features.reference.volume_blur import blur_reach
@@ -27,9 +36,7 @@ EIGENVALUES_3D = Tolerance(
 )
 
 
-def _one(weka_name: str) -> Callable[..., list[str]]:
-    """Labels of a family with one channel per sigma or radius."""
-    return lambda nm=False, **size: [f"{weka_name}_{size_text(*size.values(), nm=nm)}"]
+_one = partial(one_label, pixels=wide_number)  # as TWS writes sigmas of its 3-D families
 
 
 def _of_order(order: int) -> Callable[..., int]:

@@ -65,12 +65,13 @@ def _columns(u: str) -> list[str]:
 def _rows(measured: Measurement, found: Particles) -> list[dict[str, Any]]:
     """A dict per particle; numbers have six digits."""
     name, rows = measured.names.get(found.value, f"class {found.value}"), []
+    columns = _columns(measured.unit)
     for i in range(len(found)):
         lengths = (found.volume[i], found.diameter[i], found.surface[i], found.contact[i], *found.centre[i])
         distance = None if np.isnan(found.neighbour[i]) else float(f"{found.neighbour[i]:.6g}")
         numbers = (i + 1, int(found.voxels[i]), *(float(f"{v:.6g}") for v in lengths), distance)
         row = (name, *numbers, bool(found.touches_border[i]), bool(found.counted[i]))
-        rows.append(dict(zip(_columns(measured.unit), row, strict=True)))
+        rows.append(dict(zip(columns, row, strict=True)))
     return rows
 
 

@@ -103,11 +103,6 @@ def channel_quantiles(sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float32
     return found
 
 
-def mean_margin(forest: Forest, sample: npt.NDArray[np.float32]) -> float:
-    """Mean lead of the best class over the second: (n_pixels, n_channels) -> 0..1."""
-    return mean_lead(probabilities_of(forest, sample))
-
-
 def probabilities_of(forest: Forest, sample: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Probabilities of the classes for a sample: (n_pixels, n_channels) -> (n_classes, n_pixels)."""
     return predict_probabilities(forest, np.ascontiguousarray(sample.T))

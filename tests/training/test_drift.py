@@ -26,7 +26,8 @@ from gpu_tomoclass.training.drift import (
     DOUBTFUL_DRIFT,
     channel_quantiles,
     compare,
-    mean_margin,
+    mean_lead,
+    probabilities_of,
     question_drift,
     question_weights,
     share_below,
@@ -124,7 +125,7 @@ def made_model(sample, *, seed=0):
         bank=bank,
         classes=default_classes(["a", "b"]),
         intensity=IntensityScale(),
-        training={"mean_margins": [mean_margin(forest, sample)]},
+        training={"mean_margins": [mean_lead(probabilities_of(forest, sample))]},
         quantiles=channel_quantiles(sample)[np.newaxis],
     )
 
@@ -169,7 +170,7 @@ def test_of_several_volumes_the_nearest_counts():
     both = dataclasses.replace(
         model,
         quantiles=np.stack([channel_quantiles(near), channel_quantiles(far)]),
-        training={"mean_margins": [mean_margin(model.forest, near), mean_margin(model.forest, far)]},
+        training={"mean_margins": [mean_lead(probabilities_of(model.forest, sample)) for sample in (near, far)]},
     )
     for sample in (near, far):
         found = compare(both, sample)
