@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpu_tomoclass.classes import LabelClass, class_value
-from gpu_tomoclass.classification.job_file import Item
+from gpu_tomoclass.classification.job_file import WRITING, Item
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.errors import DataError, StoppedError, UsageError
 from gpu_tomoclass.labels import (
@@ -158,4 +158,4 @@ def _halo(item: Item, classes: Sequence[LabelClass]) -> tuple[int, int] | None:
 
 
 def _writing(item: Item) -> dict[str, Any]:
-    return {key: item.settings[key] for key in ("ome_version", "sharded") if key in item.settings}
+    return {key: item.settings[key] for key in WRITING if key in item.settings}

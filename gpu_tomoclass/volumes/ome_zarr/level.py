@@ -116,7 +116,7 @@ class Level:
 
     @staticmethod
     def _write_chunk(folder: str, path: str, data: bytes, *, sync: bool) -> None:
-        temporary = f"{path}.{os.getpid()}-{threading.get_ident()}.partial"
+        temporary = f"{path}.{os.urandom(8).hex()}.partial"  # workers on other machines write here, too
         try:
             file = open(temporary, "wb")  # noqa: SIM115  (closed below; buffered: a file without may write a part only)
         except FileNotFoundError:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numcodecs
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from gpu_tomoclass.classes import LabelClass
-from gpu_tomoclass.volumes.ome_zarr.level import Level, Stamp
+from gpu_tomoclass.volumes.ome_zarr.level import BLOSC, Level, Stamp
 from gpu_tomoclass.volumes.ome_zarr.metadata import level_factors, ome_metadata, with_versions
 from gpu_tomoclass.volumes.ome_zarr.pyramid import Pyramid, means
 from gpu_tomoclass.volumes.place import position
@@ -231,7 +230,7 @@ def _create_array(
         "config": {"write_empty_chunks": True},
     }
     if group.metadata.zarr_format == 2:
-        options["compressors"] = numcodecs.Blosc(cname="zstd", clevel=1, shuffle=numcodecs.Blosc.SHUFFLE)
+        options["compressors"] = BLOSC
         options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
     else:
         blosc = BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
