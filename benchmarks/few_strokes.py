@@ -20,7 +20,6 @@ import transfer
 
 import gpu_tomoclass as gt
 from gpu_tomoclass.studies.simulation.pillar import simulate_sample
-from gpu_tomoclass.studies.strokes import draw_strokes
 
 RESULTS = Path(__file__).parent / "results" / "few_strokes.json"
 PER_CLASS, LENGTH = 8, 24
@@ -52,12 +51,8 @@ def cases(seed: int, needle: list[str] | None) -> list[tuple[str, transfer.Case,
 
 
 def strokes(case: transfer.Case, *, planes: int, per_class: int, seed: int) -> gt.Annotation:
-    painted = np.zeros_like(case.truth)
-    for z in case.marked[:: max(1, len(case.marked) // planes)][:planes]:
-        painted[z] = draw_strokes(case.truth[z], per_class=per_class, length=LENGTH, seed=seed + z)
-    z, y, x = np.nonzero(painted)
-    classes = gt.default_classes([f"class {i}" for i in range(1, int(case.truth.max()) + 1)])
-    return gt.Annotation.from_voxels(z, y, x, painted[z, y, x], shape=case.truth.shape, classes=classes)
+    chosen = case.marked[:: max(1, len(case.marked) // planes)][:planes]
+    return transfer.annotation_of(case, per_class=per_class, length=LENGTH, planes=chosen, seed=seed)
 
 
 def measured(old: transfer.Case, new: transfer.Case, *, seed: int, trees: int, features: str, device) -> dict:

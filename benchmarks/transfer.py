@@ -15,6 +15,7 @@ import json
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,10 +118,13 @@ def given(truth_path: str, paths: list[str], *, n_marked: int = 8, n_scored: int
     return cases
 
 
-def annotation_of(case: Case, *, per_class: int, length: int) -> Annotation:
+def annotation_of(
+    case: Case, *, per_class: int, length: int, planes: Sequence[int] | None = None, seed: int = 0
+) -> Annotation:
+    """Strokes on ``planes``, default all that are to be marked."""
     painted = np.zeros_like(case.truth)
-    for z in case.marked:
-        painted[z] = draw_strokes(case.truth[z], per_class=per_class, length=length, seed=z)
+    for z in case.marked if planes is None else planes:
+        painted[z] = draw_strokes(case.truth[z], per_class=per_class, length=length, seed=seed + z)
     z, y, x = np.nonzero(painted)
     classes = default_classes([f"class {i}" for i in range(1, int(case.truth.max()) + 1)])
     return Annotation.from_voxels(z, y, x, painted[z, y, x], shape=case.truth.shape, classes=classes)

@@ -101,6 +101,7 @@ def _neighbours(
     """Voxels around places, (n, 4) in raster order, and of each sigma the weights (n_places, n)."""
     from scipy.sparse import csr_array
 
+    # per sigma: place, key of the voxel, weight
     entries: dict[float, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {sigma: [] for sigma in sigmas}
     for i in np.unique(places[:, 0]):
         volume = volumes[i]
@@ -120,18 +121,21 @@ def _neighbours(
             at[..., 2] = at[..., 2].clip(0, width - 1)
             which = np.broadcast_to(of_volume[:, np.newaxis], there.shape)[there]
             voxel = np.concatenate([np.full((which.size, 1), i), at[there]], axis=1)
-            entries[sigma].append((which, voxel, np.broadcast_to(weight, there.shape)[there]))
-    near = np.unique(np.concatenate([voxel for parts in entries.values() for _, voxel, _ in parts]), axis=0)
-    near = near.astype(np.int32)
+            entries[sigma].append((which, _keys(voxel, volumes), np.broadcast_to(weight, there.shape)[there]))
+    keys = np.unique(np.concatenate([found for parts in entries.values() for _, found, _ in parts]))
     weights = {}
     for sigma, parts in entries.items():
-        which, voxel, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
-        column = np.searchsorted(_keys(near, volumes), _keys(voxel, volumes))
-        weights[sigma] = csr_array((weight, (which, column)), shape=(len(places), len(near)))
-    return near, weights
+        which, found, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
+        weights[sigma] = csr_array((weight, (which, np.searchsorted(keys, found))), shape=(len(places), keys.size))
+    return np.stack(np.unravel_index(keys, _grid(volumes)), axis=1).astype(np.int32), weights
+
+
+def _grid(volumes: Sequence[Volume]) -> tuple[int, int, int, int]:
+    """Volumes, and the most planes, rows and columns that one of them has."""
+    nz, ny, nx = np.max([volume.shape for volume in volumes], axis=0).tolist()
+    return len(volumes), nz, ny, nx
 
 
 def _keys(voxels: np.ndarray, volumes: Sequence[Volume]) -> npt.NDArray[np.int64]:
     """One number per voxel, rising in raster order."""
-    most = np.max([volume.shape for volume in volumes], axis=0)
-    return np.ravel_multi_index(tuple(voxels.astype(np.int64).T), (len(volumes), *most))
+    return np.ravel_multi_index(tuple(voxels.astype(np.int64).T), _grid(volumes))

@@ -59,10 +59,20 @@ class OutputsAhead:
         """Tell whether planes of the product need not be put into its store before: :meth:`add` does it."""
         return product in self._stores
 
-    def add(self, product: str, start: int, planes: np.ndarray, *, stored: bool = False) -> None:
-        """Planes ``start`` and following: (n, ny, nx), or (n_channels, n, ny, nx); ``stored`` in the store already."""
+    def stamps(self, product: str, start: int, n: int) -> list[Stamp | None]:
+        """Of planes that are in the store, to be taken before these are read; see :meth:`add`."""
+        store = self._stores.get(product)
+        return [None if store is None else store.stamp(start + i) for i in range(n)]
+
+    def add(
+        self, product: str, start: int, planes: np.ndarray, *, stamps: Sequence[Stamp | None] | None = None
+    ) -> None:
+        """Planes ``start`` and following: (n, ny, nx), or (n_channels, n, ny, nx).
+
+        ``stamps`` are given of planes that are in the store already.
+        """
         if (store := self._stores.get(product)) is not None:
-            stamps = store.write_through(start, planes, stored=stored)
+            stamps = store.write_through(start, planes, stamps=stamps)
             with self._lock:
                 self._stamps[product].update(enumerate(stamps, start))
         elif (file := self._files.get(product)) is not None:

@@ -54,7 +54,7 @@ def empty_folder(folder: Path) -> None:
 def write_run(folder: Path, run: dict[str, Any]) -> None:
     """Say whose the folder is; done last, so that all else in it is whole."""
     temporary = folder / f"{RUN}.new"
-    temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    temporary.write_bytes(_content(run))
     os.replace(temporary, folder / RUN)
 
 
@@ -95,12 +95,19 @@ def finished_before(folder: Path, output: str, run: dict[str, Any]) -> Path | No
     """``run.json`` of this very run, which was killed when all was done but the tidying up."""
     if folder.exists() or not folder.parent.is_dir():
         return None
+    size = len(_content(run))
     for path, _ in leftovers(output):
         file = path / RUN if path.is_dir() else path
         with contextlib.suppress(OSError, ValueError):
-            if json.loads(file.read_text(encoding="utf-8")) == run:
+            # Most of what lies there is another thing, perhaps a volume of many gigabytes.
+            if file.stat().st_size == size and json.loads(file.read_text(encoding="utf-8")) == run:
                 return file
     return None
+
+
+def _content(run: dict[str, Any]) -> bytes:
+    """Bytes of ``run.json``."""
+    return (json.dumps(run, indent=1) + "\n").encode()
 
 
 def _differences(then: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -221,6 +221,8 @@ class Staging:
         """Put planes that a worker elsewhere has stored into the outputs under way; False if they have not these
         checksums."""
         assert self._ahead is not None
+        # Stamps first: what changes a plane after it was read must change its stamp.
+        stamps = {name: self._ahead.stamps(name, start, len(values)) for name, values in crc.items()}
         planes = {
             name: [self._stores.stored(name, start + i) for i in range(len(values))] for name, values in crc.items()
         }
@@ -231,9 +233,8 @@ class Staging:
         self._written_elsewhere = True
         with writing(self.output):
             for name, found in planes.items():
-                for i, plane in enumerate(found):
-                    assert plane is not None
-                    self._ahead.add(name, start + i, plane[..., None, :, :], stored=True)
+                whole = np.stack([plane for plane in found if plane is not None], axis=-3)
+                self._ahead.add(name, start, whole, stamps=stamps[name])
         return True
 
     def record(self, start: int, crc: Mapping[str, Sequence[int]], *, notes: Sequence[str] = ()) -> None:
@@ -299,6 +300,7 @@ class Staging:
         return outputs
 
     def _finish_product(self, product: Product) -> list[str]:
+        assert self._ahead is not None
         stored, paths = self._stores.place(product), product.paths
         if not stored.exists():  # an earlier attempt to finish got as far as this
             return paths
@@ -314,7 +316,7 @@ class Staging:
                     do="move it away and repeat the same command",
                 )
             for z in range(self.shape[0]):
-                if self._ahead is None or not self._ahead.is_unchanged(product.name, z):
+                if not self._ahead.is_unchanged(product.name, z):
                     self.plane(product.name, z)
             with writing(product.path):
                 store.add_levels(
@@ -326,7 +328,7 @@ class Staging:
                 )
             publish(stored, product.path, synced=store.synced)
             return paths
-        file, written = self._ahead.file(product.name) if self._ahead is not None else (None, np.zeros_like(self.done))
+        file, written = self._ahead.file(product.name)
         with file or self._file(product, overwrite=overwrite) as writer:
             for z in np.flatnonzero(~written).tolist():
                 writer.write_plane(z, self.plane(product.name, z))

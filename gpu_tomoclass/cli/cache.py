@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_tomoclass.cli.command import group
+from gpu_tomoclass.cli.options import json_option
 from gpu_tomoclass.cli.paths import OutputPath
 from gpu_tomoclass.cli.terminal import show_notes, table
 
@@ -31,7 +32,7 @@ def cache() -> None:
 
 @cache.command()
 @folder_option
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 def info(folder: str | None, as_json: bool) -> None:
     """Say where the caches are, what they take and what they may take."""
     from gpu_tomoclass.outputs import size_text

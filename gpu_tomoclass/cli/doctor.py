@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_tomoclass.cli.command import command
-from gpu_tomoclass.cli.options import quiet_option
+from gpu_tomoclass.cli.options import json_option, quiet_option
 from gpu_tomoclass.cli.terminal import progress, table
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--gpu-id", type=click.IntRange(0), default=0, show_default=True, help="Which GPU.")
 @click.option("--workers", type=click.IntRange(1), help="CPU threads; default one per usable core.")
 @click.option("--warm", is_flag=True, help="Only compile all kernels, for later runs on this kind of machine.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 @quiet_option
 def doctor(device_name: str, gpu_id: int, workers: int | None, warm: bool, as_json: bool, quiet: bool) -> None:
     """Say which devices work here and why others do not, and compare every kernel with the reference.

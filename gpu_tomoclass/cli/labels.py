@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpu_tomoclass.cli.command import command
-from gpu_tomoclass.cli.options import PlaneRange, ValuePairs, overwrite_option, quiet_option
+from gpu_tomoclass.cli.options import PlaneRange, ValuePairs, json_option, overwrite_option, quiet_option
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import plural, progress, show_notes, table
@@ -54,7 +54,7 @@ on_gpu_option = click.option(
 @click.option("--halo-distance", type=click.FloatRange(1), default=4, show_default=True, help="Of --halo, in pixels.")
 @click.option("--no-boundaries", is_flag=True, help="No distances between borders: faster.")
 @on_gpu_option
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 @overwrite_option
 @quiet_option
 def evaluate(
@@ -182,9 +182,10 @@ def _show_evaluation(result: Evaluation) -> None:
               help="No part of the specimen, such as vacuum: fractions are of the rest; repeatable.")  # fmt: skip
 @click.option("--border", type=click.Choice(["count", "exclude", "half"]), default="count", show_default=True,
               help="Particles cut by the border: counted, not counted, or only those at the first faces.")  # fmt: skip
-@click.option("--histograms", type=OutputPath(), metavar="PICTURE.png", help="Also draw diameters and distances.")
+@click.option("--histograms", type=OutputPath(), metavar="PICTURE.png",
+              help="Also draw diameters and distances (.png, .svg or .pdf).")  # fmt: skip
 @on_gpu_option
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 @overwrite_option
 @quiet_option
 def measure(

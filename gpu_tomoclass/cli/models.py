@@ -7,7 +7,7 @@ import json
 import click
 
 from gpu_tomoclass.cli.command import group
-from gpu_tomoclass.cli.options import gabor_option, hessian_option, overwrite_option, quiet_option
+from gpu_tomoclass.cli.options import gabor_option, hessian_option, json_option, overwrite_option, quiet_option
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import description_rows, show_notes, table
 
@@ -47,7 +47,7 @@ def import_(
 
 @model.command()
 @click.argument("path", type=InputPath(), metavar="MODEL.tcm|CLASSIFIER.model")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 def info(path: str, as_json: bool) -> None:
     """Say what a model file, or a classifier of Fiji, holds."""
     from gpu_tomoclass.model import MODEL_SUFFIX, describe_model, load_model

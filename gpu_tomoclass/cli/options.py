@@ -401,4 +401,5 @@ def open_device(device_name: str, gpu_id: int, workers: int | None, *, quiet: bo
     return device
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress, no notes.")

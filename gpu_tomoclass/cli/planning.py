@@ -14,6 +14,7 @@ from gpu_tomoclass.cli.options import (
     PlaneRange,
     device_options,
     given_zarr_options,
+    json_option,
     open_device,
     overwrite_option,
     product_options,
@@ -50,7 +51,7 @@ GPUS = ("h100", "h200", "b200", "a100", "l40s", "rtx4090")
 @click.option("--gpu", type=click.Choice(GPUS), help="Plan for this GPU, which is not here; the time is predicted.")
 @volume_options
 @device_options
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 @quiet_option
 def plan(
     volume: str,

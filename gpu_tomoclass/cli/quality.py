@@ -12,6 +12,7 @@ from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import (
     PlaneRange,
     device_options,
+    json_option,
     nan_option,
     open_device,
     overwrite_option,
@@ -23,23 +24,10 @@ from gpu_tomoclass.cli.options import (
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import ProgressInTurn, progress, show_notes, table
-from gpu_tomoclass.cli.training_options import BANK, forest_settings, training_data, training_options
+from gpu_tomoclass.cli.training_options import BANK, fold_options, forest_settings, training_data, training_options
 
 if TYPE_CHECKING:
     from gpu_tomoclass.training import CrossValidation, Drift, Selection
-
-group_option = click.option(
-    "--group",
-    "grouping",
-    type=click.Choice(["stroke", "plane", "volume"]),
-    default="stroke",
-    show_default=True,
-    help="What is held out as a whole: connected strokes, planes, or volumes (with --also).",
-)
-folds_option = click.option(
-    "--folds", "n_folds", type=click.IntRange(2), help="Parts; default 5, or as many as there are."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 
 @command(
@@ -52,8 +40,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="For machines
 )
 @click.argument("volume", type=InputPath())
 @click.argument("annotations", type=InputPath(), nargs=-1, required=True)
-@group_option
-@folds_option
+@fold_options
 @click.option("--importance", is_flag=True, help="Also what each family is worth; as many times as long.")
 @json_option
 @training_options
@@ -130,8 +117,7 @@ def _show_validation(result: CrossValidation) -> None:
 @click.option("-o", "--output", type=OutputPath(), metavar="CURVE.png", help="Picture of the trade-off.")
 @click.option("--epsilon", type=click.FloatRange(0), default=0.002, show_default=True,
               help="So much less mean Dice than all families is good enough.")  # fmt: skip
-@group_option
-@folds_option
+@fold_options
 @json_option
 @overwrite_option
 @training_options

@@ -37,6 +37,21 @@ BANK = ("features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "m
 FOREST = ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", "balance", "seed")
 
 
+def fold_options(command: F) -> F:
+    """Options that say what is held out together, and in how many parts."""
+    command = click.option(
+        "--folds", "n_folds", type=click.IntRange(2), help="Parts; default 5, or as many as there are."
+    )(command)
+    return click.option(
+        "--group",
+        "grouping",
+        type=click.Choice(["stroke", "plane", "volume"]),
+        default="stroke",
+        show_default=True,
+        help="What is held out as a whole: connected strokes, planes, or volumes (with --also).",
+    )(command)
+
+
 def cache_options(command: F) -> F:
     """Where computed features are kept between runs."""
     command = click.option("--no-cache", is_flag=True, help="Neither read nor write computed features.")(command)

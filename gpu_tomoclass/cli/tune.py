@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from gpu_tomoclass.cli.options import (
     Numbers,
     device_options,
     intensity_option,
+    json_option,
     nan_option,
     open_device,
     overwrite_option,
@@ -28,7 +30,7 @@ from gpu_tomoclass.cli.options import (
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
-from gpu_tomoclass.cli.training_options import Like, annotation_options, cache_options, open_cache
+from gpu_tomoclass.cli.training_options import Like, annotation_options, cache_options, fold_options, open_cache
 
 if TYPE_CHECKING:
     from gpu_tomoclass import Tuning
@@ -62,11 +64,9 @@ OF_CLASSIFY = (*READING, "crop", "mask", "nan", "device_name", "gpu_id", "worker
               help="Sigmas by which probabilities are smoothed; default 1 and 1.5 voxels; 0: none.")  # fmt: skip
 @click.option("--trees", "n_trees", type=click.IntRange(1), default=100, show_default=True,
               help="Of the forests that judge; train grows 200.")  # fmt: skip
-@click.option("--group", "grouping", type=click.Choice(["stroke", "plane", "volume"]), default="stroke",
-              show_default=True, help="What is held out as a whole.")  # fmt: skip
-@click.option("--folds", "n_folds", type=click.IntRange(2), help="Parts; default 5, or as many as there are.")
+@fold_options
 @click.option("--seed", type=int, default=42, show_default=True, help="Of folds and forests.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 @annotation_options
 @region_options
 @intensity_option
@@ -114,10 +114,14 @@ def tune(
     names = taken.class_names(class_names)
     marks = taken.marks({"every": every, "start": start, "skip_bad_rois": skip_bad_rois})
     device = open_device(device_name, gpu_id, workers, quiet=quiet)
-    with open_volume(volume, **reading) as source, progress("tune", quiet=quiet, unit="forests") as advance:
-        show_notes(source.notes, quiet=quiet)
+    with ExitStack() as stack:
+        source, *others = (
+            stack.enter_context(open_volume(path, **reading)) for path in (volume, *(path for path, _ in also))
+        )
+        show_notes([note for found in (source, *others) for note in found.notes], quiet=quiet)
+        advance = stack.enter_context(progress("tune", quiet=quiet, unit="forests"))
         result = run(
-            source, annotations, features=features, also=[(open_volume(v, **reading), a) for v, a in also],
+            source, annotations, features=features, also=list(zip(others, (a for _, a in also), strict=True)),
             class_names=names, cache=open_cache(cache, no_cache), device=device, workers=workers, progress=advance,
             **marks, **options,
         )  # fmt: skip

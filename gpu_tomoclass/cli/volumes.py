@@ -10,6 +10,7 @@ import click
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import (
     given_zarr_options,
+    json_option,
     overwrite_option,
     quiet_option,
     volume_options,
@@ -33,7 +34,7 @@ from gpu_tomoclass.cli.terminal import description_rows, progress, show_notes, s
 @click.option("--stats", is_flag=True, help="Read all planes: range and mean, or voxels per class of labels.")
 @click.option("--picture", type=OutputPath(), metavar="PICTURE.png",
               help="Also draw three sections through the middle: which way lies the tilt axis?")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@json_option
 @overwrite_option
 @quiet_option
 def info(

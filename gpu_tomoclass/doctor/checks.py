@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.device import FOREST, NAD, NAD_VOLUME, Device, Tolerance, largest_difference
+from gpu_tomoclass.device import Device, largest_difference
 from gpu_tomoclass.doctor.machine_report import Check
-from gpu_tomoclass.doctor.subjects import NAD_KINDS, Subjects, nad_parameters, random_planes, speed
-from gpu_tomoclass.features import FAMILIES, ORIGINAL, FeatureEngine
-from gpu_tomoclass.forest import DeviceForest, device_labels, predict_classes
+from gpu_tomoclass.doctor.subjects import Subjects, random_planes, speed
+from gpu_tomoclass.doctor.trials import Trial
 
 TIMED = (400, 400)
 TIMED_SLAB = 8  # planes at once where a device has its own memory; one elsewhere
@@ -25,81 +25,35 @@ def check_device(device: Device, subjects: Subjects, advance: Callable[[], None]
     n_planes = TIMED_SLAB if device.has_own_memory else 1
     timed = random_planes(np.random.default_rng(8), (n_planes, *TIMED))
     checks = []
-    for name in subjects.names:
+    for name, trial in subjects.trials.items():
         try:
-            if name.startswith("forest"):
-                checks.append(_check_forest(device, name, subjects))
-            elif name in NAD_KINDS:
-                checks.append(_check_nad(device, name, subjects, timed))
-            else:
-                checks.append(_check_family(device, name, subjects, timed))
+            checks.append(_check(device, name, trial, subjects.expected[name], timed))
         # CuPy, NVRTC, compilers and drivers raise kinds of their own; whichever it is, this kernel is of no use here.
         except Exception as error:
             text = " ".join(str(error).split())[:300]
-            tolerance = _tolerance(name).factor
-            checks.append(Check(name, False, tolerance, problem=f"{type(error).__name__}: {text}"))
+            checks.append(Check(name, False, trial.tolerance.factor, problem=f"{type(error).__name__}: {text}"))
         advance()
     return checks
 
 
-def _tolerance(name: str) -> Tolerance:
-    others = {"forest": FOREST, "forest by values": FOREST, "nad": NAD, "nad volume": NAD_VOLUME}
-    return others.get(name) or FAMILIES.get(name, ORIGINAL).tolerance
-
-
-def _check_family(device: Device, name: str, subjects: Subjects, timed: npt.NDArray[np.float32]) -> Check:
-    engine = FeatureEngine(device, subjects.blocks[name])
+def _check(
+    device: Device, name: str, trial: Trial, expected: npt.NDArray[Any], timed: npt.NDArray[np.float32]
+) -> Check:
     began = time.perf_counter()
-    result = device.numpy(engine.compute(subjects.planes))
+    run, given = trial.begin(device), trial.given(device)
+    result = run(given)
+    found = device.numpy(result)
     first = time.perf_counter() - began
-    difference = largest_difference(result, subjects.expected[name])
-
-    def run() -> None:
-        engine.compute(timed)
-
-    of_plane = speed(_fastest(device, run), timed.size)
-    allowed = _tolerance(name).factor
-    return Check(name, difference <= allowed, allowed, difference, of_plane, first)
-
-
-def _check_nad(device: Device, name: str, subjects: Subjects, timed: npt.NDArray[np.float32]) -> Check:
-    denoise = NAD_KINDS[name]
-    began = time.perf_counter()
-    result = denoise(subjects.planes, device=device, parameters=nad_parameters(name, subjects.planes.shape))
-    first = time.perf_counter() - began
-    difference = largest_difference(result, subjects.expected[name])
-    parameters = nad_parameters(name, timed.shape)
-
-    def run() -> None:
-        denoise(timed, device=device, parameters=parameters)
-
-    of_plane = speed(_fastest(device, run), timed.size)
-    allowed = _tolerance(name).factor
-    return Check(name, difference <= allowed, allowed, difference, of_plane, first)
-
-
-def _check_forest(device: Device, name: str, subjects: Subjects) -> Check:
-    n_pixels = subjects.values.shape[1]
-    began = time.perf_counter()
-    forest = DeviceForest(subjects.forests[name], device, by_rank=name == "forest")
-    values = device.array(subjects.values)
-    probabilities = forest.probabilities(values)
-    labels = device.empty(n_pixels, np.uint8)
-    device_labels(device, probabilities, values=device.array(subjects.class_values), out=labels)
-    result = device.numpy(probabilities)
-    first = time.perf_counter() - began
-    difference = largest_difference(result, subjects.expected[name], relative=False)
-    if not np.array_equal(device.numpy(labels), predict_classes(result, subjects.class_values)):
+    difference = largest_difference(found, expected, relative=trial.relative)
+    if trial.contradicts_itself(device, result):
         difference = math.inf
-
-    def run() -> None:
-        forest.probabilities(values)
-
-    of_plane = speed(_fastest(device, run), n_pixels)
-    return Check(name, difference <= FOREST.factor, FOREST.factor, difference, of_plane, first)
+    given = trial.given(device, timed)
+    of_plane = speed(_fastest(device, lambda: run(given)), trial.n_pixels(given))
+    allowed = trial.tolerance.factor
+    return Check(name, difference <= allowed, allowed, difference, of_plane, first)
 
 
-def _fastest(device: Device, run: Callable[[], None]) -> float:
+def _fastest(device: Device, run: Callable[[], Any]) -> float:
     """Seconds of the fastest of some runs after a first one, which may compile or allocate."""
     seconds = []
     for _ in range(1 + REPEATS):

@@ -16,10 +16,9 @@ from gpu_tomoclass.device import DEVICES, Device, available_bytes, choose_device
 from gpu_tomoclass.doctor.checks import check_device
 from gpu_tomoclass.doctor.machine_report import Check, DeviceReport, MachineReport
 from gpu_tomoclass.doctor.packages import PACKAGES, find_package
-from gpu_tomoclass.doctor.subjects import NAD_KINDS, Subjects, nad_parameters
+from gpu_tomoclass.doctor.subjects import Subjects
 from gpu_tomoclass.errors import TomoclassError, UsageError
-from gpu_tomoclass.features import FeatureEngine
-from gpu_tomoclass.forest import DeviceForest, describe_walks
+from gpu_tomoclass.forest import describe_walks
 from gpu_tomoclass.types import Progress
 
 
@@ -55,7 +54,7 @@ def examine(
         if isinstance(found, Device) and found.runs_kernels and device in ("auto", name)
     ]
     subjects = Subjects()
-    n_steps = len(subjects.names) * (1 + len(compared))
+    n_steps = len(subjects.trials) * (1 + len(compared))
     done = 0
 
     def advance() -> None:
@@ -110,26 +109,19 @@ def warm(
     if not chosen.runs_kernels:
         raise UsageError(f"the {chosen.name} device compiles nothing", do="choose --device cuda or native")
     subjects, seconds, problems = Subjects(), dict[str, float](), dict[str, str]()
-    for done, name in enumerate(subjects.names):
+    for done, (name, trial) in enumerate(subjects.trials.items()):
         if progress is not None:
-            progress(done, len(subjects.names))
+            progress(done, len(subjects.trials))
         began = time.perf_counter()
         try:
-            if name.startswith("forest"):
-                forest = DeviceForest(subjects.forests[name], chosen, by_rank=name == "forest")
-                forest.probabilities(chosen.array(subjects.values))
-            elif name in NAD_KINDS:
-                parameters = nad_parameters(name, subjects.planes.shape)
-                NAD_KINDS[name](subjects.planes, device=chosen, parameters=parameters)
-            else:
-                FeatureEngine(chosen, subjects.blocks[name]).compute(subjects.planes)
+            trial.begin(chosen)(trial.given(chosen))
             chosen.synchronize()
         # As in check_device: whichever it is, this kernel is of no use here.
         except Exception as error:
             problems[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         seconds[name] = time.perf_counter() - began
     if progress is not None:
-        progress(len(subjects.names), len(subjects.names))
+        progress(len(subjects.trials), len(subjects.trials))
     return chosen, seconds, problems
 
 

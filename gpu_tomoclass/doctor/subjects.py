@@ -1,4 +1,4 @@
-"""Inputs of the checks: random planes, forests and parameters, and the reference's results for them."""
+"""Inputs of the checks: random planes and forests, and the reference's results for them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.baseline import NadParameters, nad_planes, nad_volume
-from gpu_tomoclass.device import NumpyDevice
-from gpu_tomoclass.features import FAMILIES, ORIGINAL, FeatureBank, FeatureBlock, FeatureEngine, accelerated_family
-from gpu_tomoclass.forest import LEAF, Forest, predict_probabilities
+from gpu_tomoclass.doctor.trials import FamilyTrial, ForestTrial, NadTrial, Trial
+from gpu_tomoclass.features import FAMILIES, ORIGINAL, FeatureBank, FeatureBlock, accelerated_family
+from gpu_tomoclass.forest import LEAF, Forest
 
 COMPARED = (2, 131, 157)  # planes, rows, columns: primes, so that blocks of kernels are cut off
 # Beside the usual sigmas one each that takes another way: a plane made smaller first, a disk too large to sort.
 SIGMAS = {"gaussian_blur": (1, 2, 4, 8, 16, 24), "median": (1, 2, 4, 8, 16, 24)}
 NEAR_ZERO = np.array([0, -0.0, 1e-45, 1e-39, -1e-39], np.float32)  # GPUs take all of them for 0
-NAD_KINDS = {"nad": nad_planes, "nad volume": nad_volume}
+NAD_KINDS = {"nad": 2, "nad volume": 3}
+"""Dimensions."""
 OTHERS = ("forest", "forest by values", *NAD_KINDS)
 """What has kernels besides the families; large forests compare values, others the ranks of values."""
 
@@ -28,57 +28,39 @@ class Subjects:
 
     Attributes
     ----------
-    names : tuple of str
-        Families that have a kernel, and :data:`OTHERS`.
+    trials : dict of str to Trial
+        Of the families that have a kernel, and of :data:`OTHERS`.
     reference_speed : dict of str to float
         Milliseconds per million pixels.
     """
 
     def __init__(self) -> None:
         random = np.random.default_rng(7)
-        self.planes = random_planes(random, COMPARED)
-        self.blocks: dict[str, list[FeatureBlock]] = {}
+        planes = random_planes(random, COMPARED)
+        blocks: dict[str, list[FeatureBlock]] = {}
         for block in FeatureBank.create(list(FAMILIES), sigmas=SIGMAS).blocks:
-            self.blocks.setdefault(block.family, []).append(block)
+            blocks.setdefault(block.family, []).append(block)
         families = (ORIGINAL.name, *FAMILIES)
         self.families = tuple(name for name in families if accelerated_family(name) is not None)
-        self.names = (*self.families, *OTHERS)
-        self.forests = {"forest": random_forest(random, pure=True), "forest by values": random_forest(random)}
-        n_classes, n_features = (getattr(self.forests["forest"], name) for name in ("n_classes", "n_features"))
-        self.class_values = np.arange(1, n_classes + 1, dtype=np.uint8)
-        n_pixels = self.planes[0].size
-        self.values = random.normal(size=(n_features, n_pixels)).astype(np.float32)
-        near = random.random(self.values.shape) < 0.01
-        self.values[near] = random.choice(NEAR_ZERO, size=int(near.sum()))
-        self.values[random.random(self.values.shape) < 0.001] = np.nan  # missing: the slow way through the trees
+        forests = {"forest": random_forest(random, pure=True), "forest by values": random_forest(random)}
+        values = random.normal(size=(forests["forest"].n_features, planes[0].size)).astype(np.float32)
+        near = random.random(values.shape) < 0.01
+        values[near] = random.choice(NEAR_ZERO, size=int(near.sum()))
+        values[random.random(values.shape) < 0.001] = np.nan  # missing: the slow way through the trees
+        trials: dict[str, Trial] = {name: FamilyTrial(name, blocks[name], planes) for name in self.families}
+        trials |= {name: ForestTrial(forests[name], values, by_rank=name == "forest") for name in forests}
+        trials |= {name: NadTrial(planes, dimensions=n) for name, n in NAD_KINDS.items()}
+        self.trials = {name: trials[name] for name in (*self.families, *OTHERS)}
         self.expected: dict[str, npt.NDArray[Any]] = {}
         self.reference_speed: dict[str, float] = {}
 
     def compute_reference(self, advance: Callable[[], None]) -> None:
         """Fill ``expected`` and ``reference_speed``."""
-        numpy_device = NumpyDevice()
-        for name in self.names:
+        for name, trial in self.trials.items():
             began = time.perf_counter()
-            if name.startswith("forest"):
-                self.expected[name] = predict_probabilities(self.forests[name], self.values)
-                n_pixels = self.values.shape[1]
-            elif name in NAD_KINDS:
-                denoise, parameters = NAD_KINDS[name], nad_parameters(name, self.planes.shape)
-                self.expected[name] = denoise(self.planes, device=numpy_device, parameters=parameters)
-                n_pixels = self.planes.size
-            else:
-                self.expected[name] = FeatureEngine(numpy_device, self.blocks[name]).compute(self.planes)
-                n_pixels = self.planes.size
-            self.reference_speed[name] = speed(time.perf_counter() - began, n_pixels)
+            self.expected[name] = trial.reference()
+            self.reference_speed[name] = speed(time.perf_counter() - began, trial.n_pixels(trial.inputs))
             advance()
-
-
-def nad_parameters(name: str, shape: tuple[int, ...]) -> NadParameters:
-    """A few steps of NAD of planes or of a volume; noise is in the middle."""
-    dimensions = 3 if name == "nad volume" else 2
-    return NadParameters(
-        dimensions=dimensions, iterations=5, noise_area=tuple(n // 2 for n in shape[::-1])[:dimensions]
-    )
 
 
 def random_planes(random: np.random.Generator, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:

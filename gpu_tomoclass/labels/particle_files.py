@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpu_tomoclass.labels.particles import Measurement, Particles
-from gpu_tomoclass.labels.pictures import chart_png, check_picture_target
+from gpu_tomoclass.labels.pictures import check_picture_target, save_figure
 from gpu_tomoclass.outputs import atomic, check_output, check_suffix, write_json
 
 if TYPE_CHECKING:
@@ -119,7 +119,5 @@ def _draw(axes_of_row: np.ndarray, found: Particles, *, name: str) -> None:
 
 
 def save_histograms(measured: Measurement, path: str | PathLike[str], *, title: str, overwrite: bool = False) -> None:
-    """Write `particle_figure` as a PNG."""
-    content = chart_png(particle_figure(measured, title=title))
-    with atomic(path, overwrite=overwrite) as temporary:
-        temporary.write_bytes(content)
+    """Write `particle_figure` as PNG, SVG or PDF; see `save_figure`."""
+    save_figure(particle_figure(measured, title=title), path, dpi=100, overwrite=overwrite)

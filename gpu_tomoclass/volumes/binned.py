@@ -88,22 +88,33 @@ class BinnedVolume(Volume):
         nz, ny, nx = self._base.shape
         first, stop = z * bz, min(nz, (z + 1) * bz)
         whole = self.dtype.kind in "iub"
-        total, n_planes = np.zeros((ny, nx), np.int64 if whole else np.float64), 0
+        wide = whole and self.dtype.itemsize == 8 and not self._as_mask  # their sums do not fit into 64 bits
+        parts, n_planes = np.zeros((2 if wide else 1, ny, nx), np.int64 if whole else np.float64), 0
         for k in range(first, stop):
             plane = self._base.plane(k)
             if k not in self._base.missing_planes:
-                total += plane != 0 if self._as_mask else plane
+                if wide:
+                    parts[0] += (plane & 0xFFFFFFFF).astype(np.int64)
+                    parts[1] += (plane >> 32).astype(np.int64)
+                else:
+                    parts[0] += plane != 0 if self._as_mask else plane
                 n_planes += 1
         if not n_planes:
             self.mark_missing([z])
             return np.zeros(self.shape[1:], self.dtype)
         rows, columns = np.arange(0, ny, by), np.arange(0, nx, bx)
-        total = np.add.reduceat(np.add.reduceat(total, rows, axis=0), columns, axis=1)
+        total, *high = np.add.reduceat(np.add.reduceat(parts, rows, axis=1), columns, axis=2)
         count = np.multiply.outer(np.minimum(by, ny - rows), np.minimum(bx, nx - columns)) * n_planes
         if self._as_mask:
             return (2 * total >= count).astype(np.uint8)
-        mean = (2 * total + count) // (2 * count) if whole else total / count
-        return np.ascontiguousarray(mean, dtype=self.dtype)
+        if not whole:
+            return np.ascontiguousarray(total / count, dtype=self.dtype)
+        upper = np.zeros_like(total)
+        if high:
+            upper, rest = np.divmod(high[0], count)
+            total += rest << 32
+        mean = np.ascontiguousarray((2 * total + count) // (2 * count), dtype=self.dtype)
+        return mean if not high else mean + (upper.astype(self.dtype) * 2**32)
 
     def check_unchanged(self) -> None:
         self._base.check_unchanged()

@@ -16,6 +16,7 @@ from gpu_tomoclass.volumes.formats import named_format
 from gpu_tomoclass.volumes.indexed import SLAB_BYTES, IndexedVolume
 from gpu_tomoclass.volumes.place import with_origin
 from gpu_tomoclass.volumes.stored_axes import check_declared, choose_axes
+from gpu_tomoclass.volumes.tia_series import check_series_size
 from gpu_tomoclass.volumes.units import LARGEST_PIXEL, MILLIMETRE, nanometres
 from gpu_tomoclass.volumes.volume import Volume
 
@@ -119,6 +120,8 @@ def open_microscope_file(
     name = fspath(path)
     row = named_format(name)
     reader = _library(f"rsciio.{_PLUGINS[row.kind]}", "rosettasciio", name)
+    if row.kind == "ser":
+        check_series_size(name)
     lazy = row.kind == "dm"  # RosettaSciIO would read all of a series for each plane
     notes = [] if lazy else ["the whole series is read into memory"]
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,15 @@ from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.finished_files import checksum
 from gpu_tomoclass.classification.lock import LOCK
 from gpu_tomoclass.classification.plane_file import LENGTH_BYTES, PlaneFile
+from gpu_tomoclass.classification.product_stores import ProductStores
 from gpu_tomoclass.classification.products import Product
+from gpu_tomoclass.classification.run_folder import finished_before, write_run
 from gpu_tomoclass.classification.slab import Slab
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
+from gpu_tomoclass.outputs import hidden_names
+from gpu_tomoclass.volumes.ome_zarr.store import ZarrStore
 from gpu_tomoclass.volumes.opening import open_volume
 
 FORMATS: dict[str, dict[str, Any]] = {
@@ -286,6 +292,51 @@ def test_a_lock_of_a_folder_that_is_gone_is_nobodys(tmp_path: Path, monkeypatch:
         assert sorted(os.listdir(tmp_path / "gone")) == [LOCK]
         staging.write(Slab(0, {"labels": np.zeros((1, *SHAPE[1:]), np.uint8)}))
     assert (tmp_path / "labels.tif.partial" / "run.json").exists()
+
+
+def test_a_plane_changed_between_reading_and_adopting_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a worker elsewhere, which may have been thought dead."""
+    product = Product("labels", str(tmp_path / "labels.ome.zarr"), np.dtype(np.uint8))
+    plane, read = np.ones((1, *SHAPE[1:]), np.uint8), ProductStores.stored
+    with Staging(tmp_path / "labels.ome.zarr", [product], shape=SHAPE, run={"a": 1}) as staging:
+        store = ZarrStore.open(staging.folder / "labels")
+        for z in range(SHAPE[0]):
+            store.write(z, plane)
+        crc = {"labels": [checksum(plane[0])] * SHAPE[0]}
+
+        def changing(self: ProductStores, name: str, z: int) -> np.ndarray | None:
+            found = read(self, name, z)
+            if z == 3:
+                store.write(z, 2 * plane)
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ProductStores, "stored", changing)
+            assert staging.adopt(0, crc)
+        staging.record(0, crc)
+        with pytest.raises(DataError, match="plane 3 of the labels was damaged"):
+            staging.finish()
+
+
+def test_what_lies_beside_the_output_is_not_read_to_see_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hidden file of another run that was killed, of a terabyte."""
+    kind, gone = {"a": 1}, hidden_names.temporary_name(tmp_path / "labels.tif")
+    pid = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    gone = gone.with_name(gone.name.replace(f"-{os.getpid()}-", f"-{pid.stdout.strip()}-"))
+    with open(gone, "wb") as file:
+        file.truncate(10**12)
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: pytest.fail(f"{self} was read"))
+    assert finished_before(tmp_path / "labels.tif.partial", str(tmp_path / "labels.tif"), kind) is None
+    monkeypatch.setattr(Path, "read_text", read)
+    gone.unlink()
+    gone.mkdir()
+    write_run(gone, kind)
+    assert finished_before(tmp_path / "labels.tif.partial", str(tmp_path / "labels.tif"), kind) == gone / "run.json"
 
 
 @pytest.mark.parametrize("how", ["text", "missing", "link"])

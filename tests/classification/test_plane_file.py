@@ -2,9 +2,11 @@
 
 import os
 
+import numcodecs
 import numpy as np
 import pytest
 
+from gpu_tomoclass.classification import plane_file
 from gpu_tomoclass.classification.plane_file import LENGTH_BYTES, PAGE, PlaneFile
 from gpu_tomoclass.errors import DataError
 
@@ -24,6 +26,32 @@ def test_planes_in_any_order(tmp_path, dtype, n_channels):
     for z in range(4):
         np.testing.assert_array_equal(again.read(z), values[..., z, :, :])
         assert again.read(z).dtype == dtype
+
+
+@pytest.mark.parametrize("piece", [40, 9 * 4])
+def test_channels_that_the_compressor_does_not_take_at_once(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(plane_file, "PIECE", piece)
+    taken = []
+    blosc = plane_file.BLOSC
+
+    class Limited:
+        def encode(self, values):
+            taken.append(values.nbytes)
+            return blosc.encode(values)
+
+    monkeypatch.setattr(plane_file, "BLOSC", Limited())
+    values = np.random.default_rng(0).random((2, 3, 7, 9)).astype(np.float32)
+    file = PlaneFile.create(tmp_path / "a.planes", plane=(7, 9), dtype=np.dtype(np.float32), n_channels=2)
+    file.write(0, values[:, ::-1])
+    file.write(0, values)
+    assert max(taken) <= piece
+    for z in range(3):
+        np.testing.assert_array_equal(PlaneFile(tmp_path / "a.planes").read(z), values[:, z])
+
+
+def test_pieces_are_what_blosc_and_linux_take():
+    assert plane_file.PIECE <= numcodecs.blosc.MAX_BUFFERSIZE
+    assert plane_file.PIECE + 16 <= 0x7FFFF000  # https://man7.org/linux/man-pages/man2/read.2.html
 
 
 def test_holes_take_no_room(tmp_path):

@@ -7,6 +7,7 @@ import shlex
 import numpy as np
 import tifffile
 
+from gpu_tomoclass import volumes
 from gpu_tomoclass.cli import run
 from gpu_tomoclass.model import load_model
 
@@ -40,6 +41,34 @@ def test_tune_recommends_commands_that_run(tmp_path, monkeypatch, command):
     assert set(model.bank.families) == set(found["chosen"]["features"].split(","))
     with tifffile.TiffFile(tmp_path / "my volume_labels.tif") as file:
         assert file.series[0].shape == strokes.shape
+
+
+def test_other_volumes_are_closed_and_their_notes_shown(tmp_path, monkeypatch, command):
+    strokes = np.zeros((1, 20, 26), np.uint8)
+    for y in (2, 7, 12, 17):
+        strokes[0, y, 3:7], strokes[0, y, 18:22] = 1, 2
+    volume = 900 + 200 * (np.arange(26) > 12) + np.random.default_rng(0).normal(0, 50, strokes.shape)
+    for name in ("v", "w"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", volume.astype(np.uint16), imagej=True, metadata={"axes": "ZYX"})
+    tifffile.imwrite(tmp_path / "s.tif", strokes, imagej=True, metadata={"axes": "ZYX"})
+    opened, closed = volumes.open_volume, []
+
+    def noted(path, **options):
+        volume = opened(path, **options)
+        volume.notes.append(f"a note of {volume.path[-5:]}")
+        close = volume.close
+        volume.close = lambda: (closed.append(volume.path[-5:]), close())
+        return volume
+
+    monkeypatch.setattr(volumes, "open_volume", noted)
+    words = ["tune", tmp_path / "v.tif", tmp_path / "s.tif", "--also", tmp_path / "w.tif", tmp_path / "s.tif",
+             "--features", "sobel_filter", "--smooth", "0", "--trees", "3", "--folds", "2", "--device", "numpy",
+             "--no-cache"]  # fmt: skip
+    done = command(*words)
+    assert done.code == 0
+    assert "a note of v.tif" in done.err
+    assert "a note of w.tif" in done.err
+    assert sorted(closed) == ["v.tif", "w.tif"]
 
 
 def test_results_as_a_table_and_bad_names(tmp_path, command):

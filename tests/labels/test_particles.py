@@ -228,3 +228,12 @@ def test_csv_says_what_was_measured(tmp_path):
     header = ["class", "particle", "voxels", "volume_voxel3"]
     save_particles(measure_classes(CountedVolume(blobs()), values=[2]), tmp_path / "p.csv", overwrite=True)
     assert (tmp_path / "p.csv").read_text().splitlines()[0].split(",")[:4] == header
+
+
+@pytest.mark.parametrize(("name", "begins"), [("h.png", b"\x89PNG"), ("h.svg", b"<?xml"), ("h.PDF", b"%PDF")])
+def test_histograms_are_what_their_name_says(tmp_path, name, begins):
+    measured = measure_classes(CountedVolume(blobs()), values=[1])
+    save_histograms(measured, tmp_path / name, title="sizes")
+    assert (tmp_path / name).read_bytes().startswith(begins)
+    with pytest.raises(UsageError, match=r"ends in \.png, \.svg or \.pdf"):
+        save_histograms(measured, tmp_path / "h.jpg", title="sizes")

@@ -39,6 +39,19 @@ def test_voxels_are_the_means_of_boxes(dtype, bin):
         assert odd[at] == pytest.approx(there if dtype == np.float32 else np.floor(there + 0.5), rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_sums_beyond_64_bits(dtype):
+    """Against Python's whole numbers, which have no largest."""
+    info = np.iinfo(dtype)
+    array = RNG.integers(info.min, info.max, (5, 6, 9), dtype, endpoint=True)
+    array[0], array[1] = info.max, info.min
+    found = np.asarray(gt.open_volume(array, bin=(2, 2, 3)))
+    assert found.dtype == dtype
+    for z, y, x in np.ndindex(found.shape):
+        box = array[2 * z : 2 * z + 2, 2 * y : 2 * y + 2, 3 * x : 3 * x + 3].ravel().tolist()
+        assert int(found[z, y, x]) == (2 * sum(box) + len(box)) // (2 * len(box))
+
+
 def test_size_and_place_follow_in_every_format(tmp_path):
     """The centre of the first box: half a box less half a voxel from that of the first voxel."""
     array = RNG.integers(0, 250, (4, 8, 6)).astype(np.uint16)

@@ -3,6 +3,8 @@
 ``make interop`` reads the same files with ncempy.
 """
 
+import struct
+
 import numpy as np
 import pytest
 import zarr
@@ -55,6 +57,29 @@ def test_tia_series(tmp_path, version, dtype):
     assert (volume.dtype, volume.axes) == (dtype, "ZYX")
     assert volume.voxel_size == pytest.approx((0.6, 0.6, 0.5))
     assert any("no spacing of planes" in note for note in volume.notes)
+
+
+@pytest.mark.parametrize("version", [0x0210, 0x0220])
+def test_sizes_of_a_series_are_compared_with_the_file_first(tmp_path, monkeypatch, version):
+    """So many or so large elements as 32 bits can say; the file holds less, and nobody asks for their memory."""
+    write_ser(tmp_path / "a.ser", DATA.astype(np.uint16), pixel=(0.6, 0.5), version=version)
+    raw = (tmp_path / "a.ser").read_bytes()
+    _, ny, nx = DATA.shape
+    element = raw.index(struct.pack("<HII", 2, nx, ny))
+    monkeypatch.setattr("rsciio.tia.file_reader", lambda *_, **__: pytest.fail("the reader was asked"))
+    dimension = 30 if version == 0x0210 else 34
+    for at, damage in (
+        (18, struct.pack("<I", 2**32 - 1)),  # elements
+        (element + 2, struct.pack("<II", 2**16, 2**16)),  # columns and rows
+        (dimension, struct.pack("<I", 2**31)),  # of the grid
+        (dimension + 24, struct.pack("<I", 2**31)),  # letters of its name
+    ):
+        (tmp_path / "a.ser").write_bytes(raw[:at] + damage + raw[at + len(damage) :])
+        with pytest.raises(DataError, match=r"it says that it holds|is not believed"):
+            opened(tmp_path / "a.ser")
+    (tmp_path / "a.ser").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(DataError, match="is cut or damaged"):
+        opened(tmp_path / "a.ser")
 
 
 def write_zspy(path, titles=("made",), order="zyx"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -96,3 +99,30 @@ def test_an_output_is_complete_or_not_there(tmp_path):
         file["entry/reconstruction/parameters/gpu_tomoclass"] = "{"
     with pytest.raises(DataError, match="is damaged"):
         gt.open_volume(target)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file size limit that raises instead of killing")
+def test_write_error_is_a_sentence_and_leaves_nothing(tmp_path):
+    """Whatever is being written then: groups, voxels, or what HDF5 has kept back until the file is closed."""
+    code = """
+import resource, signal, sys, numpy as np
+import gpu_tomoclass as gt
+from gpu_tomoclass.errors import ResourceError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+values = np.random.default_rng(0).integers(0, 250, (9, 90, 90), np.uint8)
+for classes in ([], gt.default_classes(["a", "b"])):
+    for limit in (1000, 9000, 14_000, 20_000, 60_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            with gt.create_volume(sys.argv[1], shape=values.shape, dtype="uint8", classes=classes) as writer:
+                for z, plane in enumerate(values):
+                    writer.write_plane(z, plane)
+        except ResourceError as error:
+            print(error)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "m.nxs"], capture_output=True, text=True, timeout=1200
+    )
+    assert result.stdout.count("m.nxs: the file grew beyond") == 10, result.stderr
+    assert (result.returncode, result.stderr) == (0, "")  # HDF5 has not broken down, either
+    assert list(tmp_path.iterdir()) == []

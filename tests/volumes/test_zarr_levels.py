@@ -64,6 +64,24 @@ def test_levels_made_on_the_way(tmp_path, monkeypatch, is_labels, ome_version):
     assert coarse == there  # nothing was left for the end
 
 
+def test_planes_that_come_together_are_not_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpu_tomoclass.volumes.ome_zarr.metadata.LARGEST_COARSE", 6)
+    monkeypatch.setattr("gpu_tomoclass.volumes.ome_zarr.metadata.SHORT", 3)
+    values, read, of_disk = planes("float32"), [], Level.read
+
+    def counted(self, z):
+        read.append((self.folder[-1], z))
+        return of_disk(self, z)
+
+    store = made(tmp_path / "a", values)
+    store.begin_pyramid(nearest=False, written=np.zeros(5, bool))
+    monkeypatch.setattr(Level, "read", counted)
+    for start, stop in ((0, 3), (3, 5)):
+        store.write_through(start, values[start:stop])
+    store.add_levels("a", None, ())
+    assert read == [("0", 2)]  # of the slab before
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "float32"])
 def test_means(dtype):
     values = planes(dtype)[:2]

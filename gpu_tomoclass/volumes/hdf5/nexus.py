@@ -22,6 +22,7 @@ import numpy as np
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.outputs import atomic, check_output, check_space, writing
+from gpu_tomoclass.volumes.hdf5.output_file import OutputFile
 from gpu_tomoclass.volumes.place import position
 from gpu_tomoclass.volumes.volume import VolumeWriter, VoxelSize
 
@@ -77,9 +78,11 @@ class NexusWriter(VolumeWriter):
         self._output = atomic(path, inputs=inputs, overwrite=overwrite)
         try:
             with writing(self.path):
-                self._file = h5py.File(self._output.temporary, "w")
+                self._below = OutputFile(self._output.temporary)
+                self._file = h5py.File(self._below, "w")
                 content = {"classes": [c.to_dict() for c in classes], "metadata": dict(metadata or {})}
                 self._data = self._lay_out(content, voxel_size=voxel_size, channels=channels)
+                self._below.check()
         except BaseException:
             self.discard()
             raise
@@ -150,6 +153,7 @@ class NexusWriter(VolumeWriter):
             raise UsageError(f"plane {z} is {plane.dtype}, the file was created as {self._dtype}", where=self.path)
         with writing(self.path):
             self._data[(slice(None), z) if self._n_channels else z] = plane
+            self._below.check()
         self._is_written[z] = True
 
     def finish(self) -> None:
@@ -161,7 +165,8 @@ class NexusWriter(VolumeWriter):
             raise UsageError(what, where=self.path)
         try:
             with writing(self.path):
-                self._file.close()
+                self._close()
+                self._below.check()
         except BaseException:
             self.discard()
             raise
@@ -169,9 +174,13 @@ class NexusWriter(VolumeWriter):
 
     def discard(self) -> None:
         """Remove what was written."""
-        with contextlib.suppress(AttributeError, OSError, RuntimeError):  # of data in a buffer, on a full disk
-            self._file.close()
+        with contextlib.suppress(AttributeError):  # it was not made
+            self._close()
         self._output.discard()
+
+    def _close(self) -> None:
+        self._file.close()
+        self._below.close()
 
 
 def _group(parent: h5py.Group, name: str, kind: str) -> h5py.Group:

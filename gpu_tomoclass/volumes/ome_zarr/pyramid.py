@@ -41,20 +41,31 @@ class Pyramid:
         if written is not None:
             self._present[0] |= written
 
-    def add(self, z: int, plane: np.ndarray, *, sync: bool = False) -> None:
-        """Plane z of the finest level has been written; make the coarse planes that waited for it alone."""
+    def add(self, start: int, planes: np.ndarray, *, sync: bool = False) -> None:
+        """Planes ``start`` and following of the finest level have been written; make what waited for these alone.
+
+        They are (n, ny, nx), or (n_channels, n, ny, nx).
+        """
+        new = {start + i: planes[..., i, :, :] for i in range(planes.shape[-3])}
         for i in range(len(self.levels)):
-            with self._lock:
-                self._present[i][z] = True
-                if i == len(self._steps):
-                    return
-                coarse = z // self._steps[i][0]
-                if self._begun[i + 1][coarse] or not self._present[i][self._sources(i, coarse)].all():
-                    return
-                self._begun[i + 1][coarse] = True
-            plane = self._made(i, coarse, {z: plane})
-            self.levels[i + 1].write(coarse, plane[..., None, :, :], sync=sync)
-            z = coarse
+            coarser: dict[int, np.ndarray] = {}
+            for z in new:
+                if (coarse := self._complete_with(i, z)) is not None:
+                    coarser[coarse] = self._made(i, coarse, new)
+                    self.levels[i + 1].write(coarse, coarser[coarse][..., None, :, :], sync=sync)
+            new = coarser
+
+    def _complete_with(self, i: int, z: int) -> int | None:
+        """Note that plane z of level i is there; the plane of the next level that waited for it alone."""
+        with self._lock:
+            self._present[i][z] = True
+            if i == len(self._steps):
+                return None
+            coarse = z // self._steps[i][0]
+            if self._begun[i + 1][coarse] or not self._present[i][self._sources(i, coarse)].all():
+                return None
+            self._begun[i + 1][coarse] = True
+            return int(coarse)
 
     def finish(self) -> None:
         """Make every coarse plane that is not there."""

@@ -101,19 +101,20 @@ class ZarrStore:
             levels.append(Level(self.folder / str(i), array))
         self._pyramid = Pyramid(levels, steps, nearest=nearest, written=written)
 
-    def write_through(self, start: int, planes: np.ndarray, *, stored: bool = False) -> list[Stamp | None]:
+    def write_through(
+        self, start: int, planes: np.ndarray, *, stamps: Sequence[Stamp | None] | None = None
+    ) -> Sequence[Stamp | None]:
         """Planes ``start`` and following to the disk, and what becomes of them in coarser levels; their stamps.
 
-        What this has written, :func:`gpu_tomoclass.outputs.publish` need not sync: see :attr:`synced`. Planes that are
-        ``stored`` already are not written again.
+        What this has written, :func:`gpu_tomoclass.outputs.publish` need not sync: see :attr:`synced`. Planes whose
+        ``stamps`` are given are stored already and not written again.
         """
         assert self._level is not None
         assert self._pyramid is not None
-        if not stored:
+        if stamps is None:
             self._level.write(start, planes, sync=True)
-        stamps = [self._level.stamp(start + i) for i in range(planes.shape[-3])]
-        for i in range(planes.shape[-3]):
-            self._pyramid.add(start + i, planes[..., i, :, :], sync=True)
+            stamps = [self._level.stamp(start + i) for i in range(planes.shape[-3])]
+        self._pyramid.add(start, planes, sync=True)
         return stamps
 
     def stamp(self, z: int) -> Stamp | None:
