@@ -16,15 +16,22 @@
 #define N_ANGLES 10
 #define TILE 32
 #define WIDE (TILE + 2 * REACH)
+// Vectors of the width that this CPU has, in the notation of GCC and Clang: GCC leaves sums in arrays in memory.
+#define LANES ((int)(__BIGGEST_ALIGNMENT__ / sizeof(float)))
+#define VECTORS (TILE / LANES)
+typedef float Wide __attribute__((vector_size(LANES * sizeof(float))));
 #if PHASE == 0
 #define N_OFFSETS ((REACH + 1) * (REACH + 2) / 2)
 #define N_TERMS 4  // even same, even other, odd same, odd other
 #define TERM(k) (k < 3 ? 0 : k < 6 ? 1 : k < 8 ? 2 : 3)
+#define SPLIT 6  // the first sum of the second half's terms
 #else
 #define N_OFFSETS ((REACH + 1) * (REACH + 1))
 #define N_TERMS 2  // even, odd
 #define TERM(k) (k < 5 ? 0 : 1)
+#define SPLIT 5
 #endif
+typedef float Terms[N_OFFSETS][TILE];
 
 // Sums and differences of rows at distance dy, TILE + 2 REACH pixels wide.
 __device__ __forceinline__ void fold_rows(const float* middle, int pitch, float (*s)[WIDE], float (*d)[WIDE]) {
@@ -39,41 +46,62 @@ __device__ __forceinline__ void fold_rows(const float* middle, int pitch, float 
 
 // The table: terms of every offset for TILE pixels. From far to near: taps grow, so that sums are small until the end
 // and their rounding errors too (4 times smaller than from near to far, on planes whose grey level wanders).
-__device__ __forceinline__ void fold_columns(const float (*s)[WIDE], const float (*d)[WIDE], float (*terms)[TILE]) {
+__device__ __forceinline__ void fold_columns(const float (*s)[WIDE], const float (*d)[WIDE], Terms* terms) {
+    int offset = 0;
     for (int dy = REACH; dy >= 0; --dy)
 #if PHASE == 0
-        for (int dx = dy; dx >= 0; --dx, terms += N_TERMS)
+        for (int dx = dy; dx >= 0; --dx, ++offset)
             for (int i = 0; i < TILE; ++i) {
                 const int j = REACH + i;
                 const float even = s[dy][j + dx] + s[dy][j - dx], even_transposed = s[dx][j + dy] + s[dx][j - dy];
                 const float odd = d[dy][j + dx] - d[dy][j - dx], odd_transposed = d[dx][j + dy] - d[dx][j - dy];
-                terms[0][i] = even + even_transposed;
-                terms[1][i] = even - even_transposed;
-                terms[2][i] = odd + odd_transposed;
-                terms[3][i] = odd - odd_transposed;
+                terms[0][offset][i] = even + even_transposed;
+                terms[1][offset][i] = even - even_transposed;
+                terms[2][offset][i] = odd + odd_transposed;
+                terms[3][offset][i] = odd - odd_transposed;
             }
 #else
-        for (int dx = REACH; dx >= 0; --dx, terms += N_TERMS)
+        for (int dx = REACH; dx >= 0; --dx, ++offset)
             for (int i = 0; i < TILE; ++i) {
                 const int j = REACH + i;
-                terms[0][i] = d[dy][j + dx] + d[dy][j - dx];
-                terms[1][i] = s[dy][j + dx] - s[dy][j - dx];
+                terms[0][offset][i] = d[dy][j + dx] + d[dy][j - dx];
+                terms[1][offset][i] = s[dy][j + dx] - s[dy][j - dx];
             }
 #endif
 }
 
-// The ten sums of products of one bank.
-__device__ __noinline__ void multiply(const float (*__restrict__ terms)[TILE], const float* __restrict__ taps,
+__device__ __forceinline__ Wide fused(float a, Wide b, Wide c) {
+    for (int l = 0; l < LANES; ++l) c[l] = fmaf(a, b[l], c[l]);
+    return c;
+}
+
+// The sums of products FIRST to LAST - 1 of one bank. They stay in registers: all ten with AVX-512, else three at most,
+// which all banks form of a term before the next three, while the first cache has it.
+template <int FIRST, int LAST>
+__device__ __noinline__ void multiply(const Terms* __restrict__ terms, const float* __restrict__ taps,
                                       float (*__restrict__ result)[TILE]) {
-    float sum[N_ANGLES][TILE];
-    for (int k = 0; k < N_ANGLES; ++k)
-        for (int i = 0; i < TILE; ++i) sum[k][i] = 0.0f;
-    for (int offset = 0; offset < N_OFFSETS; ++offset, taps += N_ANGLES, terms += N_TERMS) {
-        UNROLL for (int k = 0; k < N_ANGLES; ++k)
-            for (int i = 0; i < TILE; ++i) sum[k][i] = fmaf(taps[k], terms[TERM(k)][i], sum[k][i]);
-    }
-    for (int k = 0; k < N_ANGLES; ++k)
-        for (int i = 0; i < TILE; ++i) result[k][i] = sum[k][i];
+    Wide sum[LAST - FIRST][VECTORS];
+    UNROLL for (int k = FIRST; k < LAST; ++k)
+        UNROLL for (int v = 0; v < VECTORS; ++v) sum[k - FIRST][v] = Wide{};
+    for (int offset = 0; offset < N_OFFSETS; ++offset)
+        UNROLL for (int v = 0; v < VECTORS; ++v) {
+            Wide term;
+            UNROLL for (int k = FIRST; k < LAST; ++k) {
+                if (k == FIRST || TERM(k) != TERM(k - 1)) {
+                    memcpy(&term, &terms[TERM(k)][offset][v * LANES], sizeof term);
+                    KEEP_VECTOR(term);
+                }
+                sum[k - FIRST][v] = fused(taps[k + offset * N_ANGLES], term, sum[k - FIRST][v]);
+            }
+        }
+    UNROLL for (int k = FIRST; k < LAST; ++k)
+        UNROLL for (int v = 0; v < VECTORS; ++v) memcpy(&result[k][v * LANES], &sum[k - FIRST][v], sizeof(Wide));
+}
+
+template <int FIRST, int LAST>
+__device__ __forceinline__ void multiply_all(const Terms* terms, const float* taps, float (*values)[N_ANGLES][TILE]) {
+    for (int bank = 0; bank < BANKS; ++bank)
+        multiply<FIRST, LAST>(terms, taps + bank * (N_OFFSETS * N_ANGLES), values[bank]);
 }
 
 // From the sums of products to responses, in place.
@@ -107,7 +135,8 @@ __device__ __forceinline__ void combine(float (*sum)[TILE]) {
 extern "C" __global__ void gabor_filter_cpu(const float* __restrict__ padded, const float* __restrict__ taps,
                                             float* __restrict__ responses, double* __restrict__ partial, int ny, int nx,
                                             int padded_pitch, int pitch) {
-    __shared__ float s[REACH + 1][WIDE], d[REACH + 1][WIDE], terms[N_OFFSETS * N_TERMS][TILE], values[N_ANGLES][TILE];
+    __shared__ float s[REACH + 1][WIDE], d[REACH + 1][WIDE], values[BANKS][N_ANGLES][TILE];
+    __shared__ Terms terms[N_TERMS];
     __shared__ float sums[BANKS * N_ANGLES][2][TILE];
     for (int k = 0; k < BANKS * N_ANGLES; ++k)
         for (int i = 0; i < TILE; ++i) sums[k][0][i] = sums[k][1][i] = 0.0f;
@@ -117,14 +146,21 @@ extern "C" __global__ void gabor_filter_cpu(const float* __restrict__ padded, co
             fold_rows(padded + (size_t)(y + MARGIN) * padded_pitch + MARGIN - REACH + x, padded_pitch, s, d);
             fold_columns(s, d, terms);
             const int n_here = nx - x;
+#if defined(__AVX512F__)
+            multiply_all<0, 10>(terms, taps, values);
+#else
+            multiply_all<0, 3>(terms, taps, values);
+            multiply_all<3, SPLIT>(terms, taps, values);
+            multiply_all<SPLIT, 8>(terms, taps, values);
+            multiply_all<8, 10>(terms, taps, values);
+#endif
             for (int bank = 0; bank < BANKS; ++bank) {
-                multiply(terms, taps + bank * (N_OFFSETS * N_ANGLES), values);
-                combine(values);
+                combine(values[bank]);
                 for (int angle = 0; angle < N_ANGLES; ++angle) {
                     const int k = bank * N_ANGLES + angle;
                     float* to = responses + ((size_t)k * ny + y) * pitch + x;
                     for (int i = 0; i < TILE; ++i) {
-                        const float value = values[angle][i], counted = i < n_here ? value : 0.0f;
+                        const float value = values[bank][angle][i], counted = i < n_here ? value : 0.0f;
                         to[i] = value;
                         sums[k][0][i] += counted;
                         sums[k][1][i] = fmaf(counted, counted, sums[k][1][i]);

@@ -8,6 +8,9 @@
 // Compile-time: THREADS, MARGIN.
 #ifndef FOR_EACH_THREAD
 #define FOR_EACH_THREAD
+#define FOR_EACH_THREAD_ALONG(X, x0, nx) \
+    const int X = (x0) + threadIdx.x;    \
+    if (X < (nx))
 #define UNROLL _Pragma("unroll")
 #endif
 #define N_ANGLES 10
@@ -51,17 +54,14 @@ gabor_extremes(const float* __restrict__ responses, const float* __restrict__ st
         mean[angle] = statistics[2 * ((size_t)(bank * N_ANGLES + angle) * nz + z)];
         inverse[angle] = statistics[2 * ((size_t)(bank * N_ANGLES + angle) * nz + z) + 1];
     }
-    FOR_EACH_THREAD {
-        const int x = blockIdx.x * THREADS + threadIdx.x;
-        if (x < nx) {
-            float high = (from[x] - mean[0]) * inverse[0], low = high;
-            UNROLL for (int angle = 1; angle < N_ANGLES; ++angle) {
-                const float value = (from[angle * response + x] - mean[angle]) * inverse[angle];
-                high = value > high ? value : high;
-                low = value < low ? value : low;
-            }
-            highest[x] = high;
-            lowest[x] = low;
+    FOR_EACH_THREAD_ALONG(x, blockIdx.x * THREADS, nx) {
+        float high = (from[x] - mean[0]) * inverse[0], low = high;
+        UNROLL for (int angle = 1; angle < N_ANGLES; ++angle) {
+            const float value = (from[angle * response + x] - mean[angle]) * inverse[angle];
+            high = value > high ? value : high;
+            low = value < low ? value : low;
         }
+        highest[x] = high;
+        lowest[x] = low;
     }
 }

@@ -83,6 +83,14 @@ static constexpr int warpSize = 32;
 #define INDEPENDENT CUDA_INDEPENDENT  // a loop whose passes do not depend on each other, though its arrays may overlap
 // Keeps a compiler from making vectors, and so gathers, of what a value is computed from.
 #define KEEP_SCALAR(value) __asm__("" : "+r"(value))
+// Keeps a vector in a register: GCC reads it from memory again for each of its uses.
+#if defined(__x86_64__)
+#define KEEP_VECTOR(value) __asm__("" : "+v"(value))
+#elif defined(__aarch64__)
+#define KEEP_VECTOR(value) __asm__("" : "+w"(value))
+#else
+#define KEEP_VECTOR(value)
+#endif
 #if !defined(CUDA_ON_CPU_CHECKED)
 // Threads between two barriers do not depend on each other (the race checks in tests/kernels prove it). Indices are
 // signed here, so that the compiler sees that threadIdx.x + 1 is next to threadIdx.x and can use vectors.
@@ -91,6 +99,23 @@ static constexpr int warpSize = 32;
         for (int ty_ = 0; ty_ < tny_; ++ty_)                                                                \
             CUDA_INDEPENDENT for (int tx_ = 0; tx_ < tnx_; ++tx_)                                           \
                 if (const int3 threadIdx{tx_, ty_, tz_}; true)
+// Those whose pixel (x, y) = (x0, y0) + threadIdx lies inside of a plane, or whose x = x0 + threadIdx.x lies on a line.
+// As FOR_EACH_THREAD { if (x < nx && y < ny) .. }, but the limits are the loops': of conditional loads, GCC makes
+// vectors with AVX-512 only.
+#define FOR_EACH_THREAD_INSIDE(X, x0, nx, Y, y0, ny)                                                        \
+    for (int x0_ = (x0), y0_ = (y0), stop_x_ = min((int)blockDim.x, (nx) - x0_),                            \
+             stop_y_ = min((int)blockDim.y, (ny) - y0_), ty_ = 0; ty_ < stop_y_; ++ty_)                     \
+        if (const int Y = y0_ + ty_; true)                                                                  \
+            CUDA_INDEPENDENT for (int tx_ = 0; tx_ < stop_x_; ++tx_)                                        \
+                if (const int X = x0_ + tx_; true)
+#define FOR_EACH_THREAD_ALONG(X, x0, nx) FOR_EACH_THREAD_INSIDE(X, x0, nx, of_block_, 0, (int)blockDim.y)
+#else
+#define FOR_EACH_THREAD_INSIDE(X, x0, nx, Y, y0, ny)          \
+    const int X = (x0) + threadIdx.x, Y = (y0) + threadIdx.y; \
+    if (X < (nx) && Y < (ny))
+#define FOR_EACH_THREAD_ALONG(X, x0, nx) \
+    const int X = (x0) + threadIdx.x;    \
+    if (X < (nx))
 #endif
 
 // ---- arithmetic ----------------------------------------------------------------------------------------------------
