@@ -59,7 +59,7 @@ READING: dict[str, type | tuple[type, ...]] = {
     "offset": int,
     "bin": (int, list),
 }
-WRITING = {"ome_version": str, "sharded": bool}
+WRITING = {"ome_version": str, "sharded": bool, "portal": bool}
 
 
 def _toml_type(hint: Any) -> type:

@@ -29,17 +29,17 @@ class ProductStores(dict[str, ZarrStore | PlaneFile]):
     folder : pathlib.Path
     products : sequence of Product
         Those that have their final names already have no store any more.
-    sharded : bool
-        Whether outputs of Zarr are: such a store is no place for planes in any order.
+    in_order : bool
+        Whether outputs of Zarr are written plane after plane: they are no place for planes in any order.
     """
 
-    def __init__(self, folder: Path, products: Sequence[Product], *, sharded: bool) -> None:
+    def __init__(self, folder: Path, products: Sequence[Product], *, in_order: bool) -> None:
         super().__init__()
-        self._folder, self._products, self._sharded = folder, products, sharded
+        self._folder, self._products, self._in_order = folder, products, in_order
 
     def place(self, product: Product) -> Path:
         """Of the product's store."""
-        becomes_output = product.is_zarr and not self._sharded
+        becomes_output = product.is_zarr and not self._in_order
         return self._folder / (product.name if becomes_output else product.name + SUFFIX)
 
     def create(

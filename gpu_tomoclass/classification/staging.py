@@ -65,7 +65,7 @@ class Staging:
     metadata : mapping, optional
         Kept with each product.
     format_options : mapping, optional
-        Of :func:`gpu_tomoclass.volumes.opening.create_volume`: ``ome_version``, ``sharded``.
+        Of :func:`gpu_tomoclass.volumes.opening.create_volume`: ``ome_version``, ``sharded``, ``portal``.
     inputs : iterable of path
         What the outputs are made from; see :func:`gpu_tomoclass.outputs.refuse_inputs`.
     overwrite : bool
@@ -117,7 +117,9 @@ class Staging:
         self.done = np.zeros(shape[0], dtype=np.bool_)
         self.notes: list[str] = []
         self.owner = ""
-        self._stores = ProductStores(self.folder, self.products, sharded=bool(self._format_options.get("sharded")))
+        self._stores = ProductStores(
+            self.folder, self.products, in_order=any(self._format_options.get(name) for name in ("sharded", "portal"))
+        )
         self._written_elsewhere = False
         self._crc = {product.name: np.zeros(shape[0], dtype=np.uint32) for product in products}
         self._ahead: OutputsAhead | None = None

@@ -77,6 +77,7 @@ def nad(
     workers: int | None,
     ome_version: str | None,
     sharded: bool,
+    portal: bool,
     overwrite: bool,
     quiet: bool,
     **options: Any,
@@ -105,7 +106,7 @@ def nad(
                 memory_limit=memory_limit,
                 overwrite=overwrite,
                 progress=advance,
-                **given_zarr_options(ome_version, sharded),
+                **given_zarr_options(ome_version, sharded, portal),
             )
     show_notes(result.notes, quiet=quiet)
     where = "files beside the output" if result.in_files else "memory"
@@ -143,6 +144,7 @@ def otsu(
     names: str | None,
     ome_version: str | None,
     sharded: bool,
+    portal: bool,
     overwrite: bool,
     quiet: bool,
     **reading: Any,
@@ -166,7 +168,7 @@ def otsu(
                 names=named,
                 overwrite=overwrite,
                 progress=advance,
-                **given_zarr_options(ome_version, sharded),
+                **given_zarr_options(ome_version, sharded, portal),
             )
     rows = [("class", "from grey", "voxels")]
     starts = ("", *(f"{value:g}" for value in result.thresholds))

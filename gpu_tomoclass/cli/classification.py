@@ -175,6 +175,7 @@ def classify(
     planes: tuple[int, int | None] | None,
     ome_version: str | None,
     sharded: bool,
+    portal: bool,
     dask: str | None,
     profile: str | None,
     thumbnail: bool,
@@ -200,7 +201,7 @@ def classify(
     for picture in pictures:
         check_output(picture, overwrite=options["overwrite"])
     volume, loaded = volume_and_model(volume, model, quiet=quiet)
-    options |= given_zarr_options(ome_version, sharded)
+    options |= given_zarr_options(ome_version, sharded, portal)
     reading = {name: options.pop(name) for name in READING}
     with (
         _where_to_compute(dask, device_name, gpu_id, workers, quiet=quiet) as where,

@@ -22,8 +22,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Where and how to compute": (
         "device_name", "gpu_id", "workers", "slab_planes", "memory_limit", "dask", "cache", "no_cache",
     ),
-    "Output": ("output", "probabilities", "uncertainty", "ome_version", "sharded", "overwrite", "restart", "profile",
-               "thumbnail", "sweep", "json_path", "as_json", "quiet", "verbose"),
+    "Output": ("output", "probabilities", "uncertainty", "ome_version", "sharded", "portal", "overwrite", "restart",
+               "profile", "thumbnail", "sweep", "json_path", "as_json", "quiet", "verbose"),
     "For programs": ("log_json", "result", "syslog"),
 }  # fmt: skip
 PROGRAM = "gpu-tomoclass"

@@ -374,17 +374,19 @@ def volume_and_model(volume: str, model: str, *, quiet: bool) -> tuple[str, Mode
 def zarr_options(command: F) -> F:
     """Options for writing OME-Zarr; see :func:`given_zarr_options`."""
     for option in (
+        click.option("--portal", is_flag=True,
+                     help="OME-Zarr as cryo-ET portals keep it: 256^3 blocks, levels 1x, 2x, 4x, in angstrom."),
         click.option("--sharded", is_flag=True, help="OME-Zarr 0.5 with 32 planes to a file."),
         click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), help="Of OME-Zarr output; default 0.4."),
-    ):
+    ):  # fmt: skip
         command = option(command)
     return command
 
 
-def given_zarr_options(ome_version: str | None, sharded: bool) -> dict[str, Any]:
+def given_zarr_options(ome_version: str | None, sharded: bool, portal: bool) -> dict[str, Any]:
     """Those of :func:`zarr_options` that were given: other formats refuse any."""
     options: dict[str, Any] = {} if ome_version is None else {"ome_version": ome_version}
-    return options | ({"sharded": True} if sharded else {})
+    return options | ({"sharded": True} if sharded else {}) | ({"portal": True} if portal else {})
 
 
 def open_device(device_name: str, gpu_id: int, workers: int | None, *, quiet: bool) -> Device:

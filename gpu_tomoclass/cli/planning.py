@@ -65,6 +65,7 @@ def plan(
     memory_limit: int | None,
     ome_version: str | None,
     sharded: bool,
+    portal: bool,
     overwrite: bool,
     force: bool,
     no_time: bool,
@@ -105,7 +106,7 @@ def plan(
             force=force,
             measure=not no_time,
             gpu=gpu,
-            **given_zarr_options(ome_version, sharded),
+            **given_zarr_options(ome_version, sharded, portal),
         )
     add_result(**found.to_dict())
     if as_json:

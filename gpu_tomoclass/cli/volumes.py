@@ -134,13 +134,20 @@ def substack(
 @overwrite_option
 @quiet_option
 def convert(
-    volume: str, output: str, ome_version: str | None, sharded: bool, overwrite: bool, quiet: bool, **reading: Any
+    volume: str,
+    output: str,
+    ome_version: str | None,
+    sharded: bool,
+    portal: bool,
+    overwrite: bool,
+    quiet: bool,
+    **reading: Any,
 ) -> None:
     """Write VOLUME in another format: .tif, .ome.zarr or .mrc. Values stay as they are."""
     from gpu_tomoclass.volumes import convert as run
     from gpu_tomoclass.volumes import open_volume
 
-    options = given_zarr_options(ome_version, sharded)
+    options = given_zarr_options(ome_version, sharded, portal)
     with (
         open_volume(volume, **reading) as source,
         stop_on_signal() as should_stop,

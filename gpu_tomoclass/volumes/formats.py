@@ -144,7 +144,7 @@ FORMATS = (
         states=(VOXEL_SIZE, UNIT, ORIGIN, AXES, CLASSES, CHANNELS),
         writer="ome_zarr.writer:ZarrWriter",
         written=(".ome.zarr", ".zarr"),
-        writer_options=("ome_version", "sharded"),
+        writer_options=("ome_version", "sharded", "portal"),
         is_folder=True,
     ),
     Format(

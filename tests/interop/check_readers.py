@@ -222,6 +222,25 @@ def test_zarr(tmp_path: Path, how: dict[str, object]) -> None:
     assert set(image.axes_units.values()) == {"nanometer"}
 
 
+def test_zarr_of_portals(tmp_path: Path) -> None:
+    """Chunks of 256^3 voxels, three levels, angstrom."""
+    array = grey("int16")
+    path = write(tmp_path / "a.zarr", array, portal=True)
+    group = zarr.open_group(path, mode="r")
+    assert [group[name].chunks for name in ("0", "1", "2")] == [(256, 256, 256)] * 3
+    (node,) = list(Reader(parse_url(path))())
+    assert [level.shape for level in node.data] == [SHAPE, (2, 3, 3), (1, 2, 2)]
+    np.testing.assert_array_equal(np.asarray(node.data[0]), array)
+    assert {axis["unit"] for axis in node.metadata["axes"]} == {"angstrom"}
+    images = ngff_zarr.from_ngff_zarr(str(path), validate=True).images
+    np.testing.assert_array_equal(np.asarray(images[0].data), array)
+    for i, image in enumerate(images):
+        assert [image.scale[axis] for axis in "zyx"] == pytest.approx([10 * 2**i * n for n in VOXEL])
+        middle = [10 * (o + (2**i - 1) / 2 * n) for o, n in zip(ORIGIN, VOXEL, strict=True)]
+        assert [image.translation[axis] for axis in "zyx"] == pytest.approx(middle)
+        assert set(image.axes_units.values()) == {"angstrom"}
+
+
 @pytest.mark.parametrize("how", ZARR, ids=str)
 def test_label_zarr(tmp_path: Path, how: dict[str, object]) -> None:
     path = write(tmp_path / "l.ome.zarr", LABELS, classes=CLASSES, **how)

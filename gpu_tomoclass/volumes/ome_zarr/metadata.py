@@ -14,6 +14,10 @@ LARGEST_COARSE = 256  # pixels; levels are added until a plane is no longer than
 SHORT = 64  # an axis no longer than this is not halved
 
 
+ANGSTROMS = 10  # in a nanometre
+PORTAL_FACTORS = [(1, 1, 1), (2, 2, 2), (4, 4, 4)]
+
+
 def level_factors(shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:
     """By how much each level of a pyramid is coarser than the full resolution, along z, y, x; the first is (1, 1, 1).
 
@@ -38,6 +42,7 @@ def ome_metadata(
     factors: Sequence[tuple[int, int, int]] = ((1, 1, 1),),
     origin: Sequence[float] | None = None,
     windows: Sequence[tuple[float, float]] | None = None,
+    in_angstroms: bool = False,
 ) -> dict[str, Any]:
     """``multiscales``, ``image-label`` and ``omero`` without versions.
 
@@ -49,14 +54,19 @@ def ome_metadata(
     """
     axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if channels else []
     for letter in "zyx":
-        axes.append({"name": letter, "type": "space"} | ({"unit": "nanometer"} if voxel_size else {}))
+        unit = "angstrom" if in_angstroms else "nanometer"
+        axes.append({"name": letter, "type": "space"} | ({"unit": unit} if voxel_size else {}))
+    of_nm = ANGSTROMS if in_angstroms else 1
     levels = []
     for i, factor in enumerate(factors):
-        lead, voxel = [1.0] * len(channels[:1]), [float(s) for s in voxel_size or (1, 1, 1)]
+        lead, voxel = (
+            [1.0] * len(channels[:1]),
+            [s * of_nm for s in map(float, voxel_size)] if voxel_size else [1.0] * 3,
+        )
         scale = lead + [s * f for s, f in zip(voxel, factor, strict=True)]
         transformations: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
         middle = 0 if classes else 0.5  # the middle of a coarse voxel, in voxels of the finest level
-        at = origin if origin is not None and voxel_size is not None else (0.0, 0.0, 0.0)
+        at = [o * of_nm for o in origin] if origin is not None and voxel_size is not None else (0.0, 0.0, 0.0)
         place = [o + s * (f - 1) * middle for o, s, f in zip(at, voxel, factor, strict=True)]
         if any(place):
             shift = [0.0 for _ in lead] + place

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numcodecs
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.volumes.ome_zarr.level import BLOSC, Level, Stamp
-from gpu_tomoclass.volumes.ome_zarr.metadata import level_factors, ome_metadata, with_versions
+from gpu_tomoclass.volumes.ome_zarr.metadata import PORTAL_FACTORS, level_factors, ome_metadata, with_versions
 from gpu_tomoclass.volumes.ome_zarr.pyramid import Pyramid, means
 from gpu_tomoclass.volumes.place import position
 from gpu_tomoclass.volumes.volume import VoxelSize
 
 TILE = 1024  # pixels; planes up to this size are one chunk
 SHARD_PLANES = 32  # of a sharded array: one file holds so many planes
+PORTAL_CHUNK = 256  # voxels along each axis
+PORTAL_BLOSC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.SHUFFLE)
+RUN_BYTES, LEAST_RUN = 2**28, 8  # bytes and number of planes that are written at once to chunks that hold many
 OME_VERSIONS = ("0.4", "0.5")
 
 
@@ -29,14 +34,19 @@ class ZarrStore:
     Chunks are one plane thick and compressed by Blosc (Zstandard, bytes shuffled), which every OME-Zarr reader knows;
     version 0.5 adds a CRC-32C to each, version 0.4 has no place for one. Chunks of zeros are written too, so that a
     missing chunk is always a fault. Different planes may be written by several threads or processes, unless the store
-    is sharded.
+    is sharded or made for a portal, where a file holds voxels of many planes.
+
+    The layout of portals is that of the CZ cryoET Data Portal, as mrc2omezarr writes it: version 0.4, chunks of 256^3
+    voxels, levels 1x, 2x and 4x, coordinates in angstrom.
     """
 
     def __init__(self, folder: Path, group: zarr.Group) -> None:
         self.folder, self._group = folder, group
         self._array = _array(group, "0")
         self.has_channels = self._array.ndim == 4
-        self._level = None if self._array.shards is not None else Level(folder / "0", self._array)
+        in_planes = self._array.shards is None and self._array.chunks[-3] == 1
+        self._level = Level(folder / "0", self._array) if in_planes else None
+        self._is_portal = not in_planes and self._array.shards is None
         self._pyramid: Pyramid | None = None
 
     @classmethod
@@ -53,16 +63,17 @@ class ZarrStore:
         metadata: Mapping[str, Any] | None = None,
         ome_version: str = "0.4",
         sharded: bool = False,
+        portal: bool = False,
     ) -> ZarrStore:
         """An image without voxels, in an empty folder; see
         :class:`gpu_tomoclass.volumes.ome_zarr.writer.ZarrWriter`."""
         origin = position(metadata or {}, voxel_size)
-        ome = ome_metadata(name, dtype, voxel_size, classes, channels, origin=origin)
+        ome = ome_metadata(name, dtype, voxel_size, classes, channels, origin=origin, in_angstroms=portal)
         zarr_format: Literal[2, 3] = 2 if ome_version == "0.4" else 3
         attributes = _attributes(ome, metadata, zarr_format=zarr_format)
         group = zarr.create_group(folder, zarr_format=zarr_format, attributes=attributes)
         lead = (len(channels),) if channels else ()
-        _create_array(group, "0", (*lead, *shape), dtype, sharded=sharded)
+        _create_array(group, "0", (*lead, *shape), dtype, sharded=sharded, portal=portal)
         return cls(folder, group)
 
     @classmethod
@@ -97,7 +108,7 @@ class ZarrStore:
             steps.append(tuple(f // b for f, b in zip(factor, before, strict=True)))
             finer = levels[-1].shape
             lengths = (-(-n // s) for n, s in zip(finer[-3:], steps[-1], strict=True))
-            array = _create_array(self._group, str(i), (*finer[:-3], *lengths), self._array.dtype, sharded=False)
+            array = _create_array(self._group, str(i), (*finer[:-3], *lengths), self._array.dtype)
             levels.append(Level(self.folder / str(i), array))
         self._pyramid = Pyramid(levels, steps, nearest=nearest, written=written)
 
@@ -174,9 +185,10 @@ class ZarrStore:
         windows: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         """Write the coarser levels, as far as they are not there, and all metadata."""
-        factors = level_factors(tuple(int(n) for n in self._array.shape[-3:]))  # type: ignore[arg-type]
+        shape = tuple(int(n) for n in self._array.shape[-3:])
+        factors = PORTAL_FACTORS if self._is_portal else level_factors(shape)  # type: ignore[arg-type]
         if self._level is None:
-            self._add_sharded_levels(factors, nearest=bool(classes))
+            self._add_levels_in_order(factors, nearest=bool(classes))
         else:
             if self._pyramid is None:
                 self.begin_pyramid(nearest=bool(classes), written=np.ones(self._array.shape[-3], np.bool_))
@@ -184,16 +196,18 @@ class ZarrStore:
             self._pyramid.finish()
         origin, dtype = position(metadata or {}, voxel_size), self._array.dtype
         how: dict[str, Any] = {"factors": factors, "origin": origin, "windows": windows}
+        how["in_angstroms"] = self._is_portal
         ome = ome_metadata(name, dtype, voxel_size, classes, channels, **how)
         self._group.attrs.put(_attributes(ome, metadata, zarr_format=self._group.metadata.zarr_format))
 
-    def _add_sharded_levels(self, factors: Sequence[tuple[int, int, int]], *, nearest: bool) -> None:
+    def _add_levels_in_order(self, factors: Sequence[tuple[int, int, int]], *, nearest: bool) -> None:
         finer = self._array
         for i, (before, factor) in enumerate(itertools.pairwise(factors), start=1):
             step = tuple(f // b for f, b in zip(factor, before, strict=True))
             lead, lengths = finer.shape[:-3], finer.shape[-3:]
             coarse_shape = (*lead, *(-(-n // s) for n, s in zip(lengths, step, strict=True)))
-            coarse = _create_array(self._group, str(i), coarse_shape, finer.dtype, sharded=True)
+            how = {"sharded": not self._is_portal, "portal": self._is_portal}
+            coarse = _create_array(self._group, str(i), coarse_shape, finer.dtype, **how)
             _fill(coarse, finer, step, nearest=nearest)
             finer = coarse
 
@@ -216,11 +230,27 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array.with_config({"write_empty_chunks": True})
 
 
+def run_planes(shape: Sequence[int], dtype: np.dtype[Any], *, portal: bool) -> int:
+    """Planes to write at once to a store whose files hold many; ``shape`` is that of a plane with its channels."""
+    if not portal:
+        return SHARD_PLANES
+    n = PORTAL_CHUNK
+    while n > LEAST_RUN and n * math.prod(shape) * dtype.itemsize > RUN_BYTES:
+        n //= 2  # a chunk is then written anew for each part of it
+    return n
+
+
 def _create_array(
-    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], *, sharded: bool
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    sharded: bool = False,
+    portal: bool = False,
 ) -> zarr.Array[Any]:
     lead = tuple(1 for _ in shape[:-3])
-    chunks = (*lead, 1, tile(shape[-2]), tile(shape[-1]))
+    chunks = (*lead, *(PORTAL_CHUNK,) * 3) if portal else (*lead, 1, tile(shape[-2]), tile(shape[-1]))
     options: dict[str, Any] = {
         "shape": shape,
         "chunks": chunks,
@@ -231,7 +261,7 @@ def _create_array(
         "config": {"write_empty_chunks": True},
     }
     if group.metadata.zarr_format == 2:
-        options["compressors"] = BLOSC
+        options["compressors"] = PORTAL_BLOSC if portal else BLOSC
         options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
     else:
         blosc = BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
@@ -245,8 +275,11 @@ def _create_array(
 
 def _fill(coarse: zarr.Array[Any], finer: zarr.Array[Any], step: tuple[int, ...], *, nearest: bool) -> None:
     """Each run of planes of the coarser level from those of the finer one."""
-    for start in range(0, coarse.shape[-3], SHARD_PLANES):
-        stop = min(start + SHARD_PLANES, coarse.shape[-3])
+    at_once = SHARD_PLANES
+    if coarse.shards is None:
+        at_once = run_planes((*finer.shape[:-3], *finer.shape[-2:]), finer.dtype, portal=True) // step[0]
+    for start in range(0, coarse.shape[-3], at_once):
+        stop = min(start + at_once, coarse.shape[-3])
         source = np.asarray(finer[..., start * step[0] : stop * step[0], :, :])
         coarse[..., start:stop, :, :] = (
             source[..., :: step[0], :: step[1], :: step[2]] if nearest else means(source, step)

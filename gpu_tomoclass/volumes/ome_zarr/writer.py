@@ -12,7 +12,7 @@ import numpy as np
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.outputs import atomic, check_space, writing
-from gpu_tomoclass.volumes.ome_zarr.store import OME_VERSIONS, SHARD_PLANES, ZarrStore
+from gpu_tomoclass.volumes.ome_zarr.store import OME_VERSIONS, ZarrStore, run_planes
 from gpu_tomoclass.volumes.ranges import ChannelRanges
 from gpu_tomoclass.volumes.volume import VolumeWriter, VoxelSize
 
@@ -25,7 +25,8 @@ class ZarrWriter(VolumeWriter):
     """Writes an OME-Zarr image (axes z, y, x, or c, z, y, x); see
     :class:`gpu_tomoclass.volumes.ome_zarr.store.ZarrStore`.
 
-    Planes may be written in any order, and by several threads; of a sharded store in rising order by one thread.
+    Planes may be written in any order, and by several threads; with ``sharded`` or ``portal`` in rising order by one
+    thread.
 
     Parameters
     ----------
@@ -49,11 +50,13 @@ class ZarrWriter(VolumeWriter):
     ome_version : {"0.4", "0.5"}
     sharded : bool
         Only 0.5: one file holds the chunks of 32 planes, for file systems that dislike many files.
+    portal : bool
+        Only 0.4: chunks of 256^3 voxels, levels 1x, 2x, 4x, coordinates in angstrom, as on the CZ cryoET Data Portal.
 
     Raises
     ------
     UsageError
-        If ``ome_version``, ``sharded`` or ``dtype`` is not one of these.
+        If ``ome_version``, ``sharded``, ``portal`` or ``dtype`` is not one of these.
     DataError, ResourceError
         As :func:`~gpu_tomoclass.outputs.atomic`.
     """
@@ -72,14 +75,17 @@ class ZarrWriter(VolumeWriter):
         inputs: Sequence[str] = (),
         ome_version: str = "0.4",
         sharded: bool = False,
+        portal: bool = False,
     ) -> None:
         self.path, self.shape = fspath(path), shape
         self._dtype, self._channels = np.dtype(dtype).newbyteorder("="), tuple(channels)
         self._voxel_size, self._classes, self._metadata = voxel_size, tuple(classes), dict(metadata or {})
-        self.check(path, dtype=self._dtype, ome_version=ome_version, sharded=sharded)
+        self.check(path, dtype=self._dtype, ome_version=ome_version, sharded=sharded, portal=portal)
         self._written = np.zeros(shape[0], bool)
         self._ranges = ChannelRanges(len(channels))
-        self._run: list[np.ndarray] | None = [] if sharded else None  # planes of the shard that is being collected
+        self._run: list[np.ndarray] | None = [] if sharded or portal else None  # planes that are being collected
+        lead = (len(channels),) if channels else ()
+        self._at_once = run_planes((*lead, *shape[1:]), self._dtype, portal=portal)
         least = self.least_bytes(
             shape=shape, dtype=self._dtype, n_channels=max(1, len(channels)), is_labels=bool(classes)
         )
@@ -98,6 +104,7 @@ class ZarrWriter(VolumeWriter):
                     metadata=metadata,
                     ome_version=ome_version,
                     sharded=sharded,
+                    portal=portal,
                 )
         except BaseException:
             self.discard()
@@ -110,8 +117,10 @@ class ZarrWriter(VolumeWriter):
         ome_version = options.get("ome_version", "0.4")
         if ome_version not in OME_VERSIONS:
             raise UsageError(f"OME-Zarr version {ome_version!r} cannot be written, only 0.4 and 0.5", where=path)
-        if options.get("sharded") and ome_version == "0.4":
+        if options.get("sharded") and ome_version == "0.4" and not options.get("portal"):
             raise UsageError("OME-Zarr 0.4 has no shards", where=path, do="write version 0.5")
+        if options.get("portal") and ome_version != "0.4":
+            raise UsageError("portals keep OME-Zarr 0.4, without shards", where=path, do="leave the other options out")
         if dtype.kind not in "iuf" or dtype.itemsize > 8:
             raise UsageError(f"Zarr volumes hold integers and floats, not {dtype}", where=path)
 
@@ -145,9 +154,9 @@ class ZarrWriter(VolumeWriter):
     def _collect(self, z: int, plane: np.ndarray) -> None:
         assert self._run is not None
         if z != int(self._written.sum()):
-            raise UsageError(f"plane {z} of a sharded store comes out of order", where=self.path)
+            raise UsageError(f"plane {z} comes out of order", where=self.path)
         self._run.append(plane.copy())
-        if len(self._run) == SHARD_PLANES or z == self.shape[0] - 1:
+        if len(self._run) == self._at_once or z == self.shape[0] - 1:
             self._write(z + 1 - len(self._run), self._run)
             self._run.clear()
 
