@@ -24,7 +24,6 @@ from gpu_tomoclass.cli.options import (
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import show_notes
 from gpu_tomoclass.cli.training_options import BANK, FOREST, cache_options, forest_options, open_cache
-from gpu_tomoclass.errors import UsageError
 
 
 @command(
@@ -118,7 +117,7 @@ def paint(
         listening_socket(host, port) as bound,
         open_volume(volume, **reading) as source,
         Session(
-            source, strokes=strokes, model=_opened(model), class_names=names,
+            source, strokes=strokes, model=model, class_names=names,
             features=features, every=every, start=start, intensity=intensity, nan=nan,
             cache=open_cache(cache, no_cache), device=device, **forest,
         ) as session,
@@ -142,18 +141,6 @@ def paint(
         finally:
             painter.close()
     click.echo(f"strokes: {strokes}")
-
-
-def _opened(model: str | None) -> Any:
-    from gpu_tomoclass.model import import_fiji_model, is_model_file, load_model
-
-    if model is None:
-        return None
-    if is_model_file(model):
-        return load_model(model)
-    if not os.path.exists(model):
-        raise UsageError("there is no such model", where=model)
-    return import_fiji_model(model)
 
 
 def _show(address: str) -> None:

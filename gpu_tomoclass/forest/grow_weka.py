@@ -7,6 +7,7 @@ compiler, by the definition in :mod:`gpu_tomoclass.forest.weka_trees`, which tak
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from gpu_tomoclass.forest.weka_trees import MISSING, Rows, grow, smallest_float3
 
 ENGINES = ("auto", "compiled", "python")
 SOURCE = Path(__file__).with_name("weka_trees.cpp")
+PARTS = 16  # of work on all rows or features, per thread; between them a caller may stop it
 RESAMPLE_SEED = 1  # the default of Weka's filter, which TWS leaves as it is
 
 
@@ -84,7 +86,7 @@ def train_weka(
     engine : {"auto", "compiled", "python"}
         ``"auto"`` is compiled where there is a C++ compiler.
     should_stop : callable, optional
-        Asked before each tree; once True, no other is begun.
+        Asked before each tree and often else; once True, nothing more is begun.
 
     Raises
     ------
@@ -154,7 +156,7 @@ def reason_against(values: npt.NDArray[np.float32], *, min_samples_leaf: int, se
     if values.size and _columns_beyond(values).size:
         return f"that one cannot split values beyond {MISSING / 2:.3g}"
     try:
-        _Library()
+        _loaded_library()
     except ResourceError as error:
         return f"that one cannot be compiled here ({error.what.splitlines()[0]})"
     return None
@@ -294,12 +296,22 @@ def _library(engine: str, notes: list[str]) -> _Library | None:
     if engine == "python":
         return None
     try:
-        return _Library()
+        return _loaded_library()
     except ResourceError as error:
         if engine == "compiled":
             raise
         notes.append(f"the forest was grown by the slow Python engine: {error.what.splitlines()[0]}")
         return None
+
+
+def _loaded_library() -> _Library:
+    """The library, which takes two calls of the compiler to find, once for each way of finding it."""
+    return _library_of(os.environ.get("CXX"), os.environ.get("XDG_CACHE_HOME"), os.environ.get("HOME"))
+
+
+@functools.cache
+def _library_of(*_environment: str | None) -> _Library:
+    return _Library()
 
 
 class _Library:
@@ -341,9 +353,14 @@ class _Library:
         ):
 
             def over(total: int, work: Callable[[int, int], int]) -> None:
-                step = max(1, -(-total // (4 * threads)))
-                starts = range(0, total, step)
-                for failed in pool.map(lambda start: work(start, min(start + step, total)), starts):
+                step = max(1, -(-total // (PARTS * threads)))
+
+                def part(start: int) -> int:
+                    if should_stop():
+                        raise _stopped()
+                    return work(start, min(start + step, total))
+
+                for failed in pool.map(part, range(0, total, step)):
                     if failed:
                         raise _no_memory(n_rows, n_features)
 

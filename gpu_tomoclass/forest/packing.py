@@ -199,9 +199,13 @@ def distinct_votes(votes: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], npt.
     for c in range(n_classes):
         is_pure &= (votes[:, c] == 0) | (row == c)
     mixed = np.flatnonzero(~is_pure)
-    others, number = np.unique(votes[mixed].astype(np.float64), axis=0, return_inverse=True)
-    row[mixed] = n_classes + number.reshape(-1)
-    return row, np.concatenate([np.eye(n_classes), others])
+    others = votes[mixed].astype(np.float64)
+    order = np.lexsort(others.T[::-1])  # several times faster than numpy.unique of rows
+    others = others[order]
+    is_new = np.ones(mixed.size, bool)
+    is_new[1:] = (others[1:] != others[:-1]).any(axis=1)
+    row[mixed[order]] = n_classes - 1 + np.cumsum(is_new)
+    return row, np.concatenate([np.eye(n_classes), others[is_new]])
 
 
 def memory_order(forest: Forest) -> tuple[npt.NDArray[np.int32], int, int]:

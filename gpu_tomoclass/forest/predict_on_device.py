@@ -198,6 +198,8 @@ class DeviceForest:
         return self._walk
 
     def _launch_missing(self, walk: Walk, values: Array, probabilities: Array) -> None:
+        if isinstance(walk, CpuRankWalk) and not np.isnan(probabilities[0]).any():
+            return  # mostly so; and the kernel is compiled only where it is needed
         threads = MISSING_BLOCKS if self.device.wants_gpu_plan else 1
         stack = self._stack_depth, MISSING_BLOCKS * threads
         self.device.launch(

@@ -11,7 +11,6 @@ import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -20,15 +19,27 @@ import numpy.typing as npt
 from gpu_tomoclass.device import Array, Device, Workspace
 from gpu_tomoclass.forest.arrays import LEAF, Forest
 from gpu_tomoclass.forest.packing import PlacedForest, RankedNodes, place_forest, ranked_nodes
+from gpu_tomoclass.forest.questions import (
+    LEAVES,
+    TILE,
+    VECTOR,
+    LeafNumbers,
+    all_questions,
+    number_leaves,
+    trees_for_labels,
+)
 
 WALKS = ("questions", "steps", "gathers")
-TILES = {"questions": 128, "steps": 64, "gathers": 64}  # pixels; their ranks stay in the first two caches
+TILES = {"questions": TILE, "steps": 64, "gathers": 64}  # pixels; their ranks stay in the first two caches
 QUESTIONS_TILES = 8  # per block: pixels that are asked more than others fill tiles of their own
+SUMS_BYTES = 256 * 1024  # of a block's pixels, on the stack
+VOTES_AS_QUESTIONS = 16  # what it costs to add four votes of a leaf
+COARSE = 4  # halvings of thresholds that are comparisons of vectors
+WORDS_STEP = 16  # the columns, in words of four, are rounded up to it, so that few variants are compiled
+MOST_WORDS_STEP = 64  # forest_cpu.cu has room for so many times a number
 RANKS_PIXELS = 2048  # per block, which reads the thresholds of four columns once
 RANKS_TOGETHER = 64
-MAX_ROWS = 64  # rows of votes that have slots in forest_cpu.cu; a byte counts these and the slots for answers
-MAX_TREES = 65535  # that it counts
-SLOTS_STEP = 8  # the slots are rounded up to it, so that few variants are compiled
+SLOTS_STEP = 16  # for the same reason
 # The forest that is measured: about as deep as the trees of a few thousand training rows.
 MODEL_TREES, MODEL_DEPTH, MODEL_FEATURES, MODEL_PIXELS = 40, 8, 100, 8192
 REPEATS = 5
@@ -95,24 +106,6 @@ class CpuWalk(Walk):
         """Join what :meth:`known` makes of all features, from (start, stop, part) of all that the trees ask for."""
 
 
-@dataclass(frozen=True)
-class Questions:
-    """A forest as ``kernels/forest_cpu.cu`` describes it.
-
-    Attributes
-    ----------
-    questions : numpy.ndarray
-        (n_questions, 2) uint32.
-    first : numpy.ndarray
-        (n_trees + 1,) int32.
-    n_slots : int
-    """
-
-    questions: npt.NDArray[np.uint32]
-    first: npt.NDArray[np.int32]
-    n_slots: int
-
-
 class CpuRankWalk(CpuWalk):
     """``forest_ranks_cpu.cu``, then one of the :data:`WALKS`.
 
@@ -138,30 +131,43 @@ class CpuRankWalk(CpuWalk):
         walk: str | None = None,
     ) -> None:
         self._device, self._tables, self._workspace = device, tables, workspace
-        self._n_trees, self._n_words = placed.forest.n_trees, ranked.n_words
+        self._n_trees = placed.forest.n_trees
         self._ranked = ranked
         self._n_columns = int(np.count_nonzero(~np.isnan(ranked.thresholds[:, 0])))
-        walk = fastest_walk(placed, walk_costs(device)) if walk is None else walk
-        self.name = walk if walk != "questions" or holds_questions(placed) else "steps"
+        numbers = number_leaves(placed)
+        walk = fastest_walk(placed, walk_costs(device), numbers=numbers) if walk is None else walk
+        asked = all_questions(placed, ranked, numbers) if walk == "questions" and numbers is not None else None
+        self.name = walk if walk != "questions" or asked is not None else "steps"
         self._tile, self._tiles = TILES[self.name], 1
         self.nodes = device.array(ranked.nodes)
         self._feature_of_column = device.array(ranked.feature_of_column)
-        self._keys = device.array(keys_of(ranked.thresholds))
+        self._fine = max(0, ranked.steps - COARSE)
+        self._keys = device.array(self._keys_of(ranked.thresholds))
+        step = WORDS_STEP if asked is None else 1
+        self._n_words = -(-ranked.n_words // step) * step
         self._arrays = ("nodes", "_feature_of_column", "_keys")
-        layout = {"WORDS": ranked.n_words, "TILE": self._tile, "ONE_THREAD": 1}
+        layout = {"WORDS": self._n_words, "TILE": self._tile, "ONE_THREAD": 1}
         passes = {"PIXELS": RANKS_TOGETHER, "PASSES": RANKS_PIXELS // RANKS_TOGETHER}
-        self._ranks_defines = {"STEPS": ranked.steps, **passes, **layout}
-        self._defines = {"CLASSES": placed.forest.n_classes, **layout}
+        self._ranks_defines = {"COARSE": COARSE, **passes, "TILE": self._tile, "ONE_THREAD": 1}
+        n_classes = placed.forest.n_classes
+        self._defines = {"CLASSES": n_classes, **layout}
         packing: dict[str, int | str] = {**self._defines, "COLUMN_BITS": ranked.column_bits}
         self.missing_defines = {**packing, "VALUE": "unsigned char", "NODE": "unsigned", "BY_RANK": 1}
-        if self.name == "questions":
-            asked = all_questions(placed, ranked)
+        if asked is not None and numbers is not None:
             self._questions, self._first = device.array(asked.questions), device.array(asked.first)
-            self._arrays += ("_questions", "_first")
-            slots = -(-asked.n_slots // SLOTS_STEP) * SLOTS_STEP
-            n_rows, n_classes = placed.votes.shape
-            self._tiles = QUESTIONS_TILES if n_rows == n_classes else 1  # votes with fractions are never left out
-            self._defines |= {"ROWS": n_rows, "SLOTS": slots, "TILES": self._tiles}
+            self._first_leaf, self._votes = device.array(numbers.first), device.array(numbers.votes)
+            self._arrays += ("_questions", "_first", "_first_leaf", "_votes")
+            sums = TILE * (2 * n_classes if numbers.are_classes else 8 * numbers.votes.shape[1])
+            self._tiles = max(1, min(QUESTIONS_TILES, SUMS_BYTES // sums))
+            self._for_labels = trees_for_labels(placed.forest)
+            self._defines |= {
+                "WORDS": -(-ranked.n_words // MOST_WORDS_STEP) * MOST_WORDS_STEP,
+                "SLOTS": -(-asked.n_slots // SLOTS_STEP) * SLOTS_STEP,
+                "TILES": self._tiles,
+                "VECTOR": VECTOR,
+                "LEAVES": LEAVES,
+                "COUNTED": int(numbers.are_classes),
+            }
         else:
             self._defines |= {"COLUMN_BITS": ranked.column_bits, "GATHERS": int(self.name == "gathers")}
 
@@ -169,6 +175,7 @@ class CpuRankWalk(CpuWalk):
         """(n_tiles, n_columns, tile) uint8, of the workspace."""
         ranks = self._ranks(int(features.shape[1]))
         self._rank(features, self._feature_of_column, self._keys, ranks)
+        ranks[:, self._feature_of_column.size :] = 0  # what fills the words up has no thresholds
         return ranks
 
     def part(self, features: Array, start: int) -> npt.NDArray[Any]:
@@ -181,7 +188,7 @@ class CpuRankWalk(CpuWalk):
             # The last word is filled up with its own first column.
             four = np.array([c if c in columns else first for c in range(first, first + 4)])
             numbers = self._ranked.feature_of_column[four] - np.int32(start)
-            keys = keys_of(self._ranked.thresholds[four])
+            keys = self._keys_of(self._ranked.thresholds[four])
             constant = self._workspace.constant
             self._rank(
                 features,
@@ -211,13 +218,18 @@ class CpuRankWalk(CpuWalk):
         first, last = np.searchsorted(of_columns, (start, stop))
         return range(int(first), int(last))
 
+    def _keys_of(self, thresholds: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+        """For as many halvings as the kernel makes."""
+        more = (1 << COARSE + self._fine) - thresholds.shape[1]
+        return keys_of(np.pad(thresholds, ((0, 0), (0, more)), constant_values=np.nan))
+
     def _ranks(self, n_pixels: int) -> Array:
         n_tiles = -(-n_pixels // self._tile)
         return self._workspace.array("ranks", (n_tiles, 4 * self._n_words, self._tile), np.uint8)
 
     def _rank(self, features: Array, feature_of_column: Array, keys: Array, ranks: Array) -> None:
-        """Fill (n_tiles, columns, tile)."""
-        n_pixels, n_words = int(features.shape[1]), ranks.shape[1] // 4
+        """Fill (n_tiles, columns, tile): the first columns, as many as have keys."""
+        n_pixels, n_words = int(features.shape[1]), feature_of_column.size // 4
         self._device.launch(
             "forest_ranks_cpu.cu",
             "forest_ranks_cpu",
@@ -228,27 +240,39 @@ class CpuRankWalk(CpuWalk):
                 "feature_of_column": feature_of_column,
                 "keys": keys,
                 "ranks": ranks,
+                "n_words": n_words,
+                "n_words_of_tile": ranks.shape[1] // 4,
+                "n_fine": self._fine,
                 "n_pixels": n_pixels,
             },
-            defines={**self._ranks_defines, "WORDS": n_words},
+            defines=self._ranks_defines,
         )
 
     def walk(self, known: Array, probabilities: Array, *, want_labels: bool) -> None:
         args = {
             "ranks": known,
-            "votes": self._tables.votes,
             "probabilities": probabilities,
             "n_trees": self._n_trees,
             "n_pixels": int(probabilities.shape[1]),
         }
         if self.name == "questions":
-            asked = {"questions": self._questions, "first_question": self._first, "want_labels": int(want_labels)}
-            file, kernel, own = "forest_cpu.cu", "forest_cpu", asked
+            n_of_all, to_come = self._for_labels if want_labels else (self._n_trees, 0.0)
+            file, kernel = "forest_cpu.cu", "forest_cpu"
+            args |= {
+                "questions": self._questions,
+                "first_question": self._first,
+                "first_leaf": self._first_leaf,
+                "votes": self._votes,
+                "n_words": self._n_words,
+                "n_of_all": n_of_all,
+                "most_to_come": to_come,
+            }
         else:
             file, kernel = "forest.cu", "forest"
-            own = {"nodes": self.nodes, "roots": self._tables.roots, "rows": self._tables.rows}
+            tables = self._tables
+            args |= {"nodes": self.nodes, "roots": tables.roots, "rows": tables.rows, "votes": tables.votes}
         grid = (-(-len(known) // self._tiles),)
-        self._device.launch(file, kernel, grid=grid, block=(1,), args={**args, **own}, defines=self._defines)
+        self._device.launch(file, kernel, grid=grid, block=(1,), args=args, defines=self._defines)
 
 
 def keys_of(thresholds: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
@@ -258,73 +282,36 @@ def keys_of(thresholds: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
     return np.where(np.isnan(thresholds), np.iinfo(np.int32).max, keys).astype(np.int32)
 
 
-def holds_questions(placed: PlacedForest) -> bool:
-    """Tell whether rows of votes and trees are few enough for the numbers of ``forest_cpu.cu``."""
-    return placed.votes.shape[0] <= MAX_ROWS and placed.forest.n_trees <= MAX_TREES
-
-
-def all_questions(placed: PlacedForest, ranked: RankedNodes) -> Questions:
-    """The questions of all trees, those below before those above.
-
-    The side that needs more slots is answered first, so that a tree of n leaves needs at most 1 + log2(n) of them.
-    """
-    forest = placed.forest
-    is_leaf = (forest.feature == LEAF).tolist()
-    child = forest.child.tolist()
-    node_word = ranked.nodes[placed.place]  # in the order of the forest's nodes
-    column = (node_word & np.uint32((1 << ranked.column_bits) - 1)).astype(np.uint32)
-    k = np.uint32(255) - (node_word >> np.uint32(ranked.column_bits) & np.uint32(255))
-    first_word = (column << np.uint32(8) | k).tolist()
-    leaf_row = np.where(forest.feature == LEAF, forest.child, 0)
-    row = placed.row_of_leaf[leaf_row].tolist()
-    n_rows = placed.votes.shape[0]
-    need = [0] * forest.n_nodes  # slots that the answer of a node takes
-    for node in range(forest.n_nodes - 1, -1, -1):  # children come after their parent
-        if not is_leaf[node]:
-            left, right = need[child[node]], need[child[node] + 1]
-            need[node] = max(left, right, 1) if left != right else left + 1
-    words: list[tuple[int, int]] = []
-    first = [0]
-    for root in forest.roots.tolist():
-        if is_leaf[root]:  # a question whose answers are the same
-            words.append((254, row[root] | row[root] << 8 | n_rows << 16))
-        # (node, slots in use below it); a node is answered when it comes for the second time.
-        waiting = [(root, 0, False)] if not is_leaf[root] else []
-        slot: dict[int, int] = {}
-        while waiting:
-            node, used, is_ready = waiting.pop()
-            left, right = child[node], child[node] + 1
-            if is_ready:
-                answers = [row[c] if is_leaf[c] else slot.pop(c) for c in (left, right)]
-                slot[node] = n_rows + used
-                words.append((first_word[node], answers[0] | answers[1] << 8 | slot[node] << 16))
-                continue
-            waiting.append((node, used, True))
-            early, late = (left, right) if need[left] >= need[right] else (right, left)
-            kept = used if is_leaf[early] else used + 1  # the answer of the first stays while the second is found
-            waiting += [(late, kept, False)] if not is_leaf[late] else []
-            waiting += [(early, used, False)] if not is_leaf[early] else []
-        first.append(len(words))
-    n_slots = n_rows + max(1, max(need))
-    return Questions(np.array(words, np.uint32).reshape(-1, 2), np.array(first, np.int32), n_slots)
-
-
-def fastest_walk(placed: PlacedForest, costs: dict[str, float]) -> str:
+def fastest_walk(placed: PlacedForest, costs: dict[str, float], *, numbers: LeafNumbers | None) -> str:
     """The walk that should take the least time; ``costs`` as :func:`walk_costs` gives them."""
     forest = placed.forest
-    work = {"questions": float(np.count_nonzero(forest.feature != LEAF)) if holds_questions(placed) else np.inf}
-    work |= dict.fromkeys(("steps", "gathers"), expected_steps(forest))
+    work = {"questions": np.inf} | expected_steps(forest)
+    if numbers is not None:
+        votes = 0 if numbers.are_classes else VOTES_AS_QUESTIONS * forest.n_trees * (numbers.votes.shape[1] // 4)
+        work["questions"] = float(np.count_nonzero(forest.feature != LEAF) + votes)
     return min(WALKS, key=lambda walk: costs[walk] * work[walk])
 
 
-def expected_steps(forest: Forest) -> float:
-    """Questions that a pixel meets in all trees, if it goes left as often as training rows did."""
-    return float(forest.question_shares().sum())
+def expected_steps(forest: Forest) -> dict[str, float]:
+    """Questions that a pixel meets in all trees, and the deepest pixel of a tile, if they go left as often as training
+    rows did, each by chance."""
+    steps = {"steps": 0.0, "gathers": 0.0}
+    level, tree, share = forest.roots, np.arange(forest.n_trees), np.ones(forest.n_trees)
+    while level.size:
+        asks = forest.feature[level] != LEAF
+        level, tree, share = level[asks], tree[asks], share[asks]
+        reached = np.minimum(np.bincount(tree, weights=share, minlength=forest.n_trees), 1)
+        steps["steps"] += float(reached.sum())
+        steps["gathers"] += float((1 - (1 - reached) ** TILES["gathers"]).sum())
+        left, left_share = forest.child[level].astype(np.int64), share * forest.left_fraction[level]
+        level, tree = np.concatenate([left, left + 1]), np.concatenate([tree, tree])
+        share = np.concatenate([left_share, share - left_share])
+    return steps
 
 
 def walk_costs(device: Device) -> dict[str, float]:
     """Nanoseconds per pixel and question (``questions``) or step (the others), on one thread of this processor."""
-    return device.figures("walks down a forest", lambda: measured_costs(device.with_threads(1)), keys=WALKS)
+    return device.figures("walks down a forest, 2", lambda: measured_costs(device.with_threads(1)), keys=WALKS)
 
 
 def describe_walks(device: Device) -> str:
@@ -332,7 +319,7 @@ def describe_walks(device: Device) -> str:
     placed, costs = place_forest(model_forest(np.random.default_rng(0))), walk_costs(device)
     per_tree = round(np.count_nonzero(placed.forest.feature != LEAF) / placed.forest.n_trees)
     measured = ", ".join(f"{walk} {costs[walk]:.3g}" for walk in WALKS)
-    walk = fastest_walk(placed, costs)
+    walk = fastest_walk(placed, costs, numbers=number_leaves(placed))
     return f"trees of {per_tree} questions are walked by {walk} here (ns per pixel and question or step: {measured})"
 
 
@@ -346,7 +333,7 @@ def measured_costs(device: Device) -> dict[str, float]:
     values = device.array(random.random((MODEL_FEATURES, MODEL_PIXELS), dtype=np.float32))
     probabilities = device.empty((forest.n_classes, MODEL_PIXELS), np.float32)
     work = {"questions": float(np.count_nonzero(forest.feature != LEAF))}
-    work |= dict.fromkeys(WALKS[1:], expected_steps(forest))
+    work |= expected_steps(forest)
     tables = Tables(*(device.array(a) for a in (placed.roots, placed.votes, placed.left_fractions(), placed.rows())))
     walks = {name: CpuRankWalk(placed, ranked, device, tables, Workspace(device), walk=name) for name in WALKS}
     ranks = {name: walk.known(values) for name, walk in walks.items()}

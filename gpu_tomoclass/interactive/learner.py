@@ -122,7 +122,7 @@ class Learner:
     def take_over(self, old: Learner) -> None:
         """Begin where another has ended: the plane in view, and what is shown until there is something newer."""
         self._view, self.live = old._view, old.live
-        self._overlays, self._version = old._overlays.copy(), old._version
+        self._overlays, self._version = old._overlays, old._version  # the other one has ended
         self._scored = self._suggested = self._version
         self._ended_stroke = old._ended_stroke
 
@@ -310,6 +310,8 @@ class Learner:
             **self.forest_options,
         )
         forest_seconds = time.perf_counter() - began - rows_seconds
+        if self.strokes.version != version:
+            raise StoppedError("the forest is outdated")  # and nothing would be shown before the next one
         with self._change:
             self._put_forest(trained.forest, np.array(trained.class_values, np.uint8))
             self._trained, self._once, self._last_rows = version, False, rows

@@ -108,9 +108,3 @@ class Overlays:
     def of_version(self, version: int) -> list[Overlay]:
         """Those that this forest has made."""
         return [overlay for overlay in self._kept.values() if overlay.version == version]
-
-    def copy(self) -> Overlays:
-        """The same, to be changed apart from these."""
-        other = Overlays(plane_pixels=1)
-        other._most, other._kept = self._most, dict(self._kept)
-        return other

@@ -22,7 +22,6 @@ from gpu_tomoclass.interactive.overview import Overview, grey_bytes
 from gpu_tomoclass.interactive.session import Session
 from gpu_tomoclass.interactive.store import write_strokes
 from gpu_tomoclass.labels import volume_contrast
-from gpu_tomoclass.model import import_fiji_model, is_model_file
 
 MODELS = (".tcm", ".model")
 STROKES = (".zip", ".roi", ".tif", ".tiff", ".mrc", ".npy", ".h5", ".hdf5")
@@ -122,12 +121,9 @@ class Painter:
         """State that strokes and learning change."""
         session = self.session
         listed = session.listed_strokes()
-        counts: dict[int, int] = {}
-        for of_plane in session.strokes.counts().values():
-            for value, n in of_plane.items():
-                counts[value] = counts.get(value, 0) + n
         return {
-            "classes": [c.to_dict() for c in session.strokes.classes], "counts": counts, "live": session.live,
+            "classes": [c.to_dict() for c in session.strokes.classes], "counts": session.strokes.class_counts(),
+            "live": session.live,
             "strokes": [dataclasses.asdict(stroke) for stroke in listed[-LISTED_STROKES:]], "n_strokes": len(listed),
             "marked": session.strokes.planes(), "can_undo": session.strokes.can_undo,
             "can_redo": session.strokes.can_redo, "version": session.version,
@@ -240,9 +236,7 @@ class Painter:
         """
         suffix = suffix_of(name)
         if suffix in MODELS:
-            ours = suffix == ".tcm" or is_model_file(str(content))
-            model: Any = str(content) if ours else import_fiji_model(str(content))
-            self.session.open_model(model)
+            self.session.open_model(content)
             return "model"
         self.session.add_strokes(str(content))
         return "strokes"

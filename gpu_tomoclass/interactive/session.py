@@ -23,7 +23,7 @@ from gpu_tomoclass.interactive.store import StrokeStore, write_strokes
 from gpu_tomoclass.interactive.strokes import Stroke, Strokes, brush_pixels
 from gpu_tomoclass.interactive.suggestions import Suggestion
 from gpu_tomoclass.interactive.volume_work import VolumeWork
-from gpu_tomoclass.model import Model, fits_volume, load_model, save_model
+from gpu_tomoclass.model import Model, fits_volume, model_of_file, save_model
 from gpu_tomoclass.training import train
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Volume, VolumeLike, open_volume, refuse_binned
@@ -51,7 +51,7 @@ class Session:
     strokes : path, optional
         A folder ``.ome.zarr``, made if it is not there; without one strokes are only in memory.
     model : Model or path, optional
-        To begin with: its classes, its features, and what it makes of the planes.
+        To begin with, ours or one that Fiji saved: its classes, its features, and what it makes of the planes.
     class_names : sequence of str, optional
         Of the classes 1, 2, ..; default those of strokes or model, else two.
     features : str, sequence of str or FeatureBank, optional
@@ -79,7 +79,7 @@ class Session:
     Raises
     ------
     UsageError, DataError, ModelError, ResourceError
-        If something given cannot be used; see :func:`open_volume`, :func:`load_model` and
+        If something given cannot be used; see :func:`open_volume`, :func:`load_model`, :func:`import_fiji_model` and
         :class:`~gpu_tomoclass.interactive.store.StrokeStore`.
     """
 
@@ -114,7 +114,7 @@ class Session:
         self.notes = [*self.volume.notes]
         substack = SubStack.of(self.volume.shape[0], every=every, start=start)
         self.planes = list(range(self.volume.shape[0])) if substack is None else substack.planes.tolist()
-        self._model = load_model(model) if isinstance(model, (str, PathLike)) else model
+        self._model = model_of_file(model) if isinstance(model, (str, PathLike)) else model
         if self._model is not None:
             self.notes += fits_volume(self._model, self.volume, force=True)
         self._opened = self._model
@@ -293,7 +293,7 @@ class Session:
 
     def open_model(self, model: Model | StrPath) -> None:
         """Go on with a model: its features, and what it makes of the planes until there are new strokes."""
-        opened = load_model(model) if isinstance(model, (str, PathLike)) else model
+        opened = model_of_file(model) if isinstance(model, (str, PathLike)) else model
         notes = fits_volume(opened, self.volume, force=True)
         mine = {c.value: c for c in self.strokes.classes} | {c.value: c for c in opened.classes}
         self.strokes.set_classes([mine[value] for value in sorted(mine)])

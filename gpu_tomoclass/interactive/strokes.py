@@ -125,6 +125,14 @@ class Strokes:
         with self._lock:
             return {z: self._counts(self._planes[z]) for z in self.planes()}
 
+    def class_counts(self) -> dict[int, int]:
+        """Pixels by class value, on all planes."""
+        total: dict[int, int] = {}
+        for of_plane in self.counts().values():
+            for value, n in of_plane.items():
+                total[value] = total.get(value, 0) + n
+        return total
+
     def listed(self) -> list[Stroke]:
         """The strokes of which pixels are left, by plane and number."""
         with self._lock:

@@ -1,3 +1,4 @@
+from .any_file import model_of_file
 from .fiji.classifier import describe_fiji_model, import_fiji_model, load_fiji_model
 from .fits import check_fits, fits_volume, same_voxels
 from .model import (
@@ -27,6 +28,7 @@ __all__ = [
     "is_model_file",
     "load_fiji_model",
     "load_model",
+    "model_of_file",
     "same_voxels",
     "save_model",
 ]

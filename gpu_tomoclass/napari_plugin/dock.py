@@ -21,12 +21,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from gpu_tomoclass import FeatureCache, Session, Volume, import_fiji_model, open_volume
+from gpu_tomoclass import FeatureCache, Session, Volume, open_volume
 from gpu_tomoclass.errors import TomoclassError
 from gpu_tomoclass.features import default_cache_folder
 from gpu_tomoclass.interactive import Event, Targets
 from gpu_tomoclass.labels import volume_contrast
-from gpu_tomoclass.model import is_model_file
 from gpu_tomoclass.napari_plugin.hand import Hand
 from gpu_tomoclass.napari_plugin.layers import StackLayers, add_result
 from gpu_tomoclass.napari_plugin.pages import BeginPage, WorkPage
@@ -179,13 +178,13 @@ class Dock(QWidget):
             later=partial(QTimer.singleShot, 0),
         )  # fmt: skip
         self._bind_keys(self.layers)
-        self.session.listen(self._listen)
+        self.session.listen(partial(self._listen, self.session))
+        self.work.reset()
+        self._said: dict[str, str] = {}
         self.work.live.blockSignals(True)
         self.work.live.setChecked(self.session.live)
         self.work.live.blockSignals(False)
         self._show_lists()
-        self.work.scores.setText("mark two classes, and the plane gets their colours")
-        self.work.state.setText("up to date")
         self.pages.setCurrentIndex(1)
         kept = (
             "strokes are only in memory: save them" if self._source.path is None else "strokes are saved as you paint"
@@ -286,7 +285,7 @@ class Dock(QWidget):
 
         def work(session: Session) -> str:
             if path.lower().endswith(MODELS):
-                session.open_model(path if is_model_file(path) else import_fiji_model(path))
+                session.open_model(path)
             else:
                 session.add_strokes(path)
             return path
@@ -317,13 +316,13 @@ class Dock(QWidget):
 
     # --- what the session tells -----------------------------------------------------------------------------------
 
-    def _listen(self, event: Event) -> None:
+    def _listen(self, session: Session, event: Event) -> None:
         """In the session's threads."""
-        self.hand.tell((event, event.kind == "strokes" and self._painting))
+        self.hand.tell((session, event, event.kind == "strokes" and self._painting))
 
-    def _on_told(self, told: tuple[Event, bool]) -> None:
-        (event, mine), layers, session = told, self.layers, self.session
-        if layers is None or session is None:
+    def _on_told(self, told: tuple[Session, Event, bool]) -> None:
+        (session, event, mine), layers = told, self.layers
+        if layers is None or session is not self.session:  # of one that has ended
             return
         data = event.data
         if event.kind == "strokes":
@@ -382,17 +381,14 @@ class Dock(QWidget):
         return next((c.name for c in self.session.strokes.classes if c.value == value), str(value))
 
     def _show_scores(self, **new: str) -> None:
-        self._said = {**getattr(self, "_said", {}), **new}
+        self._said |= new
         self.work.scores.setText("\n".join(self._said[k] for k in ("held", "oob") if k in self._said))
 
     def _show_lists(self) -> None:
         if self.session is None:
             return
-        strokes, counts = self.session.strokes, dict[int, int]()
-        for of_plane in strokes.counts().values():
-            for value, n in of_plane.items():
-                counts[value] = counts.get(value, 0) + n
-        self.work.classes.show_classes(strokes.classes, counts)
+        strokes = self.session.strokes
+        self.work.classes.show_classes(strokes.classes, strokes.class_counts())
         self.work.strokes.show_strokes(self.session.listed_strokes(), strokes.classes)
         self.work.undo.setEnabled(strokes.can_undo)
         self.work.redo.setEnabled(strokes.can_redo)

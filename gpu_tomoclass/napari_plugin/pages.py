@@ -87,5 +87,14 @@ class WorkPage(QWidget):
                 line.addWidget(part)
             layout.addLayout(line)
         layout.addStretch()
+        self._next_text = self.next.text()
+        self.reset()
+
+    def reset(self) -> None:
+        """As it is when a session begins, whatever another has left."""
         for hidden in (self.fit, self.adapt, self.progress, self.cancel):
             hidden.hide()
+        self.all.setEnabled(True)
+        self.next.setText(self._next_text)
+        self.scores.setText("mark two classes, and the plane gets their colours")
+        self.state.setText("up to date")

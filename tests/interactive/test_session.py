@@ -13,6 +13,7 @@ import pytest
 from commands import Commands
 
 import gpu_tomoclass as gt
+from gpu_tomoclass.errors import ModelError
 from gpu_tomoclass.features import FeatureEngine
 from gpu_tomoclass.interactive.commands import Recipe
 from gpu_tomoclass.interactive.overlays import NumberedForest
@@ -263,3 +264,20 @@ def test_a_model_is_adapted_and_then_taught_with_the_scale_of_this_volume(
         taught = session.overlay(3)
         assert taught is not None
         assert np.array_equal(taught.labels, gt.preview(gt.train(other, marks, **options), other, plane=3).labels)
+
+
+def test_a_damaged_model_is_called_damaged_wherever_it_is_opened(
+    sample: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    for name, content in (("m.tcm", b"PK\x03\x04 and no more"), ("m.bin", b"PK\x03\x04 and no more"), ("n.tcm", b"")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(ModelError) as caught:
+            gt.Session(sample[0], model=path, device="numpy")
+        assert "Fiji" not in caught.value.what
+        with gt.Session(sample[0], device="numpy") as session, pytest.raises(ModelError) as caught:
+            session.open_model(path)
+        assert "Fiji" not in caught.value.what
+    (tmp_path / "m.model").write_bytes(b"nothing of the kind")
+    with pytest.raises(ModelError, match="Fiji"):
+        gt.Session(sample[0], model=tmp_path / "m.model", device="numpy")

@@ -72,6 +72,8 @@ def test_undo_and_redo_bring_back_every_state() -> None:
         pass
     counts = {z: {v: int((strokes.labels(z) == v).sum()) for v in (1, 2)} for z in range(4)}
     assert strokes.counts() == {z: {v: n for v, n in c.items() if n} for z, c in counts.items() if sum(c.values())}
+    whole = np.stack([strokes.labels(z) for z in range(4)])
+    assert strokes.class_counts() == {v: int((whole == v).sum()) for v in np.unique(whole[whole > 0]).tolist()}
 
 
 def test_a_stroke_can_be_found_and_deleted_under_a_later_one() -> None:

@@ -19,6 +19,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 import gpu_tomoclass as gt
+from gpu_tomoclass.interactive import Event
 from gpu_tomoclass.napari_plugin.arrays import PlaneArray
 from gpu_tomoclass.napari_plugin.dock import Dock
 from gpu_tomoclass.napari_plugin.source import Source
@@ -281,6 +282,25 @@ def test_a_model_that_was_made_before(dock: Dock, volume: Path, truth: np.ndarra
     until(lambda: "model" in dock.work.fit.text() and dock.work.fit.isVisibleTo(dock))
     dock.open_file(str(tmp_path / "none.tcm"))
     until(lambda: "none.tcm" in dock.message.text())
+
+
+def test_another_volume_begins_with_a_fresh_page(dock: Dock, volume: Path) -> None:
+    """Even while the first is being classified: what is told of it later is not the second one's."""
+    begun(dock, volume)
+    first = dock.session
+    dock._on_told((first, Event("classify", {"done": 1, "total": 8}), False))
+    dock._on_told((first, Event("trained", {"oob_error": 0.5}), False))
+    assert not dock.work.all.isEnabled()
+    assert "50.00" in dock.work.scores.text()
+    dock.work.end.click()
+    begun(dock, volume)
+    assert dock.session is not first
+    assert dock.work.all.isEnabled()
+    assert "50.00" not in dock.work.scores.text()
+    dock._on_told((first, Event("classify", {"done": 2, "total": 8}), False))
+    assert dock.work.all.isEnabled()
+    dock._on_told((dock.session, Event("score", {"reason": "too few strokes"}), False))
+    assert dock.work.scores.text() == "too few strokes"
 
 
 def test_planes_as_an_array() -> None:

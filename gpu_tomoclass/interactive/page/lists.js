@@ -6,7 +6,7 @@ import { byId, className, colour, on, refill, state, tell } from "./state.js";
 
 const WORK = { features: "computing features", forest: "learning", plane: "classifying", check: "checking the model", score: "testing on held-out strokes", suggestions: "looking for places", cache: "keeping features" };
 const scores = { oob: null, held: null, fit: null, seconds: null };
-let connected = false, doing = "";
+let connected = false, stranger = false, doing = "";
 
 function patch(value) {
   const box = document.createElement("span");
@@ -64,7 +64,8 @@ function showLists() {
 function showWork() {
   const marked = Object.values(state.counts).filter(Boolean).length;
   const idle = marked > 1 || values.labels ? "up to date" : `mark ${marked ? "one more class" : "two classes"} to see labels`;
-  byId("work").textContent = connected ? doing || idle : "no connection; trying again";
+  byId("work").textContent = connected ? doing || idle : stranger
+    ? "the server was started again: open the address that its terminal shows" : "no connection; trying again";
   byId("work").classList.toggle("busy", connected && Boolean(doing));
   byId("work").classList.toggle("lost", !connected);
 }
@@ -105,11 +106,13 @@ on("work", (data) => {
 });
 on("connected", (now) => {
   connected = now;
+  stranger = stranger && !now;
   showWork();
   document.body.dataset.connected = now;
 });
 on("stranger", () => {
-  byId("work").textContent = "the server was started again: open the address that its terminal shows";
+  stranger = true; // until a connection comes
+  showWork();
 });
 on("volume", () => {
   const v = state.volume;
