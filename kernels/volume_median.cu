@@ -5,7 +5,8 @@
 // values, as unsigned integers in the same order. Where n is even, one more round finds the value at place n / 2 - 1, and
 // the result is half the sum of the two. 17 reads from caches and some 8 operations per voxel of the ball.
 //
-// Lanes are neighbouring voxels of a row, so that loads are whole lines. On a CPU volume_median_cpu.cu does the same.
+// Lanes are neighbouring voxels of a row, so that loads are whole lines. For small balls; large ones are volume_median_lines.cu's,
+// and on a CPU volume_median_cpu.cu does the same.
 //
 // Compile-time: TX, TY (block).
 #define THREADS (TX * TY)

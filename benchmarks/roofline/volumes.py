@@ -8,6 +8,7 @@ are.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -31,7 +32,7 @@ from gpu_tomoclass.features.reference.volume_source import CUBES
 
 SMALL_VOLUME = (8, 16, 128)  # results: whole blocks of every kernel
 OWN_VOLUME = (1, 80, 128)  # of our own families, which use kernels for planes: as large as where those are counted
-SMALL_SIGMAS = {"_3d": (1.0, 4.0), "ball": (1.0, 2.0, 3.0), "own": (1.0, 2.0)}
+SMALL_SIGMAS = {"_3d": (1.0, 4.0), "ball": (1.0, 2.0, 3.0), "median_3d": (1.0, 2.0, 3.0, 4.0), "own": (1.0, 2.0)}
 BALLS = ("volume_runs", "volume_extremes", "volume_sums", "volume_median")
 
 Work = tuple[float, ...]
@@ -51,7 +52,11 @@ def volume_families() -> list[str]:
 @cache
 def balls() -> dict[int, tuple[BallRow, ...]]:
     """The balls that are used, by their number of rows."""
-    radii = {*SMALL_SIGMAS["ball"], *(float(b.sigma) for b in volume_bank().blocks if b.sigma)}
+    radii = {
+        *SMALL_SIGMAS["ball"],
+        *SMALL_SIGMAS["median_3d"],
+        *(float(b.sigma) for b in volume_bank().blocks if b.sigma),
+    }
     return {len(rows): rows for rows in (ball_rows(radius, CUBES) for radius in sorted(radii))}
 
 
@@ -75,6 +80,9 @@ def work_of(launch: Launch) -> Work:
         return 1.0, ball_work(launch)[0]
     if launch.kernel in ("volume_sums", "volume_median"):
         return 1.0, *ball_work(launch)
+    if launch.kernel == "volume_median_lines":
+        n_rows, n_voxels = ball_work(launch)
+        return 1.0, math.ceil(n_rows / 32), n_voxels / 32 / float(launch.numbers["n_steps"])
     if launch.kernel == "derivatives_x":
         return 1.0, float(launch.numbers["stride"] - 1)
     if launch.kernel.startswith("volume_") and "half" in launch.numbers:
@@ -88,6 +96,11 @@ def results_of(launch: Launch, n_voxels: int) -> int:
         return n_voxels
     n_arrays = {"volume_sums": 2, "volume_eigenvalues": 3}.get(launch.kernel, 1)
     return launch.written // (4 * n_arrays)
+
+
+def items_of(launch: Launch) -> float:
+    """What counts are given for: values written; of the kernel that makes three figures of a slab, values read."""
+    return (launch.read if launch.kernel == "volume_levels_of_parts" else launch.written) / 4
 
 
 def _run(device: Device, blocks: list[FeatureBlock], shape: tuple[int, int, int], *, filled: bool) -> None:
@@ -143,11 +156,11 @@ def key_of(launch: Launch) -> Key:
 @cache
 def samples(family: str) -> dict[Key, list[tuple[Work, Counter[str]]]]:
     """Of each kernel the interpreted launches: what the work grows with, and counts per result."""
-    kind = next((k for k in SMALL_SIGMAS if family.endswith(k)), "own")
+    kind = "_3d" if family.endswith("_3d") else "own"
     shape = OWN_VOLUME if kind == "own" else SMALL_VOLUME
     is_ball = any(launch.kernel in BALLS for launch in volume_plan(family, shape))
     found: dict[Key, list[tuple[Work, Counter[str]]]] = defaultdict(list)
-    for sigma in SMALL_SIGMAS["ball" if is_ball else kind]:
+    for sigma in SMALL_SIGMAS.get(family, SMALL_SIGMAS["ball" if is_ball else kind]):
         # With one sigma at a time, kernels that are launched often are interpreted at every sigma.
         blocks = _blocks(family, (1.0, sigma) if family.startswith("difference") else (sigma,))
         noting = NotingDevice()
@@ -161,7 +174,7 @@ def samples(family: str) -> dict[Key, list[tuple[Work, Counter[str]]]]:
         for launch, record in zip(noted, cupy.launches, strict=True):
             if record.counts["estimated"] and launch.kernel.startswith(("volume_", "derivatives_x")):
                 continue
-            per_result = Counter({key: n * 4 / launch.written for key, n in record.counts.items()})
+            per_result = Counter({key: n / items_of(launch) for key, n in record.counts.items()})
             found[key_of(launch)].append((work_of(launch), per_result))
     return dict(found)
 
@@ -183,7 +196,7 @@ def volume_launches(family: str, shape: tuple[int, int, int]) -> Iterator[tuple[
             yield launch, Counter()
             continue
         key = key_of(launch)
-        n_results, work = launch.written / 4, work_of(launch)
+        n_results, work = items_of(launch), work_of(launch)
         if len(work) > 1:
             per_result = {name: float(at @ np.array(work)) for name, at in fitted(family, key).items()}
         else:  # the launches come in the same order as those of the small volume

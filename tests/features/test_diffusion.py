@@ -5,6 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from gpu_tomoclass.device import Workspace
+from gpu_tomoclass.device.native import NativeDevice
+from gpu_tomoclass.features.accelerated import diffusion
+from gpu_tomoclass.features.accelerated.source import DeviceSource
 from gpu_tomoclass.features.reference.diffusion import anisotropic_diffusion, truncated
 from gpu_tomoclass.features.reference.source import FeatureSource
 
@@ -105,3 +109,29 @@ def test_stays_within_the_range_of_the_plane():
     assert plane.min() <= result.min()
     assert result.max() <= plane.max()
     np.testing.assert_array_equal(result, np.trunc(result))
+
+
+def starts(random: np.random.Generator) -> dict[str, np.ndarray]:
+    small = random.integers(0, 9, (70, 70))
+    return {
+        "16 bits": random.integers(0, 65536, (67, 131)),
+        "middles": random.integers(0, 2, (64, 64)) * 3,  # mean and squares have few digits
+        "rising": np.sort(random.integers(0, 4096, (8, 1024)), axis=1)[:, ::-1],
+        "one at the end": np.where(np.arange(4900).reshape(70, 70) == 0, 65535, small),
+        "same at first": np.where(np.arange(4900).reshape(70, 70) % 70 < 35, small, 4),
+        "constant": np.full((60, 50), 7),
+        "one pixel": np.array([[-3]]),
+    }
+
+
+@pytest.mark.parametrize("kind", starts(np.random.default_rng(5)))
+def test_squares_are_added_as_one_by_one(kind: str) -> None:
+    """Threads that add whole last places give each bit of a sum of doubles in the definition's order."""
+    plane = starts(np.random.default_rng(5))[kind].astype(np.float32)
+    limits = np.empty((1, 3))
+    source = DeviceSource(plane[np.newaxis], Workspace(NativeDevice(threads=1, gpu_plan=True)))
+    diffusion._start(source, limits)
+    values = plane.astype(np.float64)[::-1, ::-1].T.ravel()  # the last column first, each upwards
+    squares = np.square(values - values.sum() / values.size)
+    total = np.cumsum(squares)[-1]  # one by one
+    assert limits.tolist() == [[plane.min(), plane.max(), np.sqrt(total / values.size)]]

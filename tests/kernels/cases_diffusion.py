@@ -16,6 +16,7 @@ SMALL = (
     Planes(1, 1, 5, parameters=blocks(1, 2)),
     Planes(1, 1, 1, parameters=blocks(1)),
     Planes(1, 2, 3, "constant", blocks(1)),
+    Planes(1, 50, 50, "float", blocks(1)),  # diffusion_start: several chunks
 )
 CASES = [
     family_case(
@@ -32,6 +33,7 @@ CASES = [
             Planes(1, 131, 1, parameters=blocks(8)),
             Planes(1, 7, 1, parameters=blocks(2)),
             Planes(1, 317, 428, parameters=blocks(1, 4)),
+            Planes(1, 96, 128, "steps", blocks(1)),  # few grey levels: squares in the middle between two last places
         ),
         small_sizes=SMALL,
     ),

@@ -21,7 +21,7 @@ class Size(NamedTuple):
     """A volume, the planes of it that are wanted and those that the slab holds besides.
 
     ``kind``: ``"noise"``, whole numbers up to 16 bits; ``"float"``, around 0; ``"steps"``, few grey levels with flat
-    regions; ``"constant"``.
+    regions; ``"constant"``; ``"outlier"``: ``"float"`` with one value far away; ``"flat"``: two values, not whole.
     """
 
     depth: int
@@ -38,8 +38,11 @@ def make(random: np.random.Generator, size: Size) -> Inputs:
     shape = size.depth, size.ny, size.nx
     values = np.cumsum(random.normal(size=shape), axis=2) * 300 + 20000 + random.normal(size=shape) * 800
     volume = np.round(np.clip(values, 0, 65535))
-    if size.kind == "float":
+    if size.kind in ("float", "outlier"):
         volume = random.normal(size=shape)
+        volume[0, 0, 0] = 1e9 if size.kind == "outlier" else volume[0, 0, 0]
+    elif size.kind == "flat":
+        volume = 0.25 + 0.5 * (random.random(shape) < 0.5)
     elif size.kind == "steps":
         volume = random.integers(0, 3, size=shape).cumsum(axis=1) // 4 * 100 - 200
     elif size.kind == "constant":
@@ -128,6 +131,13 @@ PAIR = Size(3, 3, 33, (1.0,), core=(1, 2), halo=3)
 FLAT = Size(3, 1, 5, (1.0,), kind="constant")
 LONG = Size(3, 4, 321, (32.0,), aspect=Aspect(1.0, 1.5))  # longer than the shorter compiled kernels
 BALL = Size(33, 30, 61, (12.0,), core=(16, 17), halo=12)  # ranks of more than 16 bits, ends of rows
+LINES = (  # a warp along each line; parts of lines; several voxels that share a level, very many, equal ones
+    Size(4, 3, 40, (2.0,), core=(1, 3), halo=3),
+    Size(1, 2, 150, (2.5,)),
+    Size(3, 2, 37, (2.0,), kind="float", aspect=Aspect(0.7)),
+    Size(7, 5, 9, (3.0,), core=(3, 4), halo=3, kind="outlier"),
+    Size(7, 5, 9, (3.0,), core=(3, 4), halo=3, kind="flat"),
+)
 PASSES = ("derivatives_3d", "laplacian_3d", "edges_3d")
 TENSORS = ("hessian_3d", "structure_3d")
 CASES = [
@@ -144,4 +154,5 @@ CASES = [
     case("z blur", ("z_blur",), sizes=SMALL[:1], small_sizes=SMALL[:1]),
     case("z context", ("z_context",), sizes=(*SMALL, LARGE[1]), small_sizes=(TINY, *SMALL[1:2])),
     case("volume median", ("median_3d",), sizes=(*SMALL, *LARGE, BALL), small_sizes=(TINY, *SMALL[1:3])),
+    case("volume median lines", ("median_3d",), sizes=LINES, small_sizes=LINES),
 ]

@@ -74,3 +74,22 @@ def expected_exchange(values: np.ndarray) -> np.ndarray:
     bits = np.unpackbits(values.astype(np.uint32).view(np.uint8).reshape(-1, 4), axis=1).sum(axis=1).reshape(v.shape)
     leading = np.array([32 - int(x & 0xFFFFFFFF).bit_length() for x in v.ravel()]).reshape(v.shape)
     return (r + bits + leading).astype(np.uint32).view(np.int32).ravel()
+
+
+def run_turns(device: Device, values: np.ndarray, *, bug: int = 0) -> np.ndarray:
+    """Lanes that see each other through shared memory by ``warp_turns.cu``; ``values`` holds whole blocks of 64."""
+    result = device.zeros(values.size, np.int32)
+    device.launch(
+        "warp_turns.cu",
+        "turns",
+        grid=(values.size // 64,),
+        block=(64,),
+        args={"values": device.array(values), "result": result},
+        defines={"BUG": bug},
+    )
+    return device.numpy(result)
+
+
+def expected_turns(values: np.ndarray) -> np.ndarray:
+    v = values.reshape(-1, 32)
+    return (np.roll(v, -1, axis=1) + v + 100 * (v % 2 == 0).sum(axis=1, keepdims=True)).ravel()

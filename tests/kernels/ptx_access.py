@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import ptx_warp
-from ptx_memory import SHARED_TAG, Shadow, count_conflicts, count_sectors
+from ptx_memory import SHARED_TAG, Moment, Shadow, count_conflicts, count_sectors
 from ptx_parse import Instruction, PtxError, dtype_of, split_operands
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ class Cells:
         if self.shadow is None:
             return
         size = dtype_of(c.types[-1]).itemsize
-        epoch = machine.epoch[machine.threads.block[self.threads]]
+        threads = machine.threads
+        now = Moment(machine.epoch[threads.block[self.threads]], machine.turn[threads.warp[self.threads]])
         for cell in self.shadow.cells(self.offset, size):
-            found = getattr(self.shadow, how)(cell, self.threads, epoch)
+            found = getattr(self.shadow, how)(cell, self.threads, now)
             for fault, n in found.items():
                 if n:
                     machine.faults[f"{fault}: {c.text}"] += n

@@ -68,7 +68,8 @@ class Machine:
         self.shared = SharedMemory(n_shared, self.threads, granule=1 if kernel.has_narrow_shared_access() else 4)
         n_local = max((start + size for start, size in kernel.local.values()), default=0)
         self.local = np.full((self.threads.n, -(-n_local // 16) * 16), 0xFF, np.uint8)
-        self.epoch = np.zeros(n_blocks, dtype=np.int64)
+        self.epoch = np.zeros(n_blocks, dtype=np.int64)  # barriers so far
+        self.turn = np.zeros(int(self.threads.warp[-1]) + 1, dtype=np.int64)  # of warps: __syncwarp so far
         self.parameters = self._parameters(arguments)
         self.registers: dict[str, np.ndarray] = {}
         self.counts: Counter[str] = Counter()
@@ -140,6 +141,7 @@ class Machine:
             self.state[active] = DONE
         elif c.op in ("bar", "barrier"):
             if "warp" in c.mods:
+                ptx_warp.meet(self, c, active)
                 return
             if active.size != lanes.size:
                 raise PtxError("a barrier that only some threads reach")

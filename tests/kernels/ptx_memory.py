@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from ptx_parse import PtxError
@@ -28,11 +29,18 @@ class Threads:
         self.warp = self.block * -(-per_block // 32) + self.in_block // 32
 
 
+class Moment(NamedTuple):
+    """When threads do something: barriers of their block so far, and ``__syncwarp`` of their warp."""
+
+    epoch: np.ndarray
+    turn: np.ndarray
+
+
 class Shadow:
     """For each granule of a memory: who wrote it last and who read it, and before which barrier.
 
-    Two threads conflict if one of them writes and no barrier of their block stands between them; threads of two blocks
-    conflict always. Atomic accesses do not conflict with each other.
+    Two threads conflict if one of them writes and no barrier of their block stands between them, nor a ``__syncwarp``
+    where they are of one warp; threads of two blocks conflict always. Atomic accesses do not conflict with each other.
     """
 
     def __init__(self, n_bytes: int, granule: int, threads: Threads) -> None:
@@ -40,29 +48,36 @@ class Shadow:
         self.granule, self.threads = granule, threads
         self.writer = np.full(n, NOBODY)
         self.writer_block = np.full(n, NOBODY)
+        self.writer_warp = np.full(n, NOBODY)
         self.writer_epoch = np.full(n, -1)
+        self.writer_turn = np.full(n, -1)
         self.reader = np.full(n, NOBODY)
         self.reader_block = np.full(n, NOBODY)
+        self.reader_warp = np.full(n, NOBODY)
         self.reader_epoch = np.full(n, -1)
+        self.reader_turn = np.full(n, -1)
 
     def cells(self, offset: np.ndarray, size: int) -> list[np.ndarray]:
         """The granules of accesses at byte offsets, one array per granule of an access."""
         first = offset // self.granule
         return [first + i for i in range(max(1, size // self.granule))]
 
-    def read(self, cell: np.ndarray, me: np.ndarray, epoch: np.ndarray) -> dict[str, int]:
+    def read(self, cell: np.ndarray, me: np.ndarray, now: Moment) -> dict[str, int]:
         found = {
-            "read of what another thread writes": self._conflicts(cell, me, epoch, written=True, is_atomic=False),
+            "read of what another thread writes": self._conflicts(cell, me, now, written=True, is_atomic=False),
             "read of memory that nobody wrote": int((self.writer[cell] == NOBODY).sum()),
         }
-        block = self.threads.block[me]
-        fresh = (self.reader_epoch[cell] != epoch) & (self.reader_block[cell] == block)
+        block, warp = self.threads.block[me], self.threads.warp[me]
+        fresh = (self.reader_epoch[cell] != now.epoch) & (self.reader_block[cell] == block)
+        fresh |= (self.reader_turn[cell] != now.turn) & (self.reader_warp[cell] == warp)
         fresh |= self.reader[cell] == NOBODY
         same = fresh | (self.reader[cell] == me)
         other_block = ~fresh & (self.reader_block[cell] != block)
+        other_warp = ~fresh & (self.reader_warp[cell] != warp)
         self.reader[cell] = np.where(same, me, SEVERAL)
         self.reader_block[cell] = np.where(other_block, SEVERAL, block)
-        self.reader_epoch[cell] = epoch
+        self.reader_warp[cell] = np.where(other_warp, SEVERAL, warp)
+        self.reader_epoch[cell], self.reader_turn[cell] = now
         if (cell[1:] > cell[:-1]).all():
             return found
         # Several threads may read one granule in one instruction; the last assignment won, so mark those.
@@ -72,49 +87,54 @@ class Shadow:
             first, second = order[:-1][equal], order[1:][equal]
             self.reader[cell[first[me[first] != me[second]]]] = SEVERAL
             self.reader_block[cell[first[block[first] != block[second]]]] = SEVERAL
+            self.reader_warp[cell[first[warp[first] != warp[second]]]] = SEVERAL
         return found
 
-    def write(self, cell: np.ndarray, me: np.ndarray, epoch: np.ndarray) -> dict[str, int]:
+    def write(self, cell: np.ndarray, me: np.ndarray, now: Moment) -> dict[str, int]:
         found = {
-            "write of what another thread writes": self._conflicts(cell, me, epoch, written=True, is_atomic=False)
+            "write of what another thread writes": self._conflicts(cell, me, now, written=True, is_atomic=False)
             + cell.size - distinct(cell).size,
-            "write of what another thread reads": self._conflicts(cell, me, epoch, written=False, is_atomic=False),
+            "write of what another thread reads": self._conflicts(cell, me, now, written=False, is_atomic=False),
         }  # fmt: skip
         self.writer[cell] = me
-        self.writer_block[cell] = self.threads.block[me]
-        self.writer_epoch[cell] = epoch
+        self.writer_block[cell], self.writer_warp[cell] = self.threads.block[me], self.threads.warp[me]
+        self.writer_epoch[cell], self.writer_turn[cell] = now
         return found
 
-    def update(self, cell: np.ndarray, me: np.ndarray, epoch: np.ndarray) -> dict[str, int]:
+    def update(self, cell: np.ndarray, me: np.ndarray, now: Moment) -> dict[str, int]:
         """An atomic access."""
         found = {
-            "atomic access to what another thread writes": self._conflicts(
-                cell, me, epoch, written=True, is_atomic=True
-            ),
-            "atomic access to what another thread reads": self._conflicts(
-                cell, me, epoch, written=False, is_atomic=True
-            ),
+            "atomic access to what another thread writes": self._conflicts(cell, me, now, written=True, is_atomic=True),
+            "atomic access to what another thread reads": self._conflicts(cell, me, now, written=False, is_atomic=True),
             "atomic access to memory that nobody wrote": int((self.writer[cell] == NOBODY).sum()),
         }
-        block = self.threads.block[me]
-        shared = (self.writer[cell] == ATOMICALLY) & (self.writer_block[cell] != block)
+        block, warp = self.threads.block[me], self.threads.warp[me]
+        is_atomic = self.writer[cell] == ATOMICALLY
+        same_epoch = self.writer_epoch[cell] == now.epoch  # an earlier one is past for every warp of the block
+        shared = is_atomic & (self.writer_block[cell] != block)
+        of_warps = is_atomic & (self.writer_warp[cell] != warp) & (same_epoch | shared)
         self.writer[cell] = ATOMICALLY
         self.writer_block[cell] = np.where(shared, SEVERAL, block)
-        self.writer_epoch[cell] = epoch
+        self.writer_warp[cell] = np.where(of_warps, SEVERAL, warp)
+        self.writer_epoch[cell], self.writer_turn[cell] = now
         order = np.argsort(cell, kind="stable")
-        mixed = (cell[order][1:] == cell[order][:-1]) & (block[order][1:] != block[order][:-1])
-        self.writer_block[cell[order][1:][mixed]] = SEVERAL
+        equal = cell[order][1:] == cell[order][:-1]
+        self.writer_block[cell[order][1:][equal & (block[order][1:] != block[order][:-1])]] = SEVERAL
+        self.writer_warp[cell[order][1:][equal & (warp[order][1:] != warp[order][:-1])]] = SEVERAL
         return found
 
-    def _conflicts(self, cell: np.ndarray, me: np.ndarray, epoch: np.ndarray, *, written: bool, is_atomic: bool) -> int:
+    def _conflicts(self, cell: np.ndarray, me: np.ndarray, now: Moment, *, written: bool, is_atomic: bool) -> int:
         if written:
-            who, block, when = self.writer[cell], self.writer_block[cell], self.writer_epoch[cell]
+            who, block, warp = self.writer[cell], self.writer_block[cell], self.writer_warp[cell]
+            epoch, turn = self.writer_epoch[cell], self.writer_turn[cell]
         else:
-            who, block, when = self.reader[cell], self.reader_block[cell], self.reader_epoch[cell]
+            who, block, warp = self.reader[cell], self.reader_block[cell], self.reader_warp[cell]
+            epoch, turn = self.reader_epoch[cell], self.reader_turn[cell]
         concerned = (who != NOBODY) & (who != HOST) & (who != me)
         if is_atomic:
             concerned &= who != ATOMICALLY
-        return int((concerned & ((block != self.threads.block[me]) | (when == epoch))).sum())
+        met = (warp == self.threads.warp[me]) & (turn != now.turn)  # of one warp, with a __syncwarp between them
+        return int((concerned & ~met & ((block != self.threads.block[me]) | (epoch == now.epoch))).sum())
 
 
 @dataclass

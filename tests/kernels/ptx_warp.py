@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from ptx_memory import distinct
 from ptx_parse import Instruction, PtxError
 
 if TYPE_CHECKING:
@@ -92,6 +93,19 @@ def vote(machine: Machine, c: Instruction, lanes: np.ndarray) -> None:
     if mode is None:
         raise PtxError("a vote that the interpreter does not know")
     machine.put(c.operands[0], {"ballot": ballot, "any": ballot != 0, "all": ballot == mask}[mode], lanes)
+
+
+def meet(machine: Machine, c: Instruction, lanes: np.ndarray) -> None:
+    """``bar.warp.sync``: what lanes of the warp did before is there for those after it. Only for whole warps."""
+    if lanes.size == 0:
+        return
+    mask = machine.get(c.operands[0], UINT32, lanes)
+    _check_mask(machine, mask, lanes)
+    if (_lanes_here(machine, lanes) & ~mask).any():
+        raise PtxError("lanes of a warp meet under several masks")
+    whole = lanes[mask == np.uint32(0xFFFFFFFF)]
+    if whole.size:
+        machine.turn[distinct(machine.threads.warp[whole])] += 1
 
 
 def active_mask(machine: Machine, c: Instruction, lanes: np.ndarray) -> None:

@@ -15,9 +15,11 @@ from kernel_tools import (
     SOURCES,
     expected_box,
     expected_exchange,
+    expected_turns,
     run_box,
     run_exchange,
     run_total,
+    run_turns,
 )
 from ptx_parse import PtxError
 from simulated_cupy import ptx_device
@@ -27,6 +29,7 @@ from gpu_tomoclass.device.sources import kernel_source
 
 IMAGE = np.random.default_rng(1).normal(size=(9, 70)).astype(np.float32)
 VALUES = np.random.default_rng(2).integers(0, 7, size=150).astype(np.int32)  # no 7: that bin is only cleared and read
+LANES = np.arange(128, dtype=np.int32) * 7 % 31
 FIRST, STEP = 40_000, 65_537  # first * step is beyond 32 bits
 
 
@@ -60,7 +63,8 @@ def test_correct_kernels_are_not_accused() -> None:
     np.testing.assert_array_equal(run_exchange(device, values), expected_exchange(values))
     picked = VALUES[(FIRST + np.arange(VALUES.size, dtype=np.int64)) * STEP % VALUES.size]
     np.testing.assert_array_equal(run_tally(device), np.bincount(picked, minlength=8))
-    assert len(cupy.launches) == 5
+    np.testing.assert_array_equal(run_turns(device, LANES), expected_turns(LANES))
+    assert len(cupy.launches) == 6
     assert not any(launch.faults for launch in cupy.launches)
 
 
@@ -71,6 +75,10 @@ def test_correct_kernels_are_not_accused() -> None:
         (partial(run_box, image=IMAGE, bug=2), "read of what another thread writes: ld.shared"),
         (partial(run_box, image=IMAGE, bug=6), "a barrier that a part of the block has left behind"),
         (partial(run_total, values=VALUES, bug=1), "read of what another thread writes: ld.shared"),
+        (partial(run_turns, values=LANES, bug=1), "read of what another thread writes: ld.shared"),
+        (partial(run_turns, values=LANES, bug=2), "write of what another thread reads: st.shared"),
+        (partial(run_turns, values=LANES, bug=3), "read of what another thread writes: ld.shared"),
+        (partial(run_turns, values=LANES, bug=4), "read of what another thread writes: ld.shared"),
         (partial(run_tally, bug=1), "read of memory that nobody wrote: ld.shared"),
         (partial(run_tally, bug=1), "atomic access to memory that nobody wrote: atom.shared"),
         (partial(run_tally, bug=2), "write of what another thread writes: st.shared"),
@@ -81,6 +89,10 @@ def test_correct_kernels_are_not_accused() -> None:
         "second barrier removed",
         "threads that leave before a barrier",
         "barrier of a reduction removed",
+        "first meeting of a warp removed",
+        "second meeting of a warp removed",
+        "shared memory of the next warp",
+        "meeting of a warp after a tally removed",
         "unwritten shared memory read",
         "unwritten shared memory counted up",
         "sum in shared memory without atomics",

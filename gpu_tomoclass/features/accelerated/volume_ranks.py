@@ -1,4 +1,4 @@
-"""Minimum, Maximum, Mean, Median and Variance over balls by ``kernels/volume_{extremes,sums,median}.cu``."""
+"""Minimum, Maximum, Mean, Median and Variance over balls by ``kernels/volume_{extremes,sums,median}*.cu``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ GPU_BLOCK = (32, 4)
 CPU_LINE = 256  # voxels of a block along x
 SHORT_RANKS = 65535  # voxels of a tile that ranks of 16 bits are enough for, one of them for all voxels outside
 TILE_SHARES = (3.0, 2.5, 2.0, 1.5, 1.0)  # of the ball's half-sizes, the longest that does for ranks of 16 bits
+LARGE_BALL = 20  # voxels: from here on a warp that goes along a line has less to do than threads that count
+LINES = 8  # per block of volume_median_lines.cu
+LEAST_LINES = 8192  # that keep a GPU busy; lines are cut into parts where there are fewer, which are never shorter than
+LEAST_STEPS = 64  # voxels, as each part begins with all of its ball
+LEVEL_PARTS, LEVEL_THREADS = 256, 256
 LEAST_TILE = 8  # voxels along each axis; small balls want few voxels to sort, large ones a small margin
 
 
@@ -94,10 +99,13 @@ def sums(source: VolumeDeviceSource, requests: Sequence[BlockRequest]) -> None:
 
 def median(source: VolumeDeviceSource, requests: Sequence[BlockRequest]) -> None:
     """Equal to :func:`gpu_tomoclass.features.reference.volume_ranks.median`."""
+    reach = max(_ball(source, request).half_z for request in requests)
     for request in requests:
         ball = _ball(source, request)
         first, planes = source.planes(ball.half_z)
-        if source.device.wants_gpu_plan:
+        if not source.device.wants_gpu_plan:
+            _median_by_ranks(source, ball, planes, first, request.out)
+        elif ball_size(ball.rows) < LARGE_BALL:
             n, ny, nx = source.shape
             tx, ty = GPU_BLOCK
             source.device.launch(
@@ -115,7 +123,59 @@ def median(source: VolumeDeviceSource, requests: Sequence[BlockRequest]) -> None
                 defines={"TX": tx, "TY": ty},
             )
         else:
-            _median_by_ranks(source, ball, planes, first, request.out)
+            _median_by_lines(source, ball, planes, first, request.out, levels=_levels(source, reach))
+
+
+def _median_by_lines(
+    source: VolumeDeviceSource, ball: Ball, planes: Array, first: int, out: Array, *, levels: Array
+) -> None:
+    n, ny, nx = source.shape
+    parts = min(-(-LEAST_LINES // (n * ny)), max(1, nx // LEAST_STEPS))
+    n_steps = -(-nx // parts)
+    source.device.launch(
+        "volume_median_lines.cu",
+        "volume_median_lines",
+        grid=(-(-nx // n_steps), -(-ny // LINES), n),
+        block=(32, LINES),
+        args={
+            "image": planes,
+            "ball": source.ball(ball.rows),
+            "levels": levels,
+            "result": out,
+            "n_rows": len(ball.rows),
+            "widest": ball.half_x,
+            "n_steps": n_steps,
+            **_places(source, first),
+        },
+        defines={"WARPS": LINES},
+    )
+
+
+def _levels(source: VolumeDeviceSource, reach: int) -> Array:
+    """What :file:`volume_levels.cu` says of the planes within this reach: (3,) float32."""
+    _, planes = source.planes(reach)
+
+    def fill(out: Array) -> None:
+        parts = source.workspace.array("volume levels of parts", (LEVEL_PARTS, 3), np.float32)
+        defines = {"THREADS": LEVEL_THREADS}
+        source.device.launch(
+            "volume_levels.cu",
+            "volume_levels_of_parts",
+            grid=(LEVEL_PARTS,),
+            block=(LEVEL_THREADS,),
+            args={"image": planes, "parts": parts, "n_voxels": int(planes.size)},
+            defines=defines,
+        )
+        source.device.launch(
+            "volume_levels.cu",
+            "volume_levels",
+            grid=(1,),
+            block=(LEVEL_THREADS,),
+            args={"parts": parts, "levels": out, "n_parts": LEVEL_PARTS},
+            defines=defines,
+        )
+
+    return source.shared("levels", (3,), np.float32, fill)
 
 
 def _ball(source: VolumeDeviceSource, request: BlockRequest) -> Ball:
