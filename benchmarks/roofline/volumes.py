@@ -99,7 +99,7 @@ def results_of(launch: Launch, n_voxels: int) -> int:
 
 
 def items_of(launch: Launch) -> float:
-    """What counts are given for: values written; of the kernel that makes three figures of a slab, values read."""
+    """Values that counts are given for: those written; of the kernel that makes three figures of a slab, those read."""
     return (launch.read if launch.kernel == "volume_levels_of_parts" else launch.written) / 4
 
 

@@ -152,7 +152,7 @@ def _median_by_lines(
 
 
 def _levels(source: VolumeDeviceSource, reach: int) -> Array:
-    """What :file:`volume_levels.cu` says of the planes within this reach: (3,) float32."""
+    """Figures of :file:`volume_levels.cu` of the planes within this reach: (3,) float32."""
     _, planes = source.planes(reach)
 
     def fill(out: Array) -> None:
