@@ -1,11 +1,13 @@
 """From the end of a stroke to the new overlay of the plane in view: a session against `train` and `preview`.
 
 ``python benchmarks/bench_loop.py [--rounds 5] [--moments 20] [--json FILE]``. One simulated 317 x 428 plane of a volume
-of five, 252 channels, 200 trees, 5,000 marked pixels. *first*: the plane has never been looked at; *cached*: its
-features are held, and a stroke has been added; *commands*: the same with ``train`` and ``preview``, features on disk.
-*left off*: from a new stroke until the thread has left whatever it did, for strokes at random moments (--moments each
-round); what is reported is the 50th and 95th percentile and the longest. Wall and CPU seconds (all threads); on a busy
-machine only the latter, over the number of cores, say what an idle one needs.
+of five, 252 channels, 200 trees, 5,000 marked pixels. *first*: the stroke ends in the moment in which the plane is
+looked at, so nothing of it is known; *first, in view*: the plane was in view for 2 s before, in which its features are
+computed ahead, as they are while a person paints; *cached*: a stroke is added to what was learnt; *commands*: the same
+with ``train`` and ``preview``, features on disk. *left off*: from a new stroke until the thread has left whatever it
+did, for strokes at random moments (--moments each round); what is reported is the 50th and 95th percentile and the
+longest. Wall and CPU seconds (all threads); on a busy machine only the latter, over the number of cores, say what an
+idle one needs.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from gpu_tomoclass.studies.strokes import draw_strokes
 
 SHAPE = (5, 317, 428)
 N_MARKED = 5000
-TARGETS = {"first": 1.0, "cached": 0.5}
+TARGETS = {"first": 1.0, "first, in view": 1.0, "cached": 0.5}
+IN_VIEW = 2.0  # seconds
 LEFT_OFF = 0.1  # the target
 MOMENT = 2.5  # seconds; strokes come at most so long after the last one's work has begun
 
@@ -105,19 +108,26 @@ def one_round(
     z = SHAPE[0] // 2
     marks, found = marks_of(truth[z]), {}
     names = [f"class {v}" for v in np.unique(truth)]
-    with gt.Session(volume, class_names=names) as session:
+    for name, in_view in (("first, in view", IN_VIEW), ("first", 0.0)):
+        session = gt.Session(volume, class_names=names)
         session.live = False
         session.look_at(0)
         assert session.wait(600)  # what is compiled and imported once
         paint(session, z, marks)
 
-        def first() -> None:
+        def first(session: gt.Session = session) -> None:
             session.look_at(z)
             session.live = True
 
-        found["first"], steps = until(session, "overlay", z, first)
-        found |= {f"first: {k}": (s, np.nan) for k, s in parts(steps).items()}
+        if in_view:
+            session.look_at(z)
+            time.sleep(in_view)
+        found[name], steps = until(session, "overlay", z, first)
+        found |= {f"{name}: {k}": (s, np.nan) for k, s in parts(steps).items()}
         assert session.wait(600)
+        if in_view:
+            session.close()
+    with session:
         found["cached"], steps = until(
             session, "overlay", z, lambda: session.stroke(z, [(60.5, 60.5), (70.5, 90.5)], value=2, width=7)
         )
@@ -156,7 +166,7 @@ def main() -> None:
                 seconds[name].append(value)
             print(f"round {number + 1} of {options.rounds}", flush=True)
     n_cores = usable_cores()
-    print(f"{'':24}{'wall min':>10}{'median':>10}{'CPU min':>10}{f'CPU/{n_cores}':>10}{'target':>10}")
+    print(f"{'':34}{'wall min':>10}{'median':>10}{'CPU min':>10}{f'CPU/{n_cores}':>10}{'target':>10}")
     result: dict[str, object] = {
         "processor": processor(),
         "cores": n_cores,
@@ -165,13 +175,13 @@ def main() -> None:
     for name, values in seconds.items():
         wall, cpu = [w for w, _ in values], [c for _, c in values]
         target = TARGETS.get(name)
-        print(f"{name:24}{min(wall):10.3f}{statistics.median(wall):10.3f}{min(cpu):10.3f}{min(cpu) / n_cores:10.3f}"
+        print(f"{name:34}{min(wall):10.3f}{statistics.median(wall):10.3f}{min(cpu):10.3f}{min(cpu) / n_cores:10.3f}"
               f"{'' if target is None else f'{target:.1f}':>10}")  # fmt: skip
         known = {} if np.isnan(min(cpu)) else {"cpu_min": round(min(cpu), 4)}
         result[name] = {"wall_min": round(min(wall), 4), "wall_median": round(statistics.median(wall), 4), **known}
     for text, column, per in (("wall", 0, 1), (f"CPU/{n_cores}", 1, n_cores)):
         p50, p95, longest = (float(f) / per for f in np.percentile([m[column] for m in left_off], [50, 95, 100]))
-        print(f"left off, {text:14}{p50:10.3f}{p95:10.3f}{longest:10.3f}  (p50, p95, longest of {len(left_off)})"
+        print(f"left off, {text:24}{p50:10.3f}{p95:10.3f}{longest:10.3f}  (p50, p95, longest of {len(left_off)})"
               f"{LEFT_OFF:10.1f}")  # fmt: skip
         result[f"left off, {text.partition('/')[0]}"] = {
             "p50": round(p50, 4), "p95": round(p95, 4), "longest": round(longest, 4), "strokes": len(left_off),
