@@ -1,7 +1,7 @@
-// Binary messages of the server; the other end is messages.py.
+// Binary messages of the server; the other end is messages.py. Used by the worker unpack.js, and runs by layers.js too.
 const text = new TextDecoder();
 
-export async function decode(buffer) {
+export async function unpack(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(text.decode(new Uint8Array(buffer, 4, length)));
   const stream = new Blob([new Uint8Array(buffer, 4 + length)]).stream();
@@ -12,11 +12,13 @@ export async function decode(buffer) {
     parts.push(new Uint8Array(bytes, start, n));
     start += n;
   }
-  return { header, parts };
+  if (!["marks", "labels"].includes(header.kind)) return { header, parts };
+  const runs = readRuns(parts[0]), [ny, nx] = header.shape;
+  return { header, parts, runs, values: runs && spread(runs, new Uint8Array(ny * nx)) };
 }
 
 // null where nothing is labelled, which then need not be painted
-export function readRuns(part) {
+function readRuns(part) {
   const view = new DataView(part.buffer, part.byteOffset, part.byteLength);
   const count = view.getUint32(0, true);
   const values = part.subarray(4 + 4 * count);

@@ -1,5 +1,5 @@
 // The plane in view as pictures of its own size: grey values, strokes, labels, uncertainty.
-import { readRuns, spread } from "./decode.js";
+import { spread } from "./decode.js";
 import { on, state, tell } from "./state.js";
 
 function picture(paint) {
@@ -130,21 +130,16 @@ on("plane", ({ header, parts }) => {
   repaint("image");
 });
 
-function takeRuns(name, part, [ny, nx]) {
-  runs[name] = readRuns(part);
-  values[name] = runs[name] && spread(runs[name], new Uint8Array(ny * nx));
-}
-
-on("marks", ({ header, parts }) => {
+on("marks", ({ header, ...message }) => {
   if (header.z !== state.z) return;
-  takeRuns("marks", parts[0], header.shape);
+  ({ runs: runs.marks, values: values.marks } = message);
   repaint("marks");
   tell("marks-shown");
 });
 
-on("labels", ({ header, parts }) => {
+on("labels", ({ header, parts, ...message }) => {
   if (header.z !== state.z) return;
-  takeRuns("labels", parts[0], header.shape);
+  ({ runs: runs.labels, values: values.labels } = message);
   values.uncertainty = parts[1];
   values.labelsOf = header.version;
   document.body.dataset.overlay = `${header.z}:${header.version}`; // for whoever drives the page

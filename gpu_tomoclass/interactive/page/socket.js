@@ -1,10 +1,25 @@
 // The one connection to the server; it comes back by itself.
-import { decode } from "./decode.js";
 import { state, tell } from "./state.js";
 
 let socket = null;
 let pause = 500;
 let order = Promise.resolve(); // messages are handled in the order in which they came
+let last = 0;
+const unpacked = new Map(); // number -> who waits for it
+const worker = new Worker(new URL("./unpack.js", import.meta.url), { type: "module" });
+worker.onmessage = ({ data: { number, message, error } }) => {
+  const [resolve, reject] = unpacked.get(number);
+  unpacked.delete(number);
+  if (error) reject(new Error(error));
+  else resolve(message);
+};
+
+function unpack(buffer) {
+  return new Promise((resolve, reject) => {
+    unpacked.set(++last, [resolve, reject]);
+    worker.postMessage({ number: last, buffer }, [buffer]);
+  });
+}
 
 // Tells whether it could be sent.
 export function ask(request) {
@@ -41,7 +56,7 @@ export function connect() {
     pause = Math.min(2 * pause, 8000);
   };
   socket.onmessage = (event) => {
-    const ready = typeof event.data === "string" ? JSON.parse(event.data) : decode(event.data);
+    const ready = typeof event.data === "string" ? JSON.parse(event.data) : unpack(event.data);
     order = order.then(() => ready).then(take).catch((error) => console.error(error));
   };
 }
