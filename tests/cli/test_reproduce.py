@@ -4,6 +4,7 @@ import json
 import signal
 
 import pytest
+from small_study import make_small
 
 from gpu_tomoclass.cli import run
 
@@ -20,7 +21,8 @@ def call(capfd):
     return do
 
 
-def test_a_small_pillar(tmp_path, call):
+def test_a_small_pillar(tmp_path, monkeypatch, call):
+    make_small(monkeypatch)
     arguments = ("reproduce", "-o", tmp_path / "out", "--only", "pillar", "--quick", "--pillar-shape", "24x48x40",
                  "--workers", 1)  # fmt: skip
     code, out, err = call(*arguments)

@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 from skimage.transform import radon
+from small_study import fast_otsu, make_small
 
 from gpu_tomoclass.baseline.thresholds import grey_histogram, otsu_thresholds, threshold_labels
 from gpu_tomoclass.classes import default_classes
@@ -207,24 +208,6 @@ FLOORS = {"plain": (0.976, 0.985, 0.995), "noisy": (0.92, 0.98, 0.99), "wedge": 
 ROUNDS = {"plain": 3, "noisy": 3, "wedge": 4}  # less than the study has, and enough for the floors
 
 
-def fast_otsu(histogram, *, levels):
-    """Multi-Otsu by dynamic programming: the largest sum over classes of (sum of values)^2 / (number of values)."""
-    n = len(histogram.counts)
-    number = np.concatenate([[0], np.cumsum(histogram.counts)]).astype(float)
-    total = np.concatenate([[0], np.cumsum(histogram.counts * np.arange(n))]).astype(float)
-    between = total[None, :] - total[:, None], number[None, :] - number[:, None]
-    score = np.where(between[1] > 0, between[0] ** 2 / np.maximum(between[1], 1), -np.inf)  # [from, to]
-    best, froms = score[0], []
-    for _ in range(levels - 1):
-        candidates = best[:, None] + score
-        froms.append(candidates.argmax(axis=0))
-        best = candidates.max(axis=0)
-    cuts = [n]
-    for back in reversed(froms):
-        cuts.append(back[cuts[-1]])
-    return histogram.edges[cuts[:0:-1]]
-
-
 def test_fast_otsu_is_multi_otsu():
     rng = np.random.default_rng(5)
     image = np.concatenate([rng.normal(m, 9, 3000) for m in (50, 100, 200)]).clip(0, 255).astype(np.uint8)
@@ -269,14 +252,7 @@ def check_phantom(name, result):
 
 
 def test_the_quick_study_from_end_to_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpu_tomoclass.studies.reproduction.case.otsu_thresholds", fast_otsu)
-    monkeypatch.setattr("gpu_tomoclass.studies.reproduction.page.DPI", 30)
-    monkeypatch.setattr("gpu_tomoclass.studies.reproduction.phantom.QUICK_SIZE", 64)
-    monkeypatch.setattr(
-        "gpu_tomoclass.studies.reproduction.results.QUICK_HABITS", Habits(rounds=1, corrections=4, n_trees=20)
-    )
-    for name, n in (("N_PLANES", 3), ("N_OTHER", 2), ("N_LOOKED", 2)):
-        monkeypatch.setattr(f"gpu_tomoclass.studies.reproduction.added.{name}", n)
+    make_small(monkeypatch)
     seen, said = [], []
     volume, truth = write_pair(tmp_path, lowest=0, nz=30)
     labels = tifffile.imread(truth)
