@@ -1,10 +1,12 @@
 """Outputs appear complete or not at all."""
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,32 @@ def test_failed_folder_commit_leaves_the_old_store(tmp_path, monkeypatch):
     with pytest.raises(ResourceError, match="Input/output error"):
         output.commit()
     assert (names(target), names(tmp_path)) == (["zarr.json"], ["out.zarr"])
+
+
+def test_a_replaced_store_is_removed_beside_other_work(tmp_path, monkeypatch):
+    """The new one is there while the old one is still being removed; a killed program leaves a hidden name."""
+    target, go_on, began = tmp_path / "out.zarr", threading.Event(), threading.Event()
+    target.mkdir()
+    (target / "zarr.json").write_text("old")
+    rmtree = shutil.rmtree
+
+    def slow(path, **how):
+        began.set()
+        assert go_on.wait(1200)
+        rmtree(path, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", slow)
+        with outputs.atomic(target, overwrite=True, folder=True) as temporary:
+            (temporary / "zarr.json").write_text("new")
+        assert began.wait(1200)
+        assert (target / "zarr.json").read_text() == "new"
+        (hidden,) = (path for path in tmp_path.iterdir() if path != target)
+        assert hidden.name.startswith(".out.zarr.")
+        assert hidden.suffix == ".old"
+        go_on.set()
+        outputs.wait_for_removals()
+    assert names(tmp_path) == ["out.zarr"]
 
 
 @pytest.mark.parametrize("folder", [False, True])

@@ -28,6 +28,7 @@ import numpy as np
 from gpu_tomoclass.classification import classify
 from gpu_tomoclass.device import choose_device
 from gpu_tomoclass.model import load_model, save_model
+from gpu_tomoclass.outputs import wait_for_removals
 from gpu_tomoclass.volumes import create_volume, open_volume
 
 # The kinds of output: name, and what create_volume is told.
@@ -98,6 +99,7 @@ def forked(work: Callable[[], Any], before_change: Callable[[str], None]) -> int
 
         sys.addaudithook(heard)
         work()
+        wait_for_removals()  # os._exit does not
         code = 0
     except BaseException as error:
         print(f"  in the process: {error!r}", file=sys.stderr)

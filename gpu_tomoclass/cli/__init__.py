@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import click
@@ -16,7 +17,7 @@ from gpu_tomoclass.cli import record
 from gpu_tomoclass.cli.command import CommandTable, group
 from gpu_tomoclass.cli.terminal import visible_streams
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
-from gpu_tomoclass.outputs import protecting
+from gpu_tomoclass.outputs import protecting, wait_for_removals
 
 STOPPED = "stopped at once; no output has its name before it is complete, and complete ones stay"
 # Help must not wait for the modules of all commands: a command's module is imported when it is asked for, and what the
@@ -111,6 +112,8 @@ def _run(arguments: list[str]) -> int:
             code = _outcome(arguments, lambda: _main(arguments))
             return _outcome(arguments, lambda: record.end(code, since=others)) or code
     finally:
+        with suppress(KeyboardInterrupt):  # all outputs are there: who stops now leaves a hidden folder
+            wait_for_removals()
         signal.signal(signal.SIGTERM, previous)
 
 

@@ -8,6 +8,7 @@ from gpu_tomoclass.outputs.disk import StrPath, check_space, folder_bytes, free_
 from gpu_tomoclass.outputs.hidden_names import discard, leftovers, remove_stale, temporary_name
 from gpu_tomoclass.outputs.inputs import claim, outputs_made, protect, protecting, refuse_inputs
 from gpu_tomoclass.outputs.publishing import AtomicOutput, atomic, check_output, check_suffix, publish, write_json
+from gpu_tomoclass.outputs.removal import wait_for_removals
 from gpu_tomoclass.outputs.sizes import size_bytes, size_text
 from gpu_tomoclass.outputs.syncing import SyncAhead, sync_entry
 
@@ -34,6 +35,7 @@ __all__ = [
     "size_text",
     "sync_entry",
     "temporary_name",
+    "wait_for_removals",
     "write_error",
     "write_json",
     "writing",

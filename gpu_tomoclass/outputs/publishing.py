@@ -19,6 +19,7 @@ from gpu_tomoclass.errors import DataError, ResourceError, UsageError
 from gpu_tomoclass.outputs.disk import StrPath, write_error, writing
 from gpu_tomoclass.outputs.hidden_names import discard, remove_stale, temporary_name
 from gpu_tomoclass.outputs.inputs import STORE_MARKS, note_made, refuse_inputs
+from gpu_tomoclass.outputs.removal import discard_later
 from gpu_tomoclass.outputs.syncing import sync, sync_entry
 
 
@@ -150,8 +151,9 @@ def check_suffix(path: StrPath, *suffixes: str) -> None:
 def publish(temporary: StrPath, target: StrPath, *, synced: Collection[str] = ()) -> None:
     """Sync ``temporary`` to disk and give it the name ``target``, replacing what has that name.
 
-    A file is replaced in one step. A folder cannot be: the old one is moved aside first and removed last, so that at
-    every moment one of the two is complete on disk. ``synced`` are folders within, whose content is on disk already.
+    A file is replaced in one step. A folder cannot be: the old one is moved aside first, so that at every moment one of
+    the two is complete on disk, and removed in a thread, for which :func:`wait_for_removals` waits. ``synced`` are
+    folders within, whose content is on disk already.
 
     Raises
     ------
@@ -177,4 +179,4 @@ def _replace_folder(source: Path, target: Path) -> None:
     except BaseException:
         os.rename(aside, target)
         raise
-    discard(aside)
+    discard_later(aside)

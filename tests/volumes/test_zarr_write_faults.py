@@ -8,6 +8,7 @@ import pytest
 from zarr_files import write_array
 
 from gpu_tomoclass.errors import DataError, ResourceError, UsageError
+from gpu_tomoclass.outputs import wait_for_removals
 from gpu_tomoclass.volumes.ome_zarr.writer import ZarrWriter
 from gpu_tomoclass.volumes.opening import open_volume
 
@@ -33,6 +34,7 @@ def test_existing_store_stays_until_the_new_one_is_complete(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
     write_planes(path, planes=[2, 0, 1], overwrite=True)
     assert [int(plane.max()) for _, plane in open_volume(path).planes()] == [1, 2, 3]
+    wait_for_removals()
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 
