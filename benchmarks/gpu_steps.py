@@ -143,7 +143,7 @@ def _ours(device: Device, slab: np.ndarray, forest: Forest) -> Callable[[], obje
 def small_doctor(device: Device, note: Note, *, quick: bool) -> None:
     """One family and the forest, in the form of ``doctor --json``: what stands in for doctor when all is quick."""
     subjects = doctor.Subjects()
-    subjects.names = ("neighbors", "forest")
+    subjects.trials = {name: subjects.trials[name] for name in ("neighbors", "forest")}
     subjects.compute_reference(lambda: None)
     checks = [dataclasses.asdict(check) for check in doctor.check_device(device, subjects)]
     note({"devices": [{"name": device.name, "checks": checks}]})
