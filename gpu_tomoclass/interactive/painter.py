@@ -253,6 +253,8 @@ class Painter:
     def _on_event(self, event: Event) -> None:
         if event.kind in KEPT:
             self._last[event.kind] = event.data
+        if event.kind == "trained":
+            self._last.pop("fit", None)  # of the model that was opened, which is not shown any more
         if event.kind == "overlay":
             for send, view in list(self._pages.values()):
                 if view == event.data["z"]:

@@ -335,6 +335,8 @@ class Dock(QWidget):
         elif event.kind == "work":
             self.work.state.setText(WORK.get(data["what"], data["what"]).format(**data))
         elif event.kind == "trained":
+            self.work.fit.hide()  # of the model that was opened, which is not shown any more
+            self.work.adapt.hide()
             self._show_scores(oob=f"out-of-bag error {100 * data['oob_error']:.2f} %")
         elif event.kind == "score":
             text = data.get("reason") or "held-out Dice " + ", ".join(

@@ -6,7 +6,7 @@ import { byId, className, colour, on, refill, state, tell } from "./state.js";
 
 const WORK = { features: "computing features", forest: "learning", plane: "classifying", check: "checking the model", score: "testing on held-out strokes", suggestions: "looking for places", cache: "keeping features" };
 const scores = { oob: null, held: null, fit: null, seconds: null };
-let connected = false, stranger = false, doing = "";
+let connected = false, stranger = false, adapting = false, doing = "";
 
 function patch(value) {
   const box = document.createElement("span");
@@ -24,7 +24,7 @@ function showScores() {
   if (scores.oob !== null) rows.push(["out-of-bag error", `${(100 * scores.oob).toFixed(2)} %`]);
   if (scores.seconds !== null) rows.push(["stroke to overlay", `${scores.seconds.toFixed(2)} s`]);
   if (scores.fit) rows.push(["opened model", scores.fit.verdict]);
-  byId("adapt").hidden = !(scores.fit && scores.fit.verdict !== "fits" && !scores.fit.reason);
+  byId("adapt").hidden = adapting || !(scores.fit && scores.fit.verdict !== "fits" && !scores.fit.reason);
   byId("scores").replaceChildren(...rows.flatMap(([name, value]) => {
     const term = document.createElement("dt"), text = document.createElement("dd");
     term.textContent = name;
@@ -77,6 +77,7 @@ on("state", () => {
 });
 on("trained", (data) => {
   scores.oob = data.oob_error;
+  scores.fit = null; // what is shown is not the opened model's any more
   showScores();
 });
 on("score", (data) => {
@@ -85,13 +86,19 @@ on("score", (data) => {
   showScores();
 });
 byId("adapt").addEventListener("click", () => {
-  ask({ do: "adapt" });
-  byId("adapt").hidden = true;
+  adapting = ask({ do: "adapt" });
+  if (!adapting) return;
+  showScores();
   tell("message", { text: "The model is being adapted to this volume.", fine: true });
 });
 on("fit", (data) => {
   scores.fit = data;
+  adapting = false;
   if (data.reason) tell("message", { text: data.reason, fine: true });
+  showScores();
+});
+on("trouble", () => {
+  adapting = false; // or something else went wrong: then a click more is refused
   showScores();
 });
 on("overlay", (data) => {
