@@ -1,4 +1,4 @@
-from .base import Array, BoundKernel, Device, NumpyDevice, Stopwatch, is_out_of_memory
+from .base import Array, BoundKernel, Device, HostDevice, NumpyDevice, Stopwatch, is_out_of_memory
 from .choice import DEVICES, choose_device
 from .compiler import LibraryCache, find_compiler, when_compiling
 from .cores import usable_cores, worker_count
@@ -20,6 +20,7 @@ __all__ = [
     "BoundKernel",
     "Device",
     "DryDevice",
+    "HostDevice",
     "LibraryCache",
     "NumpyDevice",
     "Planes",

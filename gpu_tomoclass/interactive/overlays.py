@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.device import Device
+from gpu_tomoclass.device import Device, HostDevice
 from gpu_tomoclass.errors import StoppedError
 from gpu_tomoclass.forest import DeviceForest, Forest, lead, predict_classes, predict_probabilities
 from gpu_tomoclass.interactive.plane_features import PlaneFeatures
@@ -83,7 +83,8 @@ class NumberedForest:
     def _probabilities(self, band: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if self.on_device is None:
             return predict_probabilities(self.forest, band)
-        return self.device.numpy(self.on_device.probabilities(self.device.array(band)))
+        on_device = band if isinstance(self.device, HostDevice) else self.device.array(band)
+        return self.device.numpy(self.on_device.probabilities(on_device))
 
 
 class Overlays:

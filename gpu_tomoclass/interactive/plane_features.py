@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.device import Device, available_bytes
+from gpu_tomoclass.device import Device, HostDevice, available_bytes
 from gpu_tomoclass.errors import DataError, StoppedError
 from gpu_tomoclass.features import (
     FeatureBank,
@@ -27,7 +27,7 @@ from gpu_tomoclass.features import (
 )
 from gpu_tomoclass.volumes import Volume
 
-BAND_PIXELS = 8_192  # the forest takes some 15 ms for them on two cores
+BAND_PIXELS = 8_192  # the forest takes some 10 ms for them on two cores
 MEMORY_SHARE = 0.3  # of what is free when the session begins
 
 Stop = Callable[[], bool]
@@ -124,15 +124,16 @@ class FeatureHolder:
         if plane.missing:
             raise DataError(f"plane {z} cannot be read", where=self._volume.path, do="mark another plane")
         ny, nx = plane.image.shape
+        device = self._engine.device
+        empty = device.empty if isinstance(device, HostDevice) else np.empty  # which then need not be copied
         bands = [
-            np.empty((self._bank.n_channels, min(BAND_PIXELS, ny * nx - first)), np.float32)
+            empty((self._bank.n_channels, min(BAND_PIXELS, ny * nx - first)), np.float32)
             for first in range(0, ny * nx, BAND_PIXELS)
         ]
         self._make_room(sum(band.nbytes for band in bands))
         if self._cache is not None and self._cached(slab, bands, should_stop):
             self._on_disk.add(z)
         else:
-            device = self._engine.device
             found = device.numpy(self._engine.compute(slab.images, place=slab.place, should_stop=should_stop))
             _fill(bands, found.reshape(self._bank.n_channels, -1), start=0)
         self._held[z] = PlaneFeatures(bands, plane.filled)
