@@ -189,13 +189,13 @@ diffusion_tensor(const float* __restrict__ images, const double* __restrict__ li
     KEEP_LARGEST(slot)
 }
 
-// Step t of jobs that have one; V and max |V| of step t + 1 if that is in the same iteration. The last step fills
-// `result`.
+// Step t of jobs that have one; V and max |V| of step t + 1 if that is in the same iteration. The last step leaves
+// whole numbers.
 extern "C" __global__ void __launch_bounds__(TX * TY)
 diffusion_step(const float* __restrict__ images, const float* __restrict__ speeds, const float* __restrict__ tensor,
                const double* __restrict__ limits, const int* __restrict__ smoothings, int* fastest,
-               float* __restrict__ moved_images, float* __restrict__ moved_speeds, float* __restrict__ result,
-               int n_slots, int t, int nz, int n_items, int ny, int nx) {
+               float* __restrict__ moved_images, float* __restrict__ moved_speeds, int n_slots, int t, int nz, int n_items,
+               int ny, int nx) {
     __shared__ float after[ROWS + 2][WIDE];
     __shared__ double step;
     LARGEST_OF_THREADS
@@ -204,7 +204,7 @@ diffusion_step(const float* __restrict__ images, const float* __restrict__ speed
     const bool goes_on = (t + 1) % smoothings[job] != 0, is_last = t + 1 == n_steps;
     const size_t n_pixels = (size_t)ny * nx, all = n_pixels * n_items;
     const float *image = images + item * n_pixels, *speed = speeds + item * n_pixels, *of_item = tensor + item * n_pixels;
-    float *to = (is_last ? result : moved_images) + item * n_pixels, *next_speed = moved_speeds + item * n_pixels;
+    float *to = moved_images + item * n_pixels, *next_speed = moved_speeds + item * n_pixels;
     const int x0 = blockIdx.x * TX, y0 = blockIdx.y * ROWS;
     const float low = (float)limits[3 * z], high = (float)limits[3 * z + 1];
     int* slot = fastest + (size_t)item * n_slots + t;

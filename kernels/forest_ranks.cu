@@ -9,12 +9,15 @@
 // with more has several columns. `thresholds` holds 1 << STEPS per column, filled up with NaN, which nothing is equal
 // to or above.
 //
+// A launch takes a range of columns, whose features lie one behind the other: so ranks can be had family by family, and the
+// features of one family make room for those of the next.
+//
 // Ranks are bytes [tile][column][pixel of the tile], as `forest.cu` reads them. Lanes have neighbouring pixels. A CPU
 // does it with forest_ranks_cpu.cu.
 //
 // Per column and pixel: 4 bytes read, 1 written, STEPS halvings in a table of at most 1 KB in shared memory or L1.
 //
-// Compile-time: STEPS, WORDS (of four columns), TILE, THREADS, PASSES.
+// Compile-time: STEPS, WORDS (four columns each, of all ranks), TILE, THREADS, PASSES.
 #ifndef UNROLL  // on a GPU; cuda_on_cpu.h has its own
 #define UNROLL _Pragma("unroll")
 #endif
@@ -22,24 +25,28 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 forest_ranks(const float* __restrict__ features, const int* __restrict__ feature_of_column,
-             const float* __restrict__ thresholds, unsigned char* __restrict__ ranks, long long n_pixels) {
-    const int word = blockIdx.x % WORDS;
-    const long long first = (long long)(blockIdx.x / WORDS) * (THREADS * PASSES);
+             const float* __restrict__ thresholds, unsigned char* __restrict__ ranks, int first_feature, int first_column,
+             int stop_column, long long n_pixels) {
+    const int n_groups = (stop_column - first_column + 3) / 4, column = first_column + 4 * (int)(blockIdx.x % n_groups);
+    const int n_columns = min(4, stop_column - column);
+    const long long first = (long long)(blockIdx.x / n_groups) * (THREADS * PASSES);
     const long long n_written = (n_pixels + TILE - 1) / TILE * TILE;  // the last tile is filled up with the ranks of 0
     __shared__ float table[4 << STEPS];
-    for (int i = threadIdx.x; i < 4 << STEPS; i += THREADS) table[i] = thresholds[((size_t)word * 4 << STEPS) + i];
+    for (int i = threadIdx.x; i < n_columns << STEPS; i += THREADS) table[i] = thresholds[((size_t)column << STEPS) + i];
     __syncthreads();
     for (int pass = 0; pass < PASSES; ++pass) {
         const long long p = first + (long long)pass * THREADS + threadIdx.x;
         if (p >= n_written) break;
         UNROLL for (int j = 0; j < 4; ++j) {
+            if (j >= n_columns) break;
             const float* of_column = table + (j << STEPS);
-            const float value = p < n_pixels ? features[feature_of_column[4 * word + j] * n_pixels + p] : 0.0f;
+            const long long feature = feature_of_column[column + j] - first_feature;
+            const float value = p < n_pixels ? features[feature * n_pixels + p] : 0.0f;
             int rank = 0;
             for (int half = 1 << (STEPS - 1); half; half >>= 1)
                 rank += of_column[rank + half - 1] <= value ? half : 0;
             rank = value != value ? MISSING : rank;
-            ranks[(p / TILE * (4 * WORDS) + 4 * word + j) * TILE + p % TILE] = (unsigned char)rank;
+            ranks[(p / TILE * (4 * WORDS) + column + j) * TILE + p % TILE] = (unsigned char)rank;
         }
     }
 }

@@ -129,19 +129,22 @@ class Classifier:
         engine, device, workspace = mine.engine, mine.engine.device, mine.engine.workspace
         n_classes, shape = len(self.class_values), (place.n_wanted, *planes[0].shape)
         mine.watch.start()
+        taking = mine.forest is not None and mine.forest.takes_parts and cache is None
         if cache is None:
-            features = engine.compute(planes, place=place, watch=mine.watch)
+            take = mine.forest.take if taking and mine.forest is not None else None
+            features = engine.compute(planes, place=place, watch=mine.watch, take=take)
         else:
             features = self._cached_features(engine, planes, place, cache=cache, timings=timings)
             mine.watch.start()  # what was computed has been added
-        flat = features.reshape(self.forest.n_features, -1)
+        flat = None if taking else features.reshape(self.forest.n_features, -1)
         probabilities: np.ndarray | None = None
         if mine.forest is None:
-            probabilities = predict_probabilities(self.forest, flat)
+            probabilities = predict_probabilities(self.forest, features.reshape(self.forest.n_features, -1))
             labels = predict_classes(probabilities, self.class_values)
             mine.watch.lap("forest")
         else:
-            found, out = self._products(mine, mine.forest, flat, want_labels=not want_probabilities)
+            n_pixels = int(np.prod(shape))
+            found, out = self._products(mine, mine.forest, flat, n_pixels, want_labels=not want_probabilities)
             mine.watch.lap("forest")
             labels = workspace.on_host("labels", out)
             if want_probabilities:
@@ -175,9 +178,10 @@ class Classifier:
         mine = self._arrays_of_thread()
         if mine.forest is None:
             raise ValueError(f"the {self.device.name} device keeps no arrays of its own")
-        device, features = mine.engine.device, mine.engine.compute(planes, place=place)
-        flat = features.reshape(self.forest.n_features, -1)
-        found, out = self._products(mine, mine.forest, flat, want_labels=probabilities is None)
+        device, taking = mine.engine.device, mine.forest.takes_parts
+        features = mine.engine.compute(planes, place=place, take=mine.forest.take if taking else None)
+        flat = None if taking else features.reshape(self.forest.n_features, -1)
+        found, out = self._products(mine, mine.forest, flat, int(labels.size), want_labels=probabilities is None)
         device.copy(out.reshape(labels.shape), labels)
         if probabilities is not None:
             device.copy(found.reshape(probabilities.shape), probabilities)
@@ -185,18 +189,22 @@ class Classifier:
         self._measure(mine, features, n_planes=len(planes), n_wanted=place.n_wanted)
 
     def _products(
-        self, mine: _ThreadArrays, forest: DeviceForest, flat: Array, *, want_labels: bool
+        self, mine: _ThreadArrays, forest: DeviceForest, flat: Array | None, n_pixels: int, *, want_labels: bool
     ) -> tuple[Array, Array]:
         """Probabilities (n_classes, n_pixels) and labels (n_pixels,) of features (n_features, n_pixels).
 
-        With ``want_labels`` the labels alone are wanted.
+        Without features, of those that the forest has taken. With ``want_labels`` the labels alone are wanted.
         """
         device, workspace = mine.engine.device, mine.engine.workspace
         # GPU: reuse a buffer. CPU: allocate; the caller keeps the array.
-        kept = (len(self.class_values), flat.shape[1])
+        kept = (len(self.class_values), n_pixels)
         room = workspace.array("probabilities", kept, np.float32) if device.has_own_memory else None
-        found = forest.probabilities(flat, out=room, want_labels=want_labels)
-        out = workspace.array("labels", (flat.shape[1],), np.uint8)
+        if flat is None:
+            room = workspace.array("probabilities", kept, np.float32)
+            found = forest.probabilities_of_taken(n_pixels, out=room, want_labels=want_labels)
+        else:
+            found = forest.probabilities(flat, out=room, want_labels=want_labels)
+        out = workspace.array("labels", (n_pixels,), np.uint8)
         values = workspace.constant("class values", lambda: self.class_values)
         device_labels(device, found, values=values, out=out)
         return found, out

@@ -21,6 +21,7 @@ from gpu_tomoclass.features.reference.source import FeatureSource
 from gpu_tomoclass.features.reference.volume_source import VolumeSource
 
 TO_DEVICE = "host to device"  # a lap, where arrays must be moved
+Take = Callable[[Array, int], None]  # channels (n, n_pixels), number of the first
 Accelerated = Callable[[Any, Sequence[BlockRequest]], None]  # the source: of planes, or of a slab with its halo
 
 
@@ -51,6 +52,7 @@ class FeatureEngine:
         display_range: tuple[float, float] | None = None,
         watch: Stopwatch | None = None,
         should_stop: Callable[[], bool] | None = None,
+        take: Take | None = None,
     ) -> Array:
         """The channels of a slab.
 
@@ -69,28 +71,32 @@ class FeatureEngine:
             for the one that needs it first.
         should_stop : callable, optional
             Asked before each family, of a plane before each block; once True, StoppedError is raised.
+        take : callable, optional
+            Called with the channels (n, n_pixels) of one family after the other, or some of them, and the number of the
+            first among all; the next ones may come in the same memory.
 
         Returns
         -------
         array on the device
-            (n_channels, planes that are wanted, ny, nx) float32. The next call overwrites it.
+            (n_channels, planes that are wanted, ny, nx) float32, or with ``take`` those of the last family. The next
+            call overwrites it.
         """
         place = Place.whole(len(planes)) if place is None else place
         blocks = self.blocks if blocks is None else blocks
-        n_channels = sum(len(block.channels) for block in blocks)
-        out = self.workspace.array("features", (n_channels, place.n_wanted, *planes[0].shape), np.float32)
-        requests: dict[str, list[BlockRequest]] = {}  # by what computes them
-        start = 0
-        for block in blocks:
-            stop = start + len(block.channels)
-            request = BlockRequest(block.in_voxels(place.aspect), out[start:stop], block.family)
-            requests.setdefault(self._computed_by(block), []).append(request)
-            start = stop
+        groups = self._groups(blocks)
+        counts = [sum(len(block.channels) for _, block in group) for group in groups]
+        room = sum(counts) if take is None else max(counts, default=0)
+        out = self.workspace.array("features", (room, place.n_wanted, *planes[0].shape), np.float32)
         on_device = self._on_device(planes, place, display_range) if self.device.runs_kernels else None
         if watch is not None and on_device is not None and self.device.has_own_memory:
             watch.lap(TO_DEVICE)
         by_reference = _Reference(self.device, planes, place, display_range)
-        for wanted in requests.values():
+        for group in groups:
+            at = [start for start, _ in group] if take is None else _behind_each_other(group)
+            wanted = [
+                BlockRequest(block.in_voxels(place.aspect), out[start : start + len(block.channels)], block.family)
+                for start, (_, block) in zip(at, group, strict=True)
+            ]
             family = wanted[0].family
             # The requests of a family are of one bank: all of them have a kernel, or none.
             has_kernel = on_device is not None and _row(family).has_kernel(**wanted[0].parameters)
@@ -106,6 +112,9 @@ class FeatureEngine:
                     _check(should_stop)
                     for channel, values in enumerate(by_reference.compute(request)):
                         self.device.upload(values, request.out[channel])
+            if take is not None:
+                for first, start, stop in _runs(group, at):
+                    take(out[start:stop].reshape(stop - start, -1), first)
             if watch is not None:
                 watch.lap(family)
         return out
@@ -114,6 +123,15 @@ class FeatureEngine:
     def n_bytes(self) -> int:
         """Memory that the engine holds on the device; after one slab, what every slab of this shape needs."""
         return self.workspace.n_bytes
+
+    def _groups(self, blocks: Sequence[FeatureBlock]) -> list[list[tuple[int, FeatureBlock]]]:
+        """The blocks that are computed together, each with the number of its first channel among all."""
+        groups: dict[str, list[tuple[int, FeatureBlock]]] = {}
+        start = 0
+        for block in blocks:
+            groups.setdefault(self._computed_by(block), []).append((start, block))
+            start += len(block.channels)
+        return list(groups.values())
 
     def _computed_by(self, block: FeatureBlock) -> str:
         """Families of one function are computed together."""
@@ -126,6 +144,23 @@ class FeatureEngine:
         """Sources by the dimensions of the families that take them."""
         source = DeviceSource(planes, self.workspace, wanted=place.wanted, display_range=display_range)
         return {2: source, 3: VolumeDeviceSource(source.slab, self.workspace, place)}
+
+
+def _behind_each_other(group: Sequence[tuple[int, FeatureBlock]]) -> list[int]:
+    """Where the channels of each block begin when nothing is between them."""
+    return np.cumsum([0, *(len(block.channels) for _, block in group[:-1])]).tolist()
+
+
+def _runs(group: Sequence[tuple[int, FeatureBlock]], at: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Runs of blocks that follow each other among all channels, too: number of the first channel, start, stop here."""
+    runs: list[tuple[int, int, int]] = []
+    for (first, block), start in zip(group, at, strict=True):
+        stop = start + len(block.channels)
+        if runs and first == runs[-1][0] + start - runs[-1][1]:
+            runs[-1] = (*runs[-1][:2], stop)
+        else:
+            runs.append((first, start, stop))
+    return runs
 
 
 def _check(should_stop: Callable[[], bool] | None) -> None:

@@ -160,6 +160,35 @@ class DeviceForest:
         self._launch_missing(self._walk, values, probabilities)
         return probabilities
 
+    @property
+    def takes_parts(self) -> bool:
+        """Whether features can be given a few at a time by :meth:`take`: on a GPU, to forests that compare ranks."""
+        return isinstance(self._walk, _RankWalk)
+
+    def take(self, features: Array, start: int) -> None:
+        """Rank some features now, for :meth:`probabilities_of_taken`; then their array may be used for others.
+
+        Parameters
+        ----------
+        features : array on the device
+            (n, n_pixels) float32: number ``start`` and those that follow.
+        start : int
+        """
+        self._rank_walk().rank(features, start)
+
+    def probabilities_of_taken(self, n_pixels: int, *, out: Array, want_labels: bool = False) -> Array:
+        """As :meth:`probabilities`, of pixels whose features all have been taken."""
+        walk = self._rank_walk()
+        ranks = walk.ranks(n_pixels)
+        walk.walk(ranks, out, want_labels=want_labels)
+        self._launch_missing(walk, ranks, out)
+        return out
+
+    def _rank_walk(self) -> _RankWalk:
+        if not isinstance(self._walk, _RankWalk):
+            raise ValueError("features are taken on a GPU, by forests that compare ranks")
+        return self._walk
+
     def part(self, features: Array, start: int) -> npt.NDArray[Any]:
         """Answers of some features to the trees, which it replaces: on a CPU, for :meth:`probabilities_of_parts`.
 
@@ -254,24 +283,42 @@ class _RankWalk(Walk):
         self.missing_defines = {**packing, "VALUE": "unsigned char", "NODE": "unsigned", "BY_RANK": 1}
 
     def known(self, features: Array) -> Array:
-        n_pixels, n_words = int(features.shape[1]), self._ranked.n_words
-        n_tiles = -(-n_pixels // self._tile)
-        ranks = self._workspace.array("ranks", (n_tiles, 4 * n_words, self._tile), np.uint8)
-        self._device.launch(
-            "forest_ranks.cu",
-            "forest_ranks",
-            grid=(-(-n_pixels // RANKS_PIXELS) * n_words,),
-            block=(RANKS_THREADS,),
-            args={
-                "features": features,
-                "feature_of_column": self._feature_of_column,
-                "thresholds": self._thresholds,
-                "ranks": ranks,
-                "n_pixels": n_pixels,
-            },
-            defines=self._ranks_defines,
-        )
+        return self.rank(features, 0)
+
+    def rank(self, features: Array, start: int) -> Array:
+        """Ranks of all features, of which those of number ``start`` and the next are found now."""
+        n_features, n_pixels = (int(n) for n in features.shape)
+        ranks = self.ranks(n_pixels)
+        for first, stop in self._columns(start, start + n_features):
+            self._device.launch(
+                "forest_ranks.cu",
+                "forest_ranks",
+                grid=(-(-n_pixels // RANKS_PIXELS) * -(-(stop - first) // 4),),
+                block=(RANKS_THREADS,),
+                args={
+                    "features": features,
+                    "feature_of_column": self._feature_of_column,
+                    "thresholds": self._thresholds,
+                    "ranks": ranks,
+                    "first_feature": start,
+                    "first_column": first,
+                    "stop_column": stop,
+                    "n_pixels": n_pixels,
+                },
+                defines=self._ranks_defines,
+            )
         return ranks
+
+    def ranks(self, n_pixels: int) -> Array:
+        """Room for all ranks of so many pixels; holds what was ranked last."""
+        n_tiles = -(-n_pixels // self._tile)
+        return self._workspace.array("ranks", (n_tiles, 4 * self._ranked.n_words, self._tile), np.uint8)
+
+    def _columns(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Runs of columns (first, last + 1) whose features are these."""
+        asked = (self._ranked.feature_of_column >= start) & (self._ranked.feature_of_column < stop)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], asked, [False]]).astype(np.int8)))
+        return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
 
     def walk(self, known: Array, probabilities: Array, *, want_labels: bool) -> None:
         self._device.launch(

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from commands import Commands
 
+from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.classification import batch_script, make_plan, planned_gpus
 from gpu_tomoclass.classification.predicted import RANGE, PlannedGpu, _weights, gpu_row
 from gpu_tomoclass.cli.planning import GPUS
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.features import FeatureBank
-from gpu_tomoclass.model.model import save_model
+from gpu_tomoclass.features import FeatureBank, IntensityScale
+from gpu_tomoclass.forest import grow_forest
+from gpu_tomoclass.model.model import Model, save_model
 from gpu_tomoclass.model.reading import load_model
 from gpu_tomoclass.volumes.opening import open_volume
 
@@ -49,6 +51,19 @@ def test_memory_and_time(sample_path: Path, sample_model) -> None:
     assert twice.kernels == pytest.approx(2 * first.kernels)
     assert more.host > first.host
     assert json.dumps(plans["h100"].to_dict())
+
+
+def test_a_large_plane_fits_a_card_of_24_gb() -> None:
+    """4096 x 4096 with the paper's 252 channels: they are ranked family by family, not kept."""
+    bank = FeatureBank.create("paper")
+    rows = np.random.default_rng(0).normal(size=(200, bank.n_channels)).astype(np.float32)
+    forest = grow_forest(rows, np.arange(200) % 3 + 1).forest
+    model = Model(forest, bank, default_classes(["a", "b", "c"]), IntensityScale())
+    volume = open_volume(np.broadcast_to(np.float32(0), (2, 4096, 4096)), voxel_size=1.0)
+    plan = make_plan(volume, model, gpu="rtx4090")
+    assert plan.slab_planes == 1
+    assert plan.device_bytes <= 24e9 * 0.8
+    assert not any("GPU memory" in warning for warning in plan.warnings)
 
 
 def test_families_across_planes_have_times() -> None:

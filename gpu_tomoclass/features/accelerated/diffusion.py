@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from gpu_tomoclass.device import Array
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
@@ -15,6 +17,7 @@ START_CHUNK = 1024  # pixels that a block of diffusion_start has in shared memor
 THREADS = 256
 BLOCK = (32, 8)
 ROWS = 16  # per tile
+PIXELS_AT_ONCE = 96 * 2**20  # of all jobs: a GPU is busy with far fewer, and each takes 28 bytes
 LANES = 16  # as in kernels/diffusion_cpu.cu: rows of its scratch are whole numbers of lanes
 
 
@@ -22,44 +25,66 @@ def anisotropic_diffusion(source: DeviceSource, requests: Sequence[BlockRequest]
     """Equal to :func:`gpu_tomoclass.features.reference.diffusion.anisotropic_diffusion` in every bit; see
     ``families.py``.
 
-    A job is one channel. Jobs of all requests and planes run side by side, the longest first.
+    A job is one channel. Jobs run side by side, the longest first; on a GPU no more requests at once than keep it busy.
     """
-    device, workspace = source.device, source.workspace
-    nz, ny, nx = source.shape
     requests = sorted(requests, key=lambda request: -request.parameters["smoothings"])
-    jobs = [(request, job) for request in requests for job in request.parameters.get("jobs", range(len(A1)))]
-    smoothings = [int(request.parameters["smoothings"]) for request, _ in jobs]
-    thresholds = [float(request.parameters["edge_threshold"]) for request, _ in jobs]
-    slopes = [float(A1[job]) for _, job in jobs]
-    key = (*smoothings, *thresholds, *slopes)
-    result = workspace.array("diffusion result", (len(smoothings), nz, ny, nx), np.float32)
-    args = {
-        "limits": source.shared("diffusion limits", (nz, 3), np.float64, lambda out: _start(source, out)),
-        "smoothings": workspace.constant(("diffusion smoothings", key), lambda: np.array(smoothings, np.int32)),
-        "a1": workspace.constant(("diffusion a1", key), lambda: np.array(slopes, np.float64)),
-        "edge_threshold": workspace.constant(("diffusion thresholds", key), lambda: np.array(thresholds, np.float64)),
-        "a2": float(A2),
-        "result": result,
-        "ny": ny,
-        "nx": nx,
-    }
-    if device.wants_gpu_plan:
-        _run_steps(source, smoothings, args)
+    if source.device.wants_gpu_plan:
+        together = max(1, PIXELS_AT_ONCE // (max(len(r.out) for r in requests) * math.prod(source.shape)))
+        groups = [requests[i : i + together] for i in range(0, len(requests), together)]
+        most = max(sum(len(request.out) for request in group) for group in groups)
+        longest = N_ITERATIONS * int(requests[0].parameters["smoothings"])
+        for group in groups:
+            _run_steps(source, group, most=most, longest=longest)
     else:
-        wide = -(-nx // LANES) * LANES
-        scratch = workspace.array("diffusion rows", (len(smoothings), nz, ny, 5 * wide + 2 * LANES), np.float32)
-        device.launch(
-            "diffusion_cpu.cu",
-            "diffusion_cpu",
-            grid=(nz, len(smoothings)),
-            block=(1,),
-            args={**args, "image": source.image, "scratch": scratch},
-            defines={"ONE_THREAD": 1},
-        )
+        _run_on_cpu(source, requests)
+
+
+class _Jobs(NamedTuple):
+    """Of some requests, the longest first: smoothings of each job, and what kernels are told of all."""
+
+    smoothings: list[int]
+    args: dict[str, Any]
+
+    @classmethod
+    def of(cls, source: DeviceSource, requests: Sequence[BlockRequest]) -> _Jobs:
+        workspace, (nz, ny, nx) = source.workspace, source.shape
+        jobs = [(request, job) for request in requests for job in request.parameters.get("jobs", range(len(A1)))]
+        smoothings = [int(request.parameters["smoothings"]) for request, _ in jobs]
+        thresholds = [float(request.parameters["edge_threshold"]) for request, _ in jobs]
+        slopes = [float(A1[job]) for _, job in jobs]
+        key = (*smoothings, *thresholds, *slopes)
+        args = {
+            "limits": source.shared("diffusion limits", (nz, 3), np.float64, lambda out: _start(source, out)),
+            "smoothings": workspace.constant(("diffusion smoothings", key), lambda: np.array(smoothings, np.int32)),
+            "a1": workspace.constant(("diffusion a1", key), lambda: np.array(slopes, np.float64)),
+            "edge_threshold": workspace.constant(
+                ("diffusion thresholds", key), lambda: np.array(thresholds, np.float64)
+            ),
+            "a2": float(A2),
+            "ny": ny,
+            "nx": nx,
+        }
+        return cls(smoothings, args)
+
+
+def _run_on_cpu(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
+    workspace, (nz, ny, nx) = source.workspace, source.shape
+    smoothings, args = _Jobs.of(source, requests)
+    wide = -(-nx // LANES) * LANES
+    result = workspace.array("diffusion result", (len(smoothings), nz, ny, nx), np.float32)
+    scratch = workspace.array("diffusion rows", (len(smoothings), nz, ny, 5 * wide + 2 * LANES), np.float32)
+    source.device.launch(
+        "diffusion_cpu.cu",
+        "diffusion_cpu",
+        grid=(nz, len(smoothings)),
+        block=(1,),
+        args={**args, "image": source.image, "scratch": scratch, "result": result},
+        defines={"ONE_THREAD": 1},
+    )
     start = 0
     for request in requests:
         stop = start + len(request.out)
-        device.copy(result[start:stop], request.out)
+        source.device.copy(result[start:stop], request.out)
         start = stop
 
 
@@ -78,28 +103,35 @@ def _start(source: DeviceSource, out: Array) -> None:
     )
 
 
-def _run_steps(source: DeviceSource, smoothings: Sequence[int], args: dict[str, Any]) -> None:
-    """Step t of every job that has one in one launch; before it the tensors of jobs whose iteration begins there."""
-    device, workspace = source.device, source.workspace
-    nz, ny, nx = source.shape
-    n_items, n_steps = len(smoothings) * nz, N_ITERATIONS * max(smoothings)
-    images = [workspace.array(f"diffusion images {i}", (n_items, ny, nx), np.float32) for i in range(2)]
-    fastest = workspace.array("diffusion fastest", (n_items, n_steps), np.int32)
-    speeds = [workspace.array(f"diffusion speeds {i}", (n_items, ny, nx), np.float32) for i in range(2)]
-    tensor = workspace.array("diffusion tensor", (3, n_items, ny, nx), np.float32)
+def _run_steps(source: DeviceSource, requests: Sequence[BlockRequest], *, most: int, longest: int) -> None:
+    """Step t of every job that has one in one launch; before it the tensors of jobs whose iteration begins there.
+
+    The arrays have room for ``most`` jobs of the ``longest`` steps.
+    """
+    device, workspace, (nz, ny, nx) = source.device, source.workspace, source.shape
+    smoothings, args = _Jobs.of(source, requests)
+    n_items, n_steps, n_pixels = len(smoothings) * nz, N_ITERATIONS * max(smoothings), ny * nx
+
+    def room(name: str, dtype: npt.DTypeLike, per_job: int, n: int) -> Array:
+        return workspace.array(f"diffusion {name}", (most * per_job,), dtype)[:n]
+
+    images = [room(f"images {i}", np.float32, nz * n_pixels, n_items * n_pixels) for i in range(2)]
+    speeds = [room(f"speeds {i}", np.float32, nz * n_pixels, n_items * n_pixels) for i in range(2)]
+    tensor = room("tensor", np.float32, 3 * nz * n_pixels, 3 * n_items * n_pixels)
+    fastest = room("fastest", np.int32, nz * longest, n_items * n_steps)
     tx, ty = BLOCK
     defines = {"TX": tx, "TY": ty, "ROWS": ROWS, "THREADS": THREADS}
     device.launch(
         "diffusion.cu",
         "diffusion_begin",
-        grid=(-(-ny * nx // THREADS), nz, len(smoothings)),
+        grid=(-(-n_pixels // THREADS), nz, len(smoothings)),
         block=(THREADS,),
         args={
             "image": source.image,
             "images": images[0],
             "fastest": fastest,
             "n_slots": n_steps,
-            "n_pixels": ny * nx,
+            "n_pixels": n_pixels,
         },
         defines=defines,
     )
@@ -107,7 +139,7 @@ def _run_steps(source: DeviceSource, smoothings: Sequence[int], args: dict[str, 
     move = device.kernel("diffusion.cu", "diffusion_step", defines=defines)
     names = ("limits", "smoothings", "ny", "nx")
     step_args = {
-        **{name: args[name] for name in (*names, "result")},
+        **{name: args[name] for name in names},
         **{"tensor": tensor, "fastest": fastest, "n_slots": n_steps, "nz": nz, "n_items": n_items},
     }
     tensor_args = {
@@ -128,3 +160,9 @@ def _run_steps(source: DeviceSource, smoothings: Sequence[int], args: dict[str, 
             "moved_speeds": speeds[moved],
         }
         move(**shape, args={**step_args, **arrays, "t": t})
+    start = 0
+    for request in requests:
+        stop = start + len(request.out) * nz * n_pixels
+        done = images[N_ITERATIONS * int(request.parameters["smoothings"]) % 2]  # where its last step has left it
+        device.copy(done[start:stop].reshape(request.out.shape), request.out)
+        start = stop
