@@ -162,7 +162,7 @@ class DeviceForest:
 
     @property
     def takes_parts(self) -> bool:
-        """Tells whether features can be given a few at a time by :meth:`take`: on a GPU, if the forest compares ranks."""
+        """Tell whether :meth:`take` may be given a few features at a time: on a GPU, if the forest compares ranks."""
         return isinstance(self._walk, _RankWalk)
 
     def take(self, features: Array, start: int) -> None:
