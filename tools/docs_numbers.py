@@ -65,6 +65,7 @@ def named() -> dict[str, Callable[[], str]]:
         "plane": lambda: f"{result('plane')['ms']['native, one plane with all threads']['min'] / 1000:.2f} s",
         "plane-avx2": lambda: f"{result('plane_avx2')['ms']['native, one plane with all threads']['min'] / 1000:.2f} s",
         "loop-first": lambda: f"{result('loop')['first']['wall_min']:.2f} s",
+        "loop-in-view": lambda: f"{result('loop')['first, in view']['wall_min']:.2f} s",
         "loop-cached": lambda: f"{result('loop')['cached']['wall_min']:.2f} s",
         "train": lambda: f"{run['steps']['train']['seconds']:.0f} s",
         "classify": lambda: f"{minutes(run['seconds_for_the_volume'])}, {run['peak_MB']} MB",
@@ -73,11 +74,19 @@ def named() -> dict[str, Callable[[], str]]:
         "a100": lambda: f"{kernels_on('A100'):.1f} s",
         "rtx4090": lambda: f"{kernels_on('RTX 4090'):.0f} s",
     }
+    left_off = result("loop")["left off, wall"]
+    figures["left-off-half"] = lambda: f"{left_off['p50']:.2f} s"
+    figures["left-off-most"] = lambda: f"{left_off['p95']:.2f} s"
+    standard = result("forest_native_avx2")["forests"]["standard"]["engines"]
+    figures["forest-avx2"] = lambda: f"{standard['scikit-learn']['min_s'] / standard['native']['min_s']:.0f}"
     page = result("page")
     figures["page-frame"] = lambda: (
         f"{max(page[kind]['main_thread_cpu'] for kind in ('pan', 'zoom', 'brush', 'contrast')):.1f} ms"
     )
     figures["page-planes"] = lambda: f"{page['planes']['main_thread_cpu']:.0f} ms"
+    figures["page-gaps"] = lambda: (
+        f"{max(page[kind]['between_frames_p95'] for kind in ('pan', 'zoom', 'brush', 'contrast', 'planes')):.0f} ms"
+    )
     for case, found in engines["accuracy"].items():
         figures[f"{case}-rows"] = lambda found=found: f"{found['rows']:,}"
         for engine in ("weka", "sklearn", "binned"):
