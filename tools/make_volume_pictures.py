@@ -38,7 +38,7 @@ SHOWN_CHANNELS = {
     "mean_3d": "Mean_2.0",
     "median_3d": "Median_2.0",
     "variance_3d": "Variance_4.0",
-    "z_context": "Z_context_2.0_Median_2.0",
+    "z_median": "Z_2.0_Median_2.0",
 }
 
 

@@ -31,8 +31,7 @@ from gpu_tomoclass.features.reference.volume_ball import BallRow, ball_rows
 from gpu_tomoclass.features.reference.volume_source import CUBES
 
 SMALL_VOLUME = (8, 16, 128)  # results: whole blocks of every kernel
-OWN_VOLUME = (1, 80, 128)  # of our own families, which use kernels for planes: as large as where those are counted
-SMALL_SIGMAS = {"_3d": (1.0, 4.0), "ball": (1.0, 2.0, 3.0), "median_3d": (1.0, 2.0, 3.0, 4.0), "own": (1.0, 2.0)}
+SMALL_SIGMAS = {"gaussian": (1.0, 4.0), "ball": (1.0, 2.0, 3.0), "median_3d": (1.0, 2.0, 3.0, 4.0)}
 BALLS = ("volume_runs", "volume_extremes", "volume_sums", "volume_median")
 
 Work = tuple[float, ...]
@@ -40,8 +39,8 @@ Work = tuple[float, ...]
 
 @cache
 def volume_bank() -> FeatureBank:
-    """Sigma 1..8 for TWS's families, 1 and 2 for our own, as users get them."""
-    return FeatureBank.create(["weka-3d", "z_context", "z_blur"])
+    """Sigma 1..8, as users get them."""
+    return FeatureBank.create("weka-3d")
 
 
 def volume_families() -> list[str]:
@@ -156,21 +155,19 @@ def key_of(launch: Launch) -> Key:
 @cache
 def samples(family: str) -> dict[Key, list[tuple[Work, Counter[str]]]]:
     """Of each kernel the interpreted launches: what the work grows with, and counts per result."""
-    kind = "_3d" if family.endswith("_3d") else "own"
-    shape = OWN_VOLUME if kind == "own" else SMALL_VOLUME
-    is_ball = any(launch.kernel in BALLS for launch in volume_plan(family, shape))
+    is_ball = any(launch.kernel in BALLS for launch in volume_plan(family, SMALL_VOLUME))
     found: dict[Key, list[tuple[Work, Counter[str]]]] = defaultdict(list)
-    for sigma in SMALL_SIGMAS.get(family, SMALL_SIGMAS["ball" if is_ball else kind]):
+    for sigma in SMALL_SIGMAS.get(family, SMALL_SIGMAS["ball" if is_ball else "gaussian"]):
         # With one sigma at a time, kernels that are launched often are interpreted at every sigma.
         blocks = _blocks(family, (1.0, sigma) if family.startswith("difference") else (sigma,))
         noting = NotingDevice()
-        _run(noting, blocks, shape, filled=False)
+        _run(noting, blocks, SMALL_VOLUME, filled=False)
         noted = [launch for launch in noting.noted if launch.kernel != "copy"]
         with mock.patch.object(simulated_cupy, "Machine", CountingMachine):
             device, cupy = simulated_cupy.ptx_device()
             cupy.launches.clear()
             CountingMachine.done = {}
-            _run(device, blocks, shape, filled=True)
+            _run(device, blocks, SMALL_VOLUME, filled=True)
         for launch, record in zip(noted, cupy.launches, strict=True):
             if record.counts["estimated"] and launch.kernel.startswith(("volume_", "derivatives_x")):
                 continue

@@ -19,7 +19,7 @@ from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.device import DryDevice
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.features import CUBES, Aspect, FeatureBank, FeatureBlock
+from gpu_tomoclass.features import CUBES, FAMILIES, ORIGINAL, Aspect, FeatureBank, FeatureBlock
 from gpu_tomoclass.model import Model
 
 TABLE = Path(__file__).with_name("predicted_speed.json")
@@ -123,7 +123,7 @@ def predict_time(
     per_voxel, launches, unknown = 0.0, row["launches"]["forest"], []
     of_paper = _weights(FeatureBank.create("paper").blocks)
     dearest = max(row["seconds_per_voxel"][family] / weight for family, weight in of_paper.items())
-    reference = {**of_paper, **_weights(FeatureBank.create(["weka-3d", "z_context", "z_blur"]).blocks)}
+    reference = {**of_paper, **_weights(FeatureBank.create("weka-3d").blocks)}
     blocks = used_blocks(model)
     for family, weight in _weights(blocks, aspect).items():
         seconds = row["seconds_per_voxel"].get(family)
@@ -154,14 +154,17 @@ def predict_time(
 
 
 def _weights(blocks: Sequence[FeatureBlock], aspect: Aspect = CUBES) -> Mapping[str, float]:
-    """Work of each family, in channels: diffusion's times the number of its smoothings, times a power of their reach
-    across planes."""
+    """Work of each family, smoothed planes with the others, in channels: diffusion's times the number of its
+    smoothings, times a power of their reach across planes."""
     found: dict[str, float] = {}
     for block in blocks:
         work: float = dict(block.parameters).get("smoothings", 1) * len(block.channels)
-        if block.dimensions == 3:
-            work *= max(block.reaches(aspect)) ** POWERS.get(block.family, 1)
-        found[block.family] = found.get(block.family, 0.0) + work
+        family = block.family
+        if FAMILIES.get(family, ORIGINAL).is_smoothed:  # the kernels of the family of planes; smoothing takes little
+            family = family.removeprefix("z_")
+        elif block.dimensions == 3:
+            work *= max(block.reaches(aspect)) ** POWERS.get(family, 1)
+        found[family] = found.get(family, 0.0) + work
     return found
 
 

@@ -13,6 +13,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Strokes": ("every", "start", "also", "label_axes", "class_names", "skip_bad_rois", "like"),
     "Features": (
         "features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch", "hessian", "gabor",
+        "z_sigma",
     ),
     "Forest": ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", "balance", "seed"),
     "Reading the volume": (

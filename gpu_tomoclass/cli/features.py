@@ -51,6 +51,7 @@ def features(
     membrane_patch: int,
     hessian: str,
     gabor: str,
+    z_sigma: str,
     intensity: str,
     nan: str,
     device_name: str,
@@ -70,6 +71,7 @@ def features(
         membrane_patch=membrane_patch,
         hessian=hessian,
         gabor=gabor,
+        z_sigma=z_sigma,
     )
     from gpu_tomoclass.features import write_features
     from gpu_tomoclass.volumes import open_volume

@@ -224,6 +224,13 @@ def bank_options(command: F) -> F:
     for option in (
         gabor_option,
         hessian_option,
+        click.option(
+            "--z-sigma",
+            metavar="SIGMA",
+            default="2",
+            show_default=True,
+            help="Smooth planes along z by so many voxels of x for families z_..; 4nm: in nm.",
+        ),
         click.option("--membrane-patch", type=int, default=19, show_default=True, help="Membrane and Kuwahara patch."),
         click.option("--membrane-thickness", type=int, default=1, show_default=True, help="Membrane thickness."),
         click.option(
@@ -241,8 +248,8 @@ def bank_options(command: F) -> F:
             show_default=True,
             metavar="SET|FAMILY,..",
             shell_complete=_complete_features,
-            help="weka-default, paper (252 channels), all (272), across planes weka-3d-default (9) or weka-3d (95), or "
-            "families separated by commas.",
+            help="weka-default, paper (252 channels), all (272), paper+z (also of planes smoothed along z), across "
+            "planes weka-3d-default (9) or weka-3d (95), or families separated by commas.",
         ),
     ):
         command = option(command)
@@ -259,6 +266,7 @@ def make_bank(
     membrane_patch: int,
     hessian: str = "auto",
     gabor: str = "fast",
+    z_sigma: str = "2",
 ) -> FeatureBank:
     """The bank that the options of :func:`bank_options` ask for."""
     from gpu_tomoclass.features import FeatureBank
@@ -272,6 +280,7 @@ def make_bank(
         membrane_patch=membrane_patch,
         hessian="current" if hessian == "auto" else hessian,
         gabor=gabor,
+        z_sigma=z_sigma,
     )
 
 

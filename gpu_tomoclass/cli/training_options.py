@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from gpu_tomoclass.volumes import Volume
 
 ANNOTATION = ("every", "start", "skip_bad_rois")
-BANK = ("features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch", "hessian", "gabor")
+BANK = (
+    "features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch", "hessian", "gabor",
+    "z_sigma",
+)  # fmt: skip
 FOREST = ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", "balance", "seed")
 
 

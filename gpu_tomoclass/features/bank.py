@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.errors import ModelError, UsageError
-from gpu_tomoclass.features.bank_description import GABORS, HESSIANS, WHERE, settings_of
+from gpu_tomoclass.features.bank_description import GABORS, HESSIANS, WHERE, Z_SIGMA, settings_of
 from gpu_tomoclass.features.block import FeatureBlock, halo, row_of, volume_source
 from gpu_tomoclass.features.channel_names import VOLUME_PREFIX, implied_settings
 from gpu_tomoclass.features.families import FAMILIES, FEATURE_SETS, ORIGINAL
-from gpu_tomoclass.features.family import NM, Family, Request, number, parse_sigmas
+from gpu_tomoclass.features.family import NM, SIGMA_LIMITS, Family, Request, number, parse_sigmas, single
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.source import FeatureSource
 from gpu_tomoclass.features.reference.volume_source import CUBES, Aspect
 
 PATCH_LIMITS = (3, 255)
 SIGMA_MAX = {2: 16.0, 3: 8.0}  # by the dimensions of the families: TWS's own defaults
+Z_LIMITS = (0.01, 32.0)  # voxels
 SOURCE_BYTES = 4 + 2  # per pixel: the plane as float32 and as bytes, by its own and by the display range
 
 
@@ -54,6 +55,11 @@ class FeatureBank:
     gabor : {"fast", "exact"}
         Gabor to 1e-5 of a channel's standard deviation, or TWS's very bits, by its own Fourier transform: seconds per
         plane, on the CPU. ``"fast"`` if the bank has no Gabor.
+    z_sigma : float
+        By how much planes are smoothed along z for the families ``z_..``: a standard deviation in voxels of x, whatever
+        the voxels' length along z; or in nm. 2 if the bank has none of them.
+    z_nm : bool
+        Whether that is in nm.
 
     Raises
     ------
@@ -68,6 +74,8 @@ class FeatureBank:
     hessian: str = "current"
     gabor: str = "fast"
     nm: tuple[str, ...] = ()
+    z_sigma: float = Z_SIGMA
+    z_nm: bool = False
 
     def __post_init__(self) -> None:
         if self.families and not self.sigmas:
@@ -93,8 +101,15 @@ class FeatureBank:
             way = getattr(self, family)
             if way not in ways:
                 raise UsageError(f"{family} must be one of {', '.join(ways)}, not {way!r:.40}")
-            if family not in self.families:
+            if not {family, f"z_{family}"} & set(self.families):
                 object.__setattr__(self, family, ways[0])
+        if not any(FAMILIES[name].is_smoothed for name in self.families):
+            object.__setattr__(self, "z_sigma", Z_SIGMA)
+            object.__setattr__(self, "z_nm", False)
+        least, most = SIGMA_LIMITS if self.z_nm else Z_LIMITS
+        if not least <= self.z_sigma <= most:
+            unit = "nm" if self.z_nm else "voxels"
+            raise UsageError(f"planes are smoothed along z by {least:g} to {most:g} {unit}, not {self.z_sigma:g}")
 
     @classmethod
     def create(
@@ -108,6 +123,7 @@ class FeatureBank:
         membrane_patch: int = 19,
         hessian: str = "current",
         gabor: str = "fast",
+        z_sigma: float | str = Z_SIGMA,
     ) -> FeatureBank:
         """A bank with sigmas sigma_min, 2 sigma_min, 4 sigma_min ... up to sigma_max, as TWS makes them.
 
@@ -124,6 +140,8 @@ class FeatureBank:
             nm, for families made of Gaussians.
         membrane_thickness, membrane_patch, hessian, gabor
             See the class.
+        z_sigma : float or str
+            See the class; ``"4nm"``: in nm. Only with families ``z_..``.
 
         Raises
         ------
@@ -141,6 +159,7 @@ class FeatureBank:
         except ValueError as error:
             raise UsageError(f"sigmas {error}", do='give numbers, or text such as "2,4nm"') from error
         given = {name: numbers for name, (numbers, _) in parsed.items()}
+        along_z, z_nm = _parse_z(z_sigma)
         misplaced = [name for name in given if name not in names or not FAMILIES[name].per_sigma]
         if misplaced:
             chosen = [name for name in FAMILIES if name in names and FAMILIES[name].per_sigma]
@@ -152,7 +171,8 @@ class FeatureBank:
         ranges = {}
         for name in families:
             if name not in given:
-                usual = min(SIGMA_MAX[FAMILIES[name].dimensions], FAMILIES[name].usual_sigma_max)
+                row = FAMILIES[name]
+                usual = SIGMA_MAX[2 if row.is_smoothed else row.dimensions]
                 most = max(sigma_min, usual) if sigma_max is None else sigma_max
                 ranges[name] = FAMILIES[name].sigmas_in_range(sigma_min, most)
         lists = {name: FAMILIES[name].sigmas_given(values) for name, values in given.items()}
@@ -164,6 +184,8 @@ class FeatureBank:
             hessian=hessian,
             gabor=gabor,
             nm=tuple(name for name in families if name in parsed and parsed[name][1]),
+            z_sigma=along_z,
+            z_nm=z_nm,
         )
 
     def sigmas_of(self, family: str) -> tuple[float, ...]:
@@ -181,7 +203,8 @@ class FeatureBank:
             smaller = tuple(s for s in self.sigmas_of(row.name) if s < sigma) if row.per_sigma else ()
             ways = self.hessian == "legacy", self.gabor == "exact"
             least = self.sigmas_of(row.name)[0] if row.name in self.nm else 0.0
-            request = Request(sigma, smaller, self.membrane_thickness, self.membrane_patch, *ways, least)
+            along_z = (self.z_sigma, self.z_nm) if row.is_smoothed else ()
+            request = Request(sigma, smaller, self.membrane_thickness, self.membrane_patch, *ways, least, *along_z)
             parameters = row.parameters(request) | ({NM: True} if least else {})
             channels = tuple((prefix if row.dimensions == 3 else "") + name for name in row.labels(**parameters))
             if channels:  # the smallest sigma has no difference of Gaussians
@@ -208,7 +231,7 @@ class FeatureBank:
     @property
     def fits_any_voxels(self) -> bool:
         """Tell whether all sizes are in nm and none in pixels, so that values do not depend on the voxels."""
-        return all(name in self.nm and FAMILIES[name].reach_in_plane is None for name in self.families)
+        return all(name in self.nm and (self.z_nm or not FAMILIES[name].is_smoothed) for name in self.families)
 
     @cached_property
     def channels(self) -> tuple[str, ...]:
@@ -234,8 +257,8 @@ class FeatureBank:
     @property
     def bytes_per_pixel(self) -> int:
         """Memory that :meth:`compute` needs at most per pixel of a plane, its result included."""
-        blurs = {  # derivatives over a sigma in nm have blurs of their own
-            (s, name if name in self.nm else "")
+        blurs = {  # derivatives over a sigma in nm have blurs of their own, and so have smoothed planes
+            (s, name if name in self.nm else "", FAMILIES[name].is_smoothed)
             for name, sigmas in zip(self.families, self.sigmas, strict=True)
             for s in sigmas
         }
@@ -369,6 +392,7 @@ class FeatureBank:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready description; :meth:`from_dict` reads it back."""
+        smoothed = any(FAMILIES[name].is_smoothed for name in self.families)
         return {
             "definition_version": self.definition_version,
             "families": {
@@ -380,6 +404,8 @@ class FeatureBank:
             **({} if self.hessian == HESSIANS[0] else {"hessian": self.hessian}),
             **({} if self.gabor == GABORS[0] else {"gabor": self.gabor}),
             **({NM: list(self.nm)} if self.nm else {}),
+            **({"z_sigma": float(number(self.z_sigma))} if smoothed else {}),
+            **({"z_nm": True} if self.z_nm else {}),
         }
 
     @classmethod
@@ -458,3 +484,13 @@ class FeatureBank:
                 )
                 raise ModelError(f"{some}: {problem}", where=where, do="the grey features of TWS are expected")
         return bank, np.array([names.index(name) for name in bank.channels], dtype=np.intp)
+
+
+def _parse_z(sigma: float | str) -> tuple[float, bool]:
+    """The sigma along z, and whether it is in nm."""
+    try:
+        numbers, in_nm = parse_sigmas(sigma if isinstance(sigma, str) else (sigma,))
+        (value,) = numbers
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the sigma along z is {sigma!r:.40}", do='give one number, or text such as "4nm"') from error
+    return single(value), in_nm

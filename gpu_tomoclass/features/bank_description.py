@@ -18,6 +18,8 @@ the exact Gabor are new.
 
 HESSIANS = ("current", "legacy")
 GABORS = ("fast", "exact")
+Z_SIGMA = 2.0
+"""Standard deviation, in voxels of x, by which planes are smoothed along z."""
 WHERE = "feature bank"
 
 
@@ -30,12 +32,17 @@ def settings_of(data: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         If a field is missing, unknown or of another kind, or the definition is a newer one.
     """
     expected = {"definition_version", "families", "membrane_thickness", "membrane_patch"}
-    if not isinstance(data, Mapping) or set(data) - {"hessian", "gabor", NM} != expected:
+    if not isinstance(data, Mapping) or set(data) - {"hessian", "gabor", NM, "z_sigma", "z_nm"} != expected:
         found = ", ".join(map(str, data)) if isinstance(data, Mapping) else repr(data)
         raise ModelError(f"expected the fields {', '.join(sorted(expected))}, found {found:.200}", where=WHERE)
     for field in sorted(expected - {"families"}):
         if type(data[field]) is not int:
             raise ModelError(f"{field} must be a whole number, not {data[field]!r:.60}", where=WHERE)
+    along_z = data.get("z_sigma", Z_SIGMA)
+    if type(along_z) not in (int, float) or not 0 < along_z <= SIGMA_LIMITS[1]:
+        raise ModelError(f"z_sigma must be a number above 0, not {along_z!r:.60}", where=WHERE)
+    if type(data.get("z_nm", False)) is not bool:
+        raise ModelError(f"z_nm must be true or false, not {data['z_nm']!r:.60}", where=WHERE)
     version, families = data["definition_version"], data["families"]
     if not 1 <= version <= DEFINITION_VERSION:
         raise ModelError(
@@ -64,5 +71,7 @@ def settings_of(data: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         "hessian": data.get("hessian", HESSIANS[0]),
         "gabor": data.get("gabor", GABORS[0]),
         "nm": tuple(name for name in names if name in in_nm),
+        "z_sigma": single(along_z),
+        "z_nm": data.get("z_nm", False),
     }
     return settings, version

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from gpu_tomoclass.errors import ModelError
 from gpu_tomoclass.features.families import FAMILIES, ORIGINAL, VOLUME_FAMILIES
-from gpu_tomoclass.features.family import SIGMA_LIMITS, Family, Request, single
+from gpu_tomoclass.features.family import SIGMA_LIMITS, Family, Request, single, wide_number
 
 VOLUME_PREFIX = "3D_"
 """Before TWS's names of channels that look across planes, in a bank that has other families, too."""
-# Families that only one kind of TWS's features has; the rest of a name is numbers.
+# Families that only one kind of TWS's features has, and ours of smoothed planes; the rest of a name is numbers.
 ONLY_3D = re.compile(
-    r"Edges_|Difference_of_Gaussian_|Hessian_(largest|middle|smallest)_|Structure_middle_|Derivatives_\d+_\d+_\d+_"
+    r"Z_\d|Edges_|Difference_of_Gaussian_|Hessian_(largest|middle|smallest)_|Structure_middle_|Derivatives_\d+_\d+_\d+_"
 )
 ONLY_RGB = ("Hue", "Saturation", "Brightness")
 # In which TWS writes what both kinds have, within one sigma.
@@ -27,7 +27,10 @@ ORDER_3D = ("Gaussian_blur", "Laplacian", "Minimum", "Maximum", "Mean", "Median"
 IN_NM = re.compile(r"_\d+(\.\d+)?nm(_|$)")
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 PATCH = re.compile(r"Kuwahara_(\d{1,6})_ |Membrane_projections_\d_(\d{1,6})_")
+IS_SMOOTHED = re.compile(rf"^(?:{VOLUME_PREFIX})?Z_(\d{{1,3}}(?:\.\d+)?)_")
 THICKNESS = re.compile(r"Membrane_projections_\d_\d+_(\d{1,6})$|Anisotropic_diffusion_.*_(\d{1,6})\.0$")
+
+Number = TypeVar("Number", int, float)
 
 
 def image_kind(relation: str, names: Sequence[str]) -> str:
@@ -92,7 +95,7 @@ def grey_dimensions(relation: str, names: Sequence[str]) -> tuple[int, list[str]
             do="train in Fiji on a grey image",
         )
     if kind == "3D":
-        families = tuple(f"{row.weka_name}_" for row in VOLUME_FAMILIES.values())
+        families = ("Z_", *(f"{row.weka_name}_" for row in VOLUME_FAMILIES.values()))
         foreign = [name for name in names if name != ORIGINAL.name and not name.startswith(families)]
         if foreign:
             telling = [name for name in names if ONLY_3D.match(name)] or names[-1:]
@@ -130,8 +133,10 @@ def implied_settings(names: Sequence[str], *, dimensions: int | None = None) -> 
             where="channel names",
             do="train on the volume and its strokes, with --sigmas FAMILY=..nm",
         )
-    thickness = _setting(names, THICKNESS, what="membrane thickness", default=1)
-    patch = _setting(names, PATCH, what="membrane patch", default=19)
+    plain = [re.sub(IS_SMOOTHED, "", name) for name in names]
+    thickness = _setting(plain, THICKNESS, what="membrane thickness", default=1)
+    patch = _setting(plain, PATCH, what="membrane patch", default=19)
+    along_z = _setting(names, IS_SMOOTHED, what="sigma along z", default=0.0)
     families, sigmas = [], []
     across = [name.removeprefix(VOLUME_PREFIX) for name in names if name.startswith(VOLUME_PREFIX)]
     of_planes = [name for name in names if not name.startswith(VOLUME_PREFIX)]
@@ -139,8 +144,9 @@ def implied_settings(names: Sequence[str], *, dimensions: int | None = None) -> 
         across, of_planes = of_planes, []
     for row in FAMILIES.values():
         candidates = across if row.dimensions == 3 else of_planes
-        mine = [name for name in candidates if name.startswith(row.weka_name + "_")]
-        found = _sigmas(row, mine, thickness=thickness, patch=patch)
+        starts = f"Z_{wide_number(along_z)}_{row.weka_name}_" if row.is_smoothed else f"{row.weka_name}_"
+        mine = [name for name in candidates if name.startswith(starts)]
+        found = _sigmas(row, mine, len(starts), thickness=thickness, patch=patch, z=along_z)
         if mine and (found or not row.per_sigma):
             families.append(row.name)
             sigmas.append(found)
@@ -149,26 +155,30 @@ def implied_settings(names: Sequence[str], *, dimensions: int | None = None) -> 
         "sigmas": tuple(sigmas),
         "membrane_thickness": thickness,
         "membrane_patch": patch,
+        **({"z_sigma": single(along_z)} if along_z else {}),
     }
 
 
-def _setting(names: Sequence[str], pattern: re.Pattern[str], *, what: str, default: int) -> int:
-    found = {int(match[match.lastindex or 0]) for name in names if (match := pattern.match(name))}
+def _setting(names: Sequence[str], pattern: re.Pattern[str], *, what: str, default: Number) -> Number:
+    kind = type(default)
+    found = {kind(match[match.lastindex or 0]) for name in names if (match := pattern.match(name))}
     if len(found) > 1:
         raise ModelError(f"more than one {what}: {', '.join(map(str, sorted(found)))}", where="channel names")
     return found.pop() if found else default
 
 
-def _sigmas(row: Family, names: Sequence[str], *, thickness: int, patch: int) -> tuple[float, ...]:
+def _sigmas(
+    row: Family, names: Sequence[str], start: int, *, thickness: int, patch: int, z: float
+) -> tuple[float, ...]:
     """The sigmas of a family, from those of the names that are its own."""
     if not row.per_sigma:
         return ()
-    numbers = {single(float(text)) for name in names for text in NUMBER.findall(name)}
+    numbers = {single(float(text)) for name in names for text in NUMBER.findall(name[start:])}
     candidates = sorted(s for s in numbers if s <= SIGMA_LIMITS[1] and (s == int(s) or not row.whole_pixels))
     found = set()
     for sigma in candidates:
         smaller = tuple(s for s in candidates if s < sigma)
-        parameters = row.parameters(Request(sigma, smaller, thickness, patch))
+        parameters = row.parameters(Request(sigma, smaller, thickness, patch, z=z))
         if not set(row.labels(**parameters)).isdisjoint(names):
             found.add(sigma)
             found.update(parameters.get("smaller", ()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from gpu_tomoclass.device import Array, Device, Planes, Stopwatch, Workspace
 from gpu_tomoclass.errors import StoppedError
+from gpu_tomoclass.features.accelerated.smoothed import smoothed_planes
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.features.accelerated.volume_source import VolumeDeviceSource
 from gpu_tomoclass.features.block import FeatureBlock, volume_source
@@ -87,7 +89,7 @@ class FeatureEngine:
         counts = [sum(len(block.channels) for _, block in group) for group in groups]
         room = sum(counts) if take is None else max(counts, default=0)
         out = self.workspace.array("features", (room, place.n_wanted, *planes[0].shape), np.float32)
-        on_device = self._on_device(planes, place, display_range) if self.device.runs_kernels else None
+        on_device = _OnDevice(planes, self.workspace, place, display_range) if self.device.runs_kernels else None
         if watch is not None and on_device is not None and self.device.has_own_memory:
             watch.lap(TO_DEVICE)
         by_reference = _Reference(self.device, planes, place, display_range)
@@ -102,11 +104,12 @@ class FeatureEngine:
             has_kernel = on_device is not None and _row(family).has_kernel(**wanted[0].parameters)
             accelerated = accelerated_family(family) if has_kernel else None
             if on_device is not None and accelerated is not None:
-                dimensions = _row(family).dimensions
+                row = _row(family)
+                together = row.dimensions == 3 and not row.is_smoothed
                 # Across planes what blocks share is most of the work; on a plane blocks cost about as much one by one.
-                for part in [wanted] if should_stop is None or dimensions == 3 else [[request] for request in wanted]:
+                for part in [wanted] if should_stop is None or together else [[request] for request in wanted]:
                     _check(should_stop)
-                    accelerated(on_device[dimensions], part)
+                    accelerated(*on_device.source(row, part))
             elif self.device.computes:
                 for request in wanted:
                     _check(should_stop)
@@ -135,15 +138,37 @@ class FeatureEngine:
 
     def _computed_by(self, block: FeatureBlock) -> str:
         """Families of one function are computed together."""
-        kernel = _row(block.family).kernel if self.device.runs_kernels else None
-        return block.family if kernel is None or block.dimensions == 2 else kernel
+        row = _row(block.family)
+        kernel = row.kernel if self.device.runs_kernels else None
+        return block.family if kernel is None or row.dimensions == 2 or row.is_smoothed else kernel
 
-    def _on_device(
-        self, planes: Planes, place: Place, display_range: tuple[float, float] | None
-    ) -> dict[int, DeviceSource | VolumeDeviceSource]:
-        """Sources by the dimensions of the families that take them."""
-        source = DeviceSource(planes, self.workspace, wanted=place.wanted, display_range=display_range)
-        return {2: source, 3: VolumeDeviceSource(source.slab, self.workspace, place)}
+
+class _OnDevice:
+    """A slab on the device, as each kind of family takes it."""
+
+    def __init__(
+        self, planes: Planes, workspace: Workspace, place: Place, display_range: tuple[float, float] | None
+    ) -> None:
+        self._of_planes = DeviceSource(planes, workspace, wanted=place.wanted, display_range=display_range)
+        self._of_volume = VolumeDeviceSource(self._of_planes.slab, workspace, place)
+        self._smoothed: dict[float, DeviceSource] = {}  # by the sigma along z; a bank has one
+
+    def source(
+        self, row: Family, requests: Sequence[BlockRequest]
+    ) -> tuple[DeviceSource | VolumeDeviceSource, Sequence[BlockRequest]]:
+        """Arguments of the family's function."""
+        if row.dimensions == 2:
+            return self._of_planes, requests
+        if not row.is_smoothed:
+            return self._of_volume, requests
+        (sigma,) = {request.parameters["z"] for request in requests}
+        if sigma not in self._smoothed:
+            self._smoothed[sigma] = smoothed_planes(self._of_volume, sigma)
+        plain = [
+            replace(request, parameters={name: v for name, v in request.parameters.items() if name != "z"})
+            for request in requests
+        ]
+        return self._smoothed[sigma], plain
 
 
 def _behind_each_other(group: Sequence[tuple[int, FeatureBlock]]) -> list[int]:

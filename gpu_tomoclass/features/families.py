@@ -23,7 +23,8 @@ from gpu_tomoclass.features.family import (
 from gpu_tomoclass.features.reference.blur import STD_PER_SIGMA, is_reduced, kernel_radius
 from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES, ORDERS, derivative_reach
 from gpu_tomoclass.features.reference.disk import disk_half_widths
-from gpu_tomoclass.features.volume_families import OWN_ROWS, VOLUME_ROWS
+from gpu_tomoclass.features.smoothed_families import of_smoothed_planes
+from gpu_tomoclass.features.volume_families import VOLUME_ROWS
 
 HESSIAN_CHANNELS = (
     "Hessian",
@@ -327,10 +328,10 @@ PLANE_FAMILIES: Mapping[str, Family] = {row.name: row for row in _ROWS}
 VOLUME_FAMILIES: Mapping[str, Family] = {row.name: row for row in VOLUME_ROWS}
 """The 12 families of TWS 3D, which look across planes, in TWS's channel order."""
 
-OWN_FAMILIES: Mapping[str, Family] = {row.name: row for row in OWN_ROWS}
-"""Families that TWS does not have."""
+SMOOTHED_FAMILIES: Mapping[str, Family] = {row.name: row for row in map(of_smoothed_planes, _ROWS)}
+"""Each family of planes again, of planes that are smoothed along z: ours, not TWS's."""
 
-FAMILIES: Mapping[str, Family] = {**PLANE_FAMILIES, **VOLUME_FAMILIES, **OWN_FAMILIES}
+FAMILIES: Mapping[str, Family] = {**PLANE_FAMILIES, **VOLUME_FAMILIES, **SMOOTHED_FAMILIES}
 """All families by name."""
 
 
@@ -376,6 +377,9 @@ _ALL = (
     "neighbors",
 )
 
+# Chosen by benchmarks/smoothed_planes.py.
+_SMOOTHED = ("z_gabor", "z_gaussian_blur", "z_hessian", "z_neighbors")
+
 FEATURE_SETS: Mapping[str, Sequence[str]] = {
     "weka-default": ("gaussian_blur", "sobel_filter", "hessian", "difference_of_gaussians", "membrane_projections"),
     "paper": _PAPER,
@@ -395,8 +399,8 @@ FEATURE_SETS: Mapping[str, Sequence[str]] = {
         "median_3d",
         "variance_3d",
     ),
-    "paper+z": (*_PAPER, "z_blur"),
+    "paper+z": (*_PAPER, *_SMOOTHED),
 }
 """TWS's own default; the 16 families (252 channels at sigma 1..16) of the published practice; all 20 of planes (272
 channels); the default of TWS 3D; all its 12 (95 channels at sigma 1..8);
-the practice's and 8 channels of context across planes, ours."""
+the practice's and four families of planes smoothed along z, ours."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -33,7 +32,7 @@ MAX_SIGMAS = 64  # of a family; differences of Gaussians grow with its square
 
 class Request(NamedTuple):
     """Request of a bank to a family: one sigma (0 where the family has none), membrane settings, formulas; if sigmas
-    are in nm the least of them, else 0."""
+    are in nm the least of them, else 0; the sigma along z of smoothed planes, and whether that is in nm."""
 
     sigma: float
     smaller: tuple[float, ...]
@@ -42,6 +41,8 @@ class Request(NamedTuple):
     legacy_hessian: bool = False
     exact_gabor: bool = False
     nm_least: float = 0.0
+    z: float = 0.0
+    z_nm: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ class Family:
         Where TWS puts the channels: ``"first"``, in the ``"middle"`` sigma by sigma, or ``"last"``.
     dimensions : int
         2: computed plane by plane; 3: looks across planes.
+    is_smoothed : bool
+        Computed by the functions of a family of planes, of planes smoothed along z; parameter ``z`` is by how much.
     parameters : callable
         Request -> keyword arguments of ``reference``. They define a block of channels entirely.
     labels : callable
@@ -70,8 +73,6 @@ class Family:
         in voxels along it.
     reach_in_plane : callable, optional
         The same -> that distance along y and x, where ``reach`` is that along z only.
-    usual_sigma_max : float
-        Largest sigma unless one is asked for; at most that of the bank.
     whole_plane : str
         Why a value depends on the whole plane besides; empty if it does not.
     scratch : int
@@ -109,11 +110,11 @@ class Family:
     sigmas: Literal["none", "real", "zero", "whole", "doubled"] = "real"
     place: Literal["first", "middle", "last"] = "middle"
     dimensions: Literal[2, 3] = 2
+    is_smoothed: bool = False
     parameters: Callable[[Request], dict[str, Any]] = lambda r: {"sigma": r.sigma}
     labels: Callable[..., list[str]]
     reach: Callable[..., int]
     reach_in_plane: Callable[..., int] | None = None
-    usual_sigma_max: float = math.inf
     whole_plane: str = ""
     scratch: int
     reference: str
@@ -200,12 +201,13 @@ class Family:
             If a sigma is in nm and the size of the voxels is not known, or makes it too small or too large; or if
             voxels of a family of planes are no squares.
         """
+        parameters = self._with_z_in_voxels(aspect, parameters)
         if NM not in parameters:
-            return dict(parameters)
+            return parameters
         if aspect.nm is None:
             raise UsageError(f"sigmas of {self.name} are in nm, and the size of the voxels is not known", do=GIVE_SIZE)
         length = aspect.nm
-        if self.dimensions == 2 and abs(aspect.y - 1) > SQUARE:
+        if (self.dimensions == 2 or self.is_smoothed) and abs(aspect.y - 1) > SQUARE:
             raise UsageError(
                 f"{self.name} filters y and x alike, and voxels are {length / aspect.y:.4g} x {length:.4g} nm (y, x):"
                 " no sigma in nm is the same along both",
@@ -229,6 +231,14 @@ class Family:
             )
         return found | ({"per_sigma": True} if self.in_nm == "per sigma" else {})
 
+    def _with_z_in_voxels(self, aspect: Aspect, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        found = dict(parameters)
+        if not found.pop("z_nm", False):
+            return found
+        if aspect.nm is None:
+            raise UsageError(f"{self.name} smooths by nm, and the size of the voxels is not known", do=GIVE_SIZE)
+        return found | {"z": _quotient(found["z"], aspect.nm)}
+
     def reaches(self, aspect: Aspect, parameters: Mapping[str, Any]) -> tuple[int, int, int]:
         """Distances in voxels along z, y, x over which the filter itself looks."""
         parameters = self.in_voxels(aspect, parameters)
@@ -245,9 +255,18 @@ class Family:
         """One block by the reference: (n_channels, ny, nx) float32, in 3 dimensions (n_channels, planes, ny, nx)."""
         module, function = self.reference.split(":")
         compute = getattr(importlib.import_module(f"gpu_tomoclass.features.reference.{module}"), function)
-        with np.errstate(all="ignore"):  # huge values overflow float32 silently, as in Java
-            result: np.ndarray = compute(source, **parameters)
-        return result
+        if self.is_smoothed:
+            from gpu_tomoclass.features.reference.smoothed import smoothed_planes
+
+            parameters = dict(parameters)
+            planes = smoothed_planes(source, parameters.pop("z"))  # type: ignore[arg-type]
+            return np.stack([_quietly(compute, plane, parameters) for plane in planes], axis=1)
+        return _quietly(compute, source, parameters)
+
+
+def _quietly(compute: Callable[..., np.ndarray], source: Any, parameters: Mapping[str, Any]) -> np.ndarray:
+    with np.errstate(all="ignore"):  # huge values overflow float32 silently, as in Java
+        return compute(source, **parameters)
 
 
 def single(sigma: float) -> float:

@@ -24,7 +24,6 @@ from gpu_tomoclass.features.reference.derivatives import INTEGRATION_SCALES
 from gpu_tomoclass.features.reference.volume_ball import ball_reach
 from gpu_tomoclass.features.reference.volume_blur import blur_reach
 from gpu_tomoclass.features.reference.volume_derivatives import ORDERS, axis_reach, structure_reach
-from gpu_tomoclass.features.reference.z_context import BLURS, MEDIANS, reach_in_plane
 
 LARGEST_SIGMA = 32.0  # a ball of this radius has 137,000 voxels
 EIGENVALUES = ("largest", "middle", "smallest")
@@ -157,38 +156,4 @@ VOLUME_ROWS = (
     _ball("mean", scratch=40, kernel=SUMS, tolerance=SAME_SUMS),
     _ball("median", scratch=40, tolerance=Tolerance(0, "one of the values, or half the sum of two")),
     _ball("variance", scratch=60, kernel=SUMS, tolerance=SAME_SUMS),
-)
-
-OWN_ROWS = (
-    Family(
-        name="z_context",
-        weka_name="Z_context",
-        labels=lambda sigma, nm=False: [
-            *(f"Z_context_{size_text(sigma, nm=nm)}_Gaussian_blur_{blur}" for blur in BLURS),
-            *(f"Z_context_{size_text(sigma, nm=nm)}_Median_{radius}" for radius in MEDIANS),
-        ],
-        reach=lambda aspect, *, sigma: blur_reach(sigma, aspect),
-        reach_in_plane=lambda sigma: reach_in_plane(),
-        usual_sigma_max=2.0,
-        scratch=48,
-        reference="z_context:z_context",
-        kernel="z_context:z_context",
-        tolerance=SAME_SUMS,
-        in_nm="as is",
-        **COMMON,
-    ),
-    Family(
-        name="z_blur",
-        weka_name="Z_blur",
-        labels=lambda sigma, nm=False: [f"Z_blur_{size_text(sigma, nm=nm)}_{blur}" for blur in BLURS],
-        reach=lambda aspect, *, sigma: blur_reach(sigma, aspect),
-        reach_in_plane=lambda sigma: reach_in_plane(),
-        usual_sigma_max=2.0,
-        scratch=20,
-        reference="z_context:z_blur",
-        kernel="z_context:z_context",
-        tolerance=SAME_SUMS,
-        in_nm="as is",
-        **COMMON,
-    ),
 )

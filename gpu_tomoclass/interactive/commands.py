@@ -19,6 +19,7 @@ FLAGS = {  # of train, by keyword
     "membrane_patch": "--membrane-patch",
     "hessian": "--hessian",
     "gabor": "--gabor",
+    "z_sigma": "--z-sigma",
     "intensity": "--intensity",
     "nan": "--nan",
     "engine": "--forest",
@@ -101,8 +102,11 @@ def bank_keywords(bank: FeatureBank) -> dict[str, Any]:
     ``"2,4nm"``. Numbers have the fewest digits that give the same float32.
     """
     settings = {name: getattr(bank, name) for name in ("membrane_thickness", "membrane_patch", "hessian", "gabor")}
+    along_z = f"{_digits(bank.z_sigma)}nm" if bank.z_nm else float(_digits(bank.z_sigma))
     families = list(bank.families)
     usual = FeatureBank.create(families)
+    if (bank.z_sigma, bank.z_nm) != (usual.z_sigma, usual.z_nm):
+        settings["z_sigma"] = along_z
     keywords = {"features": families, **{k: v for k, v in settings.items() if v != getattr(usual, k)}}
     if (bank.sigmas, bank.nm) == (usual.sigmas, usual.nm):
         return keywords

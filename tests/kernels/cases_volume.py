@@ -9,6 +9,7 @@ from kernel_cases import Case, Inputs
 
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.device.workspace import Workspace
+from gpu_tomoclass.features.accelerated.smoothed import smoothed_planes
 from gpu_tomoclass.features.accelerated.source import BlockRequest
 from gpu_tomoclass.features.accelerated.volume_source import VolumeDeviceSource
 from gpu_tomoclass.features.engine import accelerated_family
@@ -53,6 +54,8 @@ def make(random: np.random.Generator, size: Size) -> Inputs:
 def blocks(family: str, size: Size) -> list[dict[str, Any]]:
     """Parameters of a family's blocks at the sizes's sigmas."""
     name = "radius" if FAMILIES[family].reference.startswith("volume_ranks") else "sigma"
+    if FAMILIES[family].is_smoothed:
+        return [{"sigma": 2.0, "z": sigma} for sigma in size.sigmas[:1]]
     if family != "difference_of_gaussian_3d":
         return [{name: sigma} for sigma in size.sigmas]
     return [{"sigma": s, "smaller": tuple(t for t in size.sigmas if t < s)} for s in size.sigmas[1:]]
@@ -75,7 +78,11 @@ def run(families: tuple[str, ...], device: Device, inputs: Inputs) -> np.ndarray
     ]
     accelerated = accelerated_family(families[0])
     assert accelerated is not None
-    accelerated(source, requests)
+    if FAMILIES[families[0]].is_smoothed:
+        (z,) = {request.parameters.pop("z") for request in requests}
+        accelerated(smoothed_planes(source, z), requests)
+    else:
+        accelerated(source, requests)
     return device.numpy(out)
 
 
@@ -151,8 +158,7 @@ CASES = [
     case("volume maximum", ("maximum_3d",), sizes=(SMALL[2], LARGE[1]), small_sizes=SMALL[:1]),
     case("volume sums", ("mean_3d", "variance_3d"), sizes=(*SMALL, *LARGE), small_sizes=SMALL),
     case("volume mean", ("mean_3d",), sizes=SMALL[:1], small_sizes=SMALL[:1]),
-    case("z blur", ("z_blur",), sizes=SMALL[:1], small_sizes=SMALL[:1]),
-    case("z context", ("z_context",), sizes=(*SMALL, LARGE[1]), small_sizes=(TINY, *SMALL[1:2])),
+    case("smoothed planes", ("z_gaussian_blur",), sizes=(*SMALL, LARGE[1]), small_sizes=(TINY, *SMALL[1:2])),
     case("volume median", ("median_3d",), sizes=(*SMALL, *LARGE, BALL), small_sizes=(TINY, *SMALL[1:3])),
     case("volume median lines", ("median_3d",), sizes=LINES, small_sizes=LINES),
 ]

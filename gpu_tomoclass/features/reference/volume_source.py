@@ -6,12 +6,15 @@ padding are those of the volume, so that a slab gives the values of the volume, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gpu_tomoclass.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpu_tomoclass.features.reference.source import FeatureSource
 
 
 class Aspect(NamedTuple):
@@ -119,6 +122,7 @@ class VolumeSource:
         self.aspect = aspect
         self.image = np.ascontiguousarray(planes, dtype=np.float32).view()
         self.image.flags.writeable = False
+        self.smoothed: dict[float, list[FeatureSource]] = {}  # by sigma along z
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_tomoclass import Annotation, Model, Volume, adapt, classify, open_volume, suggest, train
+from gpu_tomoclass import Annotation, FeatureBank, Model, Volume, adapt, classify, open_volume, suggest, train
 from gpu_tomoclass.studies.reproduction.case import CaseResult, Plane, Settings
 from gpu_tomoclass.studies.reproduction.operator import annotation_of
 from gpu_tomoclass.studies.reproduction.scores import Scores
@@ -109,7 +109,13 @@ def added_steps(
             row("smoothed", classified(lesson.last, volume, judged, sigma), lesson.strokes)
         marks = annotation_of(lesson.strokes, volume, case.classes)
         families = [settings.families] if isinstance(settings.families, str) else list(settings.families)
-        context = train(volume, marks, features=[*families, "z_context"], **growing)
+        smoothed = [name for name in FeatureBank.create("paper+z").families if name.startswith("z_")]
+        context = train(
+            volume,
+            marks,
+            features=[*families, *smoothed],
+            **growing,
+        )
         row("context", classified(context, volume, judged, None), lesson.strokes)
         if sigma is not None:
             row("context_smoothed", classified(context, volume, judged, sigma), lesson.strokes)
