@@ -47,20 +47,21 @@ def checked_shape(kernel: KernelSignature, *, grid: Sequence[int], block: Sequen
     ValueError
         If one of them is empty or beyond what a GPU takes.
     """
-    shapes: list[Dim3] = []
-    for what, given, limits in (("grid", grid, MAX_GRID), ("block", block, MAX_BLOCK)):
-        if not 1 <= len(given) <= 3:
-            raise ValueError(f"{kernel}: {what} {tuple(given)} has not 1 to 3 numbers")
-        x, y, z = (*(int(n) for n in given), 1, 1)[:3]
-        shape = (x, y, z)
-        if min(shape) < 1:
-            raise ValueError(f"{kernel}: {what} {shape} is empty")
-        if any(n > limit for n, limit in zip(shape, limits, strict=True)):
-            raise ValueError(f"{kernel}: {what} {shape} is beyond {limits}")
-        shapes.append(shape)
-    if math.prod(shapes[1]) > MAX_THREADS:
-        raise ValueError(f"{kernel}: block {shapes[1]} has more than {MAX_THREADS} threads")
-    return shapes[0], shapes[1]
+    found = _whole_shape(kernel, "grid", grid, MAX_GRID), _whole_shape(kernel, "block", block, MAX_BLOCK)
+    if math.prod(found[1]) > MAX_THREADS:
+        raise ValueError(f"{kernel}: block {found[1]} has more than {MAX_THREADS} threads")
+    return found
+
+
+def _whole_shape(kernel: KernelSignature, what: str, given: Sequence[int], limits: Dim3) -> Dim3:
+    if not 1 <= len(given) <= 3:
+        raise ValueError(f"{kernel}: {what} {tuple(given)} has not 1 to 3 numbers")
+    x, y, z = (*map(int, given), 1, 1)[:3]
+    if x < 1 or y < 1 or z < 1:
+        raise ValueError(f"{kernel}: {what} {x, y, z} is empty")
+    if x > limits[0] or y > limits[1] or z > limits[2]:
+        raise ValueError(f"{kernel}: {what} {x, y, z} is beyond {limits}")
+    return x, y, z
 
 
 def checked_arguments(
@@ -81,11 +82,11 @@ def checked_arguments(
     TypeError, ValueError
         Naming kernel and argument.
     """
-    names = [p.name for p in kernel.parameters]
-    if missing := [name for name in names if name not in arguments]:
-        raise TypeError(f"{kernel}: missing argument {', '.join(missing)}")
-    if extra := [name for name in arguments if name not in names]:
-        raise TypeError(f"{kernel}: has no parameter {', '.join(extra)}")
+    if len(arguments) != len(kernel.parameters) or any(p.name not in arguments for p in kernel.parameters):
+        names = [p.name for p in kernel.parameters]
+        if missing := [name for name in names if name not in arguments]:
+            raise TypeError(f"{kernel}: missing argument {', '.join(missing)}")
+        raise TypeError(f"{kernel}: has no parameter {', '.join(name for name in arguments if name not in names)}")
     values: list[Any] = []
     ranges: list[tuple[Parameter, int, int]] = []
     for parameter in kernel.parameters:
@@ -101,51 +102,63 @@ def checked_arguments(
 
 
 def _checked_array(kernel: KernelSignature, parameter: Parameter, array: Any, address_of: Callable[[Any], int]) -> int:
-    where = f"{kernel}: argument {parameter.name}"
     try:
         address = address_of(array)
     except TypeError as error:
-        raise TypeError(f"{where}: {error}") from None
+        raise TypeError(f"{_where(kernel, parameter)}: {error}") from None
+    size, step = array.size, parameter.width * parameter.dtype.itemsize
     if array.dtype != parameter.dtype:
-        raise TypeError(f"{where} is {array.dtype}, the kernel takes {parameter.dtype} ({parameter.c_type})")
-    if not array.flags.c_contiguous:
-        raise ValueError(f"{where} of shape {array.shape} is not C-contiguous (strides {array.strides} bytes)")
-    if array.size == 0:
-        raise ValueError(f"{where} of shape {array.shape} is empty")
-    if array.size % parameter.width:
-        raise ValueError(f"{where} of shape {array.shape} is not a whole number of {parameter.c_type}")
-    step = parameter.width * parameter.dtype.itemsize
+        raise TypeError(
+            f"{_where(kernel, parameter)} is {array.dtype}, the kernel takes {parameter.dtype} ({parameter.c_type})"
+        )
+    flags = array.flags
+    if not flags.c_contiguous:
+        of = f"of shape {array.shape} is not C-contiguous (strides {array.strides} bytes)"
+        raise ValueError(f"{_where(kernel, parameter)} {of}")
+    if size == 0:
+        raise ValueError(f"{_where(kernel, parameter)} of shape {array.shape} is empty")
+    if size % parameter.width:
+        of = f"of shape {array.shape} is not a whole number of {parameter.c_type}"
+        raise ValueError(f"{_where(kernel, parameter)} {of}")
     if address % step:
-        raise ValueError(f"{where} begins at address {address:#x}, which is not a multiple of {step} bytes")
+        begins = f"begins at address {address:#x}, which is not a multiple of {step} bytes"
+        raise ValueError(f"{_where(kernel, parameter)} {begins}")
     # CuPy arrays are always writeable and have no such flag.
-    if not parameter.is_const and not getattr(array.flags, "writeable", True):
-        raise ValueError(f"{where} is read-only and the kernel writes it")
+    if not parameter.is_const and not getattr(flags, "writeable", True):
+        raise ValueError(f"{_where(kernel, parameter)} is read-only and the kernel writes it")
     return address
 
 
+def _where(kernel: KernelSignature, parameter: Parameter) -> str:
+    """The argument, for an error; launches are many and errors few, so it is not made before there is one."""
+    return f"{kernel}: argument {parameter.name}"
+
+
 def _checked_scalar(kernel: KernelSignature, parameter: Parameter, value: Any) -> np.generic:
-    where = f"{kernel}: argument {parameter.name}"
     kind = parameter.dtype.kind
     if kind == "b":
         if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{where} is {value!r}, the kernel takes a bool")
+            raise TypeError(f"{_where(kernel, parameter)} is {value!r}, the kernel takes a bool")
         return np.bool_(value)
     is_int = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if kind in "iu":
         if not is_int:
-            raise TypeError(f"{where} is {value!r} ({type(value).__name__}), the kernel takes {parameter.c_type}")
+            taken = f"({type(value).__name__}), the kernel takes {parameter.c_type}"
+            raise TypeError(f"{_where(kernel, parameter)} is {value!r} {taken}")
         low, high = scalar_range(parameter.dtype)
         if not low <= int(value) <= high:
-            raise ValueError(f"{where} is {value}, beyond {low}..{high} of {parameter.c_type}")
+            beyond = f"beyond {low}..{high} of {parameter.c_type}"
+            raise ValueError(f"{_where(kernel, parameter)} is {value}, {beyond}")
         return parameter.dtype.type(int(value))
     if not is_int and not isinstance(value, (float, np.floating)):
-        raise TypeError(f"{where} is {value!r} ({type(value).__name__}), the kernel takes {parameter.c_type}")
+        taken = f"({type(value).__name__}), the kernel takes {parameter.c_type}"
+        raise TypeError(f"{_where(kernel, parameter)} is {value!r} {taken}")
     with np.errstate(over="ignore"):
         cast = parameter.dtype.type(value)
     if np.isinf(cast) and math.isfinite(value):
-        raise ValueError(f"{where} is {value}, beyond the range of {parameter.c_type}")
+        raise ValueError(f"{_where(kernel, parameter)} is {value}, beyond the range of {parameter.c_type}")
     if is_int and int(cast) != int(value):
-        raise ValueError(f"{where} is {value}, which no {parameter.c_type} holds exactly")
+        raise ValueError(f"{_where(kernel, parameter)} is {value}, which no {parameter.c_type} holds exactly")
     return cast
 
 
@@ -153,6 +166,7 @@ def _check_overlap(kernel: KernelSignature, ranges: list[tuple[Parameter, int, i
     """``__restrict__`` promises that nothing else points to what is written; the compilers rely on it."""
     for i, (a, a_start, a_stop) in enumerate(ranges):
         for b, b_start, b_stop in ranges[i + 1 :]:
-            promised = (a.is_restrict and not a.is_const) or (b.is_restrict and not b.is_const)
-            if promised and a_start < b_stop and b_start < a_stop:
+            if b_start >= a_stop or a_start >= b_stop:
+                continue
+            if (a.is_restrict and not a.is_const) or (b.is_restrict and not b.is_const):
                 raise ValueError(f"{kernel}: arguments {a.name} and {b.name} share memory and one of them is written")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
 from gpu_tomoclass.device.sources import KernelSource
 
@@ -190,7 +190,8 @@ def _parameter(text: str, defines: Mapping[str, str], kernel: str) -> Parameter:
     return Parameter(name, c_type, np.dtype(dtype), width, is_pointer, "const" in target, is_restrict)
 
 
-def scalar_range(dtype: npt.DTypeLike) -> tuple[int, int]:
+@cache
+def scalar_range(dtype: np.dtype[np.generic]) -> tuple[int, int]:
     """Smallest and largest value of an integer dtype."""
-    info = np.iinfo(np.dtype(dtype))
+    info = np.iinfo(dtype)
     return int(info.min), int(info.max)
