@@ -40,7 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "labels.mrc": {},
 }
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate")
-LONGEST = 300  # seconds that a process may take, on a busy machine
+LONGEST = 1200  # seconds that a process may take, on a busy machine
 LAST = 12  # the last so many operations of a run are all tried
 
 

@@ -270,20 +270,20 @@ def test_other_users_of_this_machine_are_kept_out(cluster):
     scheduler = cluster.client.cluster.scheduler
     assert scheduler.address.startswith("tls://127.0.0.1:")
 
-    async def connect(protocol, security):
+    async def connect(protocol, security, *, seconds):
         address = scheduler.address.replace("tls://", protocol)
         options = security.get_connection_args("client")
-        comm = await asyncio.wait_for(distributed.comm.connect(address, timeout=0.5, **options), 0.5)
+        comm = await asyncio.wait_for(distributed.comm.connect(address, timeout=seconds, **options), seconds)
         comm.abort()
 
-    asyncio.run(connect("tls://", cluster.client.security))
+    asyncio.run(connect("tls://", cluster.client.security, seconds=1200))
     for protocol, security in (("tcp://", distributed.Security()), ("tls://", distributed.Security.temporary())):
         with pytest.raises(OSError):  # noqa: PT011  (whatever the handshake says)
-            asyncio.run(connect(protocol, security))
+            asyncio.run(connect(protocol, security, seconds=0.5))  # it tries again until then
     pages = [scheduler.http_server.port, *cluster.client.run(lambda dask_worker: dask_worker.http_server.port).values()]
     for port, page in itertools.product(pages, ("health", "info/main/workers.html", "json/identity.json", "metrics")):
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=10)
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=1200)
 
 
 def test_a_running_cluster_and_its_end(sample_path, sample_model, tmp_path, plain):

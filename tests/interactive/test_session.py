@@ -62,7 +62,7 @@ def test_what_is_shown_is_what_the_commands_give(
         session.look_at(5)
         mark(session, truth, 2)
         mark(session, truth, 5, seed=1)
-        assert session.wait(60)
+        assert session.wait(1200)
         shown = {z: session.overlay(z) for z in (2, 5)}
         session.save_model(tmp_path / "saved.tcm")
         session.classify(tmp_path / "labels.tif")
@@ -128,7 +128,7 @@ def test_strokes_are_found_again_and_learnt_from(sample: tuple[np.ndarray, np.nd
         assert session.strokes.counts() == counts
         assert [c.name for c in session.strokes.classes] == NAMES
         assert "of an earlier session" in session.notes[-1]
-        assert session.wait(60)
+        assert session.wait(1200)
         assert session.overlay(3) is not None
         assert session.undo() == []
 
@@ -137,10 +137,10 @@ def test_once_learns_only_when_asked(sample: tuple[np.ndarray, np.ndarray]) -> N
     with gt.Session(sample[0], class_names=NAMES, features=FEATURES, n_trees=5) as session:
         session.live = False
         mark(session, sample[1], 3)
-        assert session.wait(60)
+        assert session.wait(1200)
         assert session.version == 0
         session.learn_once()
-        assert session.wait(60)
+        assert session.wait(1200)
         assert session.version == 1
 
 
@@ -154,7 +154,7 @@ def test_a_new_stroke_ends_what_is_outdated(
     def slow(self: NumberedForest, band: np.ndarray) -> np.ndarray:
         if not go_on.is_set():
             began.set()
-            go_on.wait(20)
+            go_on.wait(1200)
             left.set()
         return probabilities(self, band)
 
@@ -162,20 +162,20 @@ def test_a_new_stroke_ends_what_is_outdated(
     with gt.Session(sample[0], class_names=NAMES, features=FEATURES, n_trees=5) as session:
         session.look_at(3)
         mark(session, sample[1], 3)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 1200
         while session.overlay(3) is None and time.monotonic() < deadline:
             time.sleep(0.01)
         old = session.overlay(3)
         assert old is not None
         monkeypatch.setattr(NumberedForest, "_probabilities", slow)
-        assert began.wait(20)  # on a neighbour, or on this plane again
+        assert began.wait(1200)  # on a neighbour, or on this plane again
         session.stroke(3, [(10.0, 10.0), (20.0, 30.0)], value=2, width=3)
         assert session.overlay(3) is old
         order: list[str] = []
         session.listen(lambda event: order.append(event.kind))
         go_on.set()
-        assert left.wait(20)
-        assert session.wait(60)
+        assert left.wait(1200)
+        assert session.wait(1200)
         new = session.overlay(3)
     assert new is not None
     assert new.version > old.version
@@ -190,13 +190,13 @@ def test_features_of_the_plane_in_view_are_ready_before_the_stroke_ends(sample: 
         patch.setattr(FeatureEngine, "compute", lambda self, *a, **k: (computed.append(1), compute(self, *a, **k))[1])
         with gt.Session(sample[0], class_names=NAMES, features=FEATURES, n_trees=5) as session:
             session.look_at(3)
-            assert session.wait(60)
+            assert session.wait(1200)
             assert len(computed) <= 2  # the plane in view at first, and this one
             before = len(computed)
             session.live = False
             mark(session, sample[1], 3)
             session.learn_once()
-            assert session.wait(60)
+            assert session.wait(1200)
             assert session.overlay(3) is not None
             assert len(computed) == before + 4  # neighbours only
 
@@ -209,7 +209,7 @@ def test_a_plane_that_cannot_be_used_is_said_and_the_others_go_on(sample: tuple[
         session.listen(lambda event: said.append(event.data["message"]) if event.kind == "trouble" else None)
         session.look_at(2)
         mark(session, sample[1], 2)
-        assert session.wait(60)
+        assert session.wait(1200)
         assert session.overlay(3) is not None
         assert session.overlay(4) is None
     assert any("NaN" in message for message in said), said
@@ -224,7 +224,7 @@ def test_a_model_shows_what_it_makes_of_another_volume(sample: tuple[np.ndarray,
     with gt.Session(sample[0], model=model) as session:
         session.listen(events.append)
         session.look_at(6)
-        assert session.wait(60)
+        assert session.wait(1200)
         overlay = session.overlay(6)
         assert overlay is not None
         assert np.array_equal(overlay.labels, gt.preview(model, sample[0], plane=6).labels)
@@ -232,7 +232,7 @@ def test_a_model_shows_what_it_makes_of_another_volume(sample: tuple[np.ndarray,
         assert "train" not in session.recipe().command()
         assert [e.data["verdict"] for e in events if e.kind == "fit"] == ["fits"]
         session.add_strokes(gt.load_annotation(marks, volume_shape=marks.shape))
-        assert session.wait(60)
+        assert session.wait(1200)
         assert session.overlay(6) is not overlay
 
 
@@ -249,18 +249,18 @@ def test_a_model_is_adapted_and_then_taught_with_the_scale_of_this_volume(
     with gt.Session(other, model=model, n_trees=5) as session:
         session.listen(lambda event: fits.append(event.data) if event.kind == "fit" else None)
         session.look_at(3)
-        assert session.wait(60)
+        assert session.wait(1200)
         before = session.overlay(3)
         assert before is not None
         session.adapt()
         session.wait_for_labels()
-        assert session.wait(60)
+        assert session.wait(1200)
         adapted = session.overlay(3)
         assert adapted is not None
         assert (adapted.labels == sample[1][3]).mean() > (before.labels == sample[1][3]).mean()
         assert any("adapted" in fit.get("reason", "") for fit in fits)
         session.add_strokes(gt.load_annotation(marks, volume_shape=marks.shape, class_names=NAMES))
-        assert session.wait(60)
+        assert session.wait(1200)
         taught = session.overlay(3)
         assert taught is not None
         assert np.array_equal(taught.labels, gt.preview(gt.train(other, marks, **options), other, plane=3).labels)

@@ -19,7 +19,7 @@ FEATURES = ("gaussian_blur", "variance")
 
 
 def until(condition) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1200
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

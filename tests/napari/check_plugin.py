@@ -26,7 +26,7 @@ from gpu_tomoclass.napari_plugin.source import Source
 from gpu_tomoclass.studies.simulation.pillar import simulate_sample
 
 SHAPE = (8, 64, 56)
-PATIENCE = float(os.environ.get("PATIENCE", "300"))  # seconds, for a busy machine
+PATIENCE = float(os.environ.get("PATIENCE", "1200"))  # seconds, for a busy machine
 FAST = {"features": ["gaussian_blur", "hessian", "variance"], "n_trees": 20, "cache": None}
 
 RAISED: list[BaseException] = []

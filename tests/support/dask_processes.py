@@ -40,7 +40,7 @@ def dask_worker(address, **environment):
     return dask("worker", address, "--no-nanny", *options, **environment)
 
 
-def until(condition, *, seconds=30):
+def until(condition, *, seconds=1200):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it takes too long"

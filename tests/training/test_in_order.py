@@ -15,7 +15,7 @@ def test_order_is_kept_whatever_finishes_first(workers):
 
     def work(i):
         if i == 0 and workers > 1:
-            assert release.wait(10)  # the first item finishes last
+            assert release.wait(1200)  # the first item finishes last
         if i == 1:
             release.set()
         return i * i
