@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import random_kills
+from commands import run_here
 from small_volume import SHAPE, digest
 
 from gpu_tomoclass.classification.classify_volume import classify
@@ -128,10 +129,9 @@ def test_signals_of_a_real_process(sample_path, sample_model, tmp_path):
         assert process.returncode == 6, process.stderr
         assert f"resume with: gpu-tomoclass {' '.join(arguments)}" in process.stderr
         assert not output.exists()
-        start = "from gpu_tomoclass.cli import main; main()"
-        done = subprocess.run([sys.executable, "-c", start, *arguments], capture_output=True, text=True, timeout=1200)
-        assert done.returncode == 0, done.stderr
-        assert "had been done by an interrupted run" in done.stderr
+        done = run_here(*arguments)
+        assert done.code == 0, done.err
+        assert "had been done by an interrupted run" in done.err
         (tmp_path / name).mkdir()
         run(sample_path, load_model(model), tmp_path / name / FORMATS[number])
         assert outputs(tmp_path / name).items() <= outputs(tmp_path / "out").items()
