@@ -181,6 +181,11 @@ WHY_ABOVE = {  # kernels that take more than three times their floors
     " 64-bit items",
     "median": "the sets of its windows take 16 KB of shared memory per block, so few warps run at once, each of which"
     " waits for every step of its chain",
+    "entropy": "as median: its histograms take 16 KB of shared memory per block",
+    "median_small": "sorting compares, and no rule counts its comparisons: the floor is that of the bytes",
+    "kuwahara_figures": "loads and their addresses issue beside the sums, of which alone the floor is made",
+    "blur_x": "where bandwidth is largest, loads from shared memory and addresses beside the products take the slots",
+    "blur_y": "as blur_x, or few threads have room and wait for memory",
     "derivatives_x": "taps come from shared memory, two reads of 8 bytes for three operations; where double precision"
     " is fast it waits for them",
     "volume_blur_x": "for two operations of arithmetic a tap costs a look at the table of mirrors and an address of 64"

@@ -31,6 +31,7 @@ from gpu_tomoclass.features.reference.volume_ball import BallRow, ball_rows
 from gpu_tomoclass.features.reference.volume_source import CUBES
 
 SMALL_VOLUME = (8, 16, 128)  # results: whole blocks of every kernel
+LINES_VOLUME = (2, 8, 128)  # of the median, where a warp has a line; a voxel of that takes many steps
 SMALL_SIGMAS = {"gaussian": (1.0, 4.0), "ball": (1.0, 2.0, 3.0), "median_3d": (1.0, 2.0, 3.0, 4.0)}
 BALLS = ("volume_runs", "volume_extremes", "volume_sums", "volume_median")
 
@@ -155,19 +156,20 @@ def key_of(launch: Launch) -> Key:
 @cache
 def samples(family: str) -> dict[Key, list[tuple[Work, Counter[str]]]]:
     """Of each kernel the interpreted launches: what the work grows with, and counts per result."""
-    is_ball = any(launch.kernel in BALLS for launch in volume_plan(family, SMALL_VOLUME))
+    shape = LINES_VOLUME if family == "median_3d" else SMALL_VOLUME
+    is_ball = any(launch.kernel in BALLS for launch in volume_plan(family, shape))
     found: dict[Key, list[tuple[Work, Counter[str]]]] = defaultdict(list)
     for sigma in SMALL_SIGMAS.get(family, SMALL_SIGMAS["ball" if is_ball else "gaussian"]):
         # With one sigma at a time, kernels that are launched often are interpreted at every sigma.
         blocks = _blocks(family, (1.0, sigma) if family.startswith("difference") else (sigma,))
         noting = NotingDevice()
-        _run(noting, blocks, SMALL_VOLUME, filled=False)
+        _run(noting, blocks, shape, filled=False)
         noted = [launch for launch in noting.noted if launch.kernel != "copy"]
         with mock.patch.object(simulated_cupy, "Machine", CountingMachine):
             device, cupy = simulated_cupy.ptx_device()
             cupy.launches.clear()
             CountingMachine.done = {}
-            _run(device, blocks, SMALL_VOLUME, filled=True)
+            _run(device, blocks, shape, filled=True)
         for launch, record in zip(noted, cupy.launches, strict=True):
             if record.counts["estimated"] and launch.kernel.startswith(("volume_", "derivatives_x")):
                 continue

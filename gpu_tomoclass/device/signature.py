@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -191,7 +192,7 @@ def _parameter(text: str, defines: Mapping[str, str], kernel: str) -> Parameter:
 
 
 @cache
-def scalar_range(dtype: np.dtype[np.generic]) -> tuple[int, int]:
+def scalar_range(dtype: np.dtype[Any]) -> tuple[int, int]:
     """Smallest and largest value of an integer dtype."""
     info = np.iinfo(dtype)
     return int(info.min), int(info.max)
