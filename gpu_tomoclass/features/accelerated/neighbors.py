@@ -1,4 +1,4 @@
-"""Neighbors by ``kernels/neighbors.cu``."""
+"""Neighbors by ``kernels/neighbors.cu``, on a CPU by ``kernels/neighbors_cpu.cu``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,28 @@ def neighbors(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
     nz, ny, nx = source.shape
     tx, ty = BLOCK
     for request in requests:
-        source.device.launch(
-            "neighbors.cu",
-            "neighbors",
-            grid=(-(-nx // tx), -(-ny // ty), nz),
-            block=BLOCK,
-            args={
-                "image": source.image,
-                "result": request.out,
-                "distance": request.parameters["distance"],
-                "ny": ny,
-                "nx": nx,
-            },
-            defines={"TX": tx, "TY": ty},
-        )
+        args = {
+            "image": source.image,
+            "result": request.out,
+            "distance": request.parameters["distance"],
+            "ny": ny,
+            "nx": nx,
+        }
+        if source.device.wants_gpu_plan:
+            source.device.launch(
+                "neighbors.cu",
+                "neighbors",
+                grid=(-(-nx // tx), -(-ny // ty), nz),
+                block=BLOCK,
+                args=args,
+                defines={"TX": tx, "TY": ty},
+            )
+        else:
+            source.device.launch(
+                "neighbors_cpu.cu",
+                "neighbors_cpu",
+                grid=(1, ny, nz),
+                block=(1,),
+                args=args,
+                defines={"ONE_THREAD": 1},
+            )
