@@ -9,8 +9,8 @@
 // A block has ROWS rows of the plane and goes through them in chunks of columns: the changes from column to column, lanes
 // along x; then one thread per row for the running sums; then the results, lanes along x. Per pixel and row of the disk:
 // 2 loads from L1, 2 additions in double for the mean; 4 and 2 products for the variance. 4 bytes are written.
-// On a CPU (ONE_THREAD) the only thread does CHUNK columns at a time in vectors, and the running sums of ROWS rows side by
-// side.
+// On a CPU (ONE_THREAD) the only thread does CHUNK columns at a time in vectors, which stay in registers along the rows of
+// the disk, and the running sums of ROWS rows side by side.
 //
 // Compile-time: VARIANCE (0, 1), FRESH (0, 1), LANES, GROUPS (block), ROWS, CHUNK (= LANES on a GPU).
 #ifndef UNROLL  // on a GPU; cuda_on_cpu.h has its own
@@ -39,6 +39,31 @@ __device__ __forceinline__ void disk_sum(const float* from, const int* __restric
     }
 }
 
+#if defined(ONE_THREAD) && !FRESH
+// Of a loop over columns in one over rows, GCC makes vectors over rows, by gathering; hence vectors by name.
+typedef cuda_doubles Wide;
+#define LANES_WIDE ((int)(sizeof(Wide) / sizeof(double)))
+#define VECTORS 4  // with AVX2, registers hold their two sums
+#define STEP (VECTORS * LANES_WIDE)
+
+// How the sums change from one column to the next, for STEP columns; from: as for disk_sum, at the first of them.
+__device__ __forceinline__ void changes(const float* from, const int* __restrict__ widths, int n_rows, int pitch,
+                                        double* __restrict__ sums, double* __restrict__ squares) {
+    Wide change[VECTORS] = {}, of_squares[VECTORS] = {};
+    for (int j = 0; j < n_rows; ++j, from += pitch) {
+        const float *leaves = from - widths[j] - 1, *enters = from + widths[j];
+        UNROLL for (int v = 0; v < VECTORS; ++v) {
+            const Wide leaving = cuda_widened(leaves + v * LANES_WIDE);
+            const Wide entering = cuda_widened(enters + v * LANES_WIDE);
+            change[v] = change[v] - leaving + entering;
+            if (VARIANCE) of_squares[v] = of_squares[v] - leaving * leaving + entering * entering;
+        }
+    }
+    memcpy(sums, change, sizeof change);
+    if (VARIANCE) memcpy(squares, of_squares, sizeof of_squares);
+}
+#endif
+
 // padded has a margin of at least half the disk and one pixel.
 extern "C" __global__ void __launch_bounds__(THREADS)
 disk_sums(const float* __restrict__ padded, const int* __restrict__ widths, float* __restrict__ result, int n_rows,
@@ -60,6 +85,13 @@ disk_sums(const float* __restrict__ padded, const int* __restrict__ widths, floa
         const int n_here = min(CHUNK, nx - x0);
         for (int row = group; row < ROWS; row += GROUPS) {
             const float* from = disks + (size_t)min(y0 + row, ny - 1) * pitch + min(x0 + lane, nx - 1);
+#if defined(ONE_THREAD) && !FRESH
+            for (int x = 0; n_here >= STEP && x < n_here; x += STEP) {
+                x = min(x, n_here - STEP);  // the last ones may be computed twice
+                changes(from + x, widths, n_rows, pitch, sums[row] + x, squares[VARIANCE ? row : 0] + x);
+            }
+            if (n_here >= STEP) continue;
+#endif
             double change[PER_LANE], of_squares[PER_LANE];
             EACH_PIXEL change[i] = of_squares[i] = 0.0;
             for (int j = 0; j < n_rows; ++j, from += pitch) {

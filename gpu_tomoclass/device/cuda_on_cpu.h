@@ -91,6 +91,19 @@ static constexpr int warpSize = 32;
 #else
 #define KEEP_VECTOR(value)
 #endif
+// As many floats as this CPU's vectors hold doubles, as doubles. Of __builtin_convertvector, GCC makes two halves.
+typedef double cuda_doubles __attribute__((vector_size(__BIGGEST_ALIGNMENT__)));
+static inline __attribute__((always_inline)) cuda_doubles cuda_widened(const float* f) {
+#if __BIGGEST_ALIGNMENT__ == 64
+    return cuda_doubles{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]};
+#elif __BIGGEST_ALIGNMENT__ == 32
+    return cuda_doubles{f[0], f[1], f[2], f[3]};
+#else
+    cuda_doubles values;
+    for (size_t i = 0; i < sizeof values / sizeof(double); ++i) values[i] = f[i];
+    return values;
+#endif
+}
 #if !defined(CUDA_ON_CPU_CHECKED)
 // Threads between two barriers do not depend on each other (the race checks in tests/kernels prove it). Indices are
 // signed here, so that the compiler sees that threadIdx.x + 1 is next to threadIdx.x and can use vectors.
