@@ -59,6 +59,25 @@ __device__ __forceinline__ int mirrored(int i, int n) {
     return i < 0 ? 0 : i;
 }
 
+// Adds the pixels at a distance of k to the sums of kernels that reach so far; IN_ALL says that all do.
+template <bool IN_ALL>
+__device__ __forceinline__ void add_taps(const double* centre, int k, const int* half,
+                                         const double* __restrict__ weights, int stride, Wide (*sum)[GROUPS]) {
+    Wide even[GROUPS], odd[GROUPS];
+    UNROLL for (int g = 0; g < GROUPS; ++g) {
+        const double* at = centre + GROUP_ROW(g) * SPAN + GROUP_COLUMN(g);
+        const Wide before = load(at - k), behind = load(at + k);
+        even[g] = before + behind;
+        odd[g] = before - behind;
+    }
+    UNROLL for (int i = 0; i < KERNELS; ++i)
+        if (IN_ALL || k <= half[i]) {
+            const double weight = weights[i * stride + k];
+            UNROLL for (int g = 0; g < GROUPS; ++g)
+                sum[i][g] = sum[i][g] + (ODD >> i & 1 ? odd[g] : even[g]) * weight;
+        }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS)
 derivatives_x(const float* __restrict__ images, const double* __restrict__ weights, const int* __restrict__ halves,
               float* __restrict__ result, int stride, int ny, int nx) {
@@ -75,31 +94,32 @@ derivatives_x(const float* __restrict__ images, const double* __restrict__ weigh
     const int n_tile = (n_here + STEP - 1) / STEP * STEP + 2 * longest;
     for (int row = 0; row < ROWS; ++row) {
         const float* line = images + blockIdx.z * n_pixels + (size_t)min(y0 + row, ny - 1) * nx;
+#if defined(ONE_THREAD)  // what lies inside of the plane goes without mirroring, in vectors
+        const int before = x0 - longest, inside = max(0, -before), beyond = min(n_tile, nx - before);
+        for (int i = 0; i < inside; ++i) tile[row][i] = line[mirrored(before + i, nx)];
+        for (int i = inside; i < beyond; ++i) tile[row][i] = line[before + i];
+        for (int i = beyond; i < n_tile; ++i) tile[row][i] = line[mirrored(before + i, nx)];
+#else
         for (int i = threadIdx.x; i < n_tile; i += THREADS) tile[row][i] = line[mirrored(x0 - longest + i, nx)];
+#endif
     }
     __syncthreads();
 
+#if defined(ONE_THREAD)
+    int shortest = longest;
+    UNROLL for (int i = 0; i < KERNELS; ++i) shortest = min(shortest, half[i]);
+#endif
     for (int x = threadIdx.x * STEP; x < n_here; x += THREADS * STEP) {
         const double* centre = &tile[0][longest + x];
         Wide sum[KERNELS][GROUPS];
         UNROLL for (int i = 0; i < KERNELS; ++i)
             UNROLL for (int g = 0; g < GROUPS; ++g)
                 sum[i][g] = load(centre + GROUP_ROW(g) * SPAN + GROUP_COLUMN(g)) * weights[i * stride];
-        for (int k = 1; k <= longest; ++k) {
-            Wide even[GROUPS], odd[GROUPS];
-            UNROLL for (int g = 0; g < GROUPS; ++g) {
-                const double* at = centre + GROUP_ROW(g) * SPAN + GROUP_COLUMN(g);
-                const Wide before = load(at - k), behind = load(at + k);
-                even[g] = before + behind;
-                odd[g] = before - behind;
-            }
-            UNROLL for (int i = 0; i < KERNELS; ++i)
-                if (k <= half[i]) {
-                    const double weight = weights[i * stride + k];
-                    UNROLL for (int g = 0; g < GROUPS; ++g)
-                        sum[i][g] = sum[i][g] + (ODD >> i & 1 ? odd[g] : even[g]) * weight;
-                }
-        }
+        int k = 1;
+#if defined(ONE_THREAD)
+        for (; k <= shortest; ++k) add_taps<true>(centre, k, half, weights, stride, sum);
+#endif
+        for (; k <= longest; ++k) add_taps<false>(centre, k, half, weights, stride, sum);
         UNROLL for (int i = 0; i < KERNELS; ++i)
             UNROLL for (int g = 0; g < GROUPS; ++g) {
                 const int y = y0 + GROUP_ROW(g), column = x + GROUP_COLUMN(g);
