@@ -46,6 +46,7 @@ __device__ __forceinline__ void repeat_edges(float* row, int nx) {
 }
 
 // image += step * speed within low..high, in double.
+#if defined(__AVX512F__)
 __device__ __forceinline__ void move_row(float* __restrict__ image, const float* __restrict__ speed, double step,
                                          float low, float high, int wide) {
     for (int x = 0; x < wide; ++x) {
@@ -54,6 +55,22 @@ __device__ __forceinline__ void move_row(float* __restrict__ image, const float*
         image[x] = moved > high ? high : moved;
     }
 }
+#else
+// In vectors of doubles, by name: GCC makes vectors of floats and spends most of the time on taking them apart.
+typedef float Narrow __attribute__((vector_size(sizeof(cuda_doubles) / 2)));
+__device__ __forceinline__ void move_row(float* __restrict__ image, const float* __restrict__ speed, double step,
+                                         float low, float high, int wide) {
+    const Narrow lowest = Narrow{} + low, highest = Narrow{} + high;
+    const int n = sizeof(Narrow) / sizeof(float);
+    for (int x = 0; x < wide; x += n) {
+        const cuda_doubles exact = cuda_widened(speed + x) * step + cuda_widened(image + x);
+        Narrow moved = __builtin_convertvector(exact, Narrow);
+        moved = moved < lowest ? lowest : moved;
+        moved = moved > highest ? highest : moved;
+        memcpy(image + x, &moved, sizeof moved);
+    }
+}
+#endif
 
 // speed = trace of (tensor x Hessian); returns the bits of the largest absolute value, or of fastest, if that is more.
 __device__ __forceinline__ int speed_of_row(const Rows& rows, int y, int fastest, int ny) {

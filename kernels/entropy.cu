@@ -24,9 +24,19 @@
 #ifdef ONE_THREAD
 typedef long long Sums __attribute__((vector_size(32)));
 #define SUM(b) sums[b]
+struct Masks {
+    alignas(32) long long of_level[257][4];  // all bits where level < bins, or none
+    constexpr Masks() : of_level() {
+        for (int level = 0; level <= 256; ++level)
+            for (int b = 0; b < 4; ++b) of_level[level][b] = level < 32 << b ? -1 : 0;
+    }
+};
+static constexpr Masks masks;
 __device__ __forceinline__ void add(Sums& sums, int level, long long step) {
-    const Sums level_of_all = Sums{} + (long long)level;
-    sums += (level_of_all < Sums{32, 64, 128, 256}) & step;  // all bits, or 0
+    sums += *(const Sums*)masks.of_level[level] & step;
+}
+__device__ __forceinline__ void subtract(Sums& sums, int level, long long step) {
+    sums -= *(const Sums*)masks.of_level[level] & step;
 }
 #else
 struct Sums { long long of[4]; };
@@ -34,6 +44,7 @@ struct Sums { long long of[4]; };
 __device__ __forceinline__ void add(Sums& sums, int level, long long step) {
     UNROLL for (int b = 0; b < 4; ++b) SUM(b) += level < 32 << b ? step : 0;
 }
+__device__ __forceinline__ void subtract(Sums& sums, int level, long long step) { add(sums, level, -step); }
 #endif
 
 __device__ __forceinline__ void enter(COUNT counts[257][LANES], int lane, int level,
@@ -47,7 +58,7 @@ __device__ __forceinline__ void leave(COUNT counts[257][LANES], int lane, int le
                                       const long long* __restrict__ steps, Sums& sums) {
     const int count = counts[level][lane] - 1;
     counts[level][lane] = (COUNT)count;
-    add(sums, level, -steps[count]);
+    subtract(sums, level, steps[count]);
 }
 
 // The sum in the reference's order and precision.
