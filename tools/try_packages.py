@@ -1,5 +1,7 @@
 """Build sdist and wheel, install each in a fresh environment of every Python found, and run the demo there.
 
+The conda recipe is read and rendered by rattler-build, which is what conda-forge builds it with.
+
     make dist                                             # python3.11 .. python3.14 on the PATH
     python tools/try_packages.py /opt/python3.13/bin/python3.13
 
@@ -14,6 +16,11 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+RENDER = """
+import sys
+from rattler_build import RenderConfig, Stage0Recipe, VariantConfig
+print("conda recipe:", *Stage0Recipe.from_file(sys.argv[1]).render(VariantConfig(), RenderConfig()))
+"""
 PYTHONS = ("python3.11", "python3.12", "python3.13", "python3.14")
 
 
@@ -23,7 +30,8 @@ def build(folder: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as place:
         venv.create(place, with_pip=True)
         python = Path(place, "bin", "python")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "build"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "build", "py-rattler-build"], check=True)
+        subprocess.run([python, "-c", RENDER, ROOT / "packaging" / "recipe" / "recipe.yaml"], check=True)
         subprocess.run([python, "-m", "build", "--outdir", folder, ROOT], check=True, stdout=subprocess.DEVNULL)
     return sorted(folder.iterdir())
 
