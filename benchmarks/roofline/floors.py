@@ -193,6 +193,8 @@ WHY_ABOVE = {  # kernels that take more than three times their floors
     "volume_blur_rows": "as volume_blur_x",
     "volume_extremes": "each voxel tests for each row of the ball whether it lies in the volume and makes two addresses"
     " of 64 bits for two reads; the floor has one comparison",
+    "volume_levels_of_parts": "few blocks, each of which waits for one read after the other; 1 % of the median",
+    "volume_runs": "where bandwidth is largest, addresses of the two reads take the integer units",
     "volume_median": "each thread counts its ball 17 times; of small balls only, where that is some hundred reads",
     "volume_median_lines": "the floor is that of a window that slides over ranks, as on a CPU; here each row also tests"
     " whether it lies in the volume and makes an address of 64 bits and two levels; 32 lanes share a voxel's sums",

@@ -34,7 +34,7 @@ HOST_SECONDS = {None: 4.0e-8, "uint8": 1.1e-7, "float32": 2.0e-7}
 STREAMS = 2
 # What a channel across planes costs grows with this power of its reach: with the voxels of a ball, with its rows, or
 # with the taps of three passes.
-POWERS = {"mean_3d": 3, "variance_3d": 3, "median_3d": 3, "minimum_3d": 2, "maximum_3d": 2}
+POWERS = {"mean_3d": 3, "variance_3d": 3, "median_3d": 2, "minimum_3d": 2, "maximum_3d": 2}
 
 
 @dataclass(frozen=True)
