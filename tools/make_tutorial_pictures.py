@@ -143,6 +143,10 @@ def paint(words: list[str], folder: Path, pictures: Path, browser_path: str) -> 
                 if (truth[z, max(0, y - 12) : y + 12, max(0, x - 12) : x + 12] == value).any():
                     hand.stroke(z, value, near=(y, x), length=8)
             hand.rest()
+        hand.stroke(z, 1)  # a second one, for the held-out score
+        hand.rest()
+        ny, nx = truth.shape[1:]
+        page.mouse.move(*hand.screen(ny // 2, 2 * nx // 5))  # where the sections are laid
         page.keyboard.press("x")
         page.keyboard.press("o")
         hand.rest()

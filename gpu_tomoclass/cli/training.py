@@ -11,7 +11,14 @@ from gpu_tomoclass.cli.options import overwrite_option
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
-from gpu_tomoclass.cli.training_options import forest_settings, training_data, training_options
+from gpu_tomoclass.cli.training_options import (
+    BANK,
+    FORMULAS,
+    forest_settings,
+    training_data,
+    training_options,
+    was_given,
+)
 from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,6 +104,11 @@ def train(
     if rows is not None and volume is None and not old:
         from gpu_tomoclass import train_from_table
 
+        if ignored := [f"--{name.replace('_', '-')}" for name in BANK if name not in FORMULAS and was_given(name)]:
+            raise UsageError(
+                f"{', '.join(ignored)} with rows and no volume: what the rows' channels are, their names say",
+                do="leave it out, or train on the volume and its strokes",
+            )
         trained = train_from_table(rows, hessian=options["hessian"], gabor=options["gabor"], **kept)
     else:
         if volume is None or not strokes:

@@ -37,6 +37,7 @@ BANK = (
     "features", "sigma_min", "sigma_max", "sigmas", "membrane_thickness", "membrane_patch", "hessian", "gabor",
     "z_sigma",
 )  # fmt: skip
+FORMULAS = ("hessian", "gabor")  # those of them that names of channels do not tell
 FOREST = ("engine", "n_trees", "max_features", "max_depth", "min_samples_leaf", "balance", "seed")
 
 
@@ -169,11 +170,11 @@ class Like:
 
     def bank(self, options: Mapping[str, Any], table: TrainingTable | None = None) -> FeatureBank:
         """The bank of the model, or of rows that Fiji saved, unless an option of features was given."""
-        if table is not None and not any(map(_was_given, BANK)):
+        if table is not None and not any(map(was_given, BANK)):
             from gpu_tomoclass.training import bank_of_table
 
             return bank_of_table(table)[0]
-        if self.model is None or any(map(_was_given, BANK)):
+        if self.model is None or any(map(was_given, BANK)):
             return make_bank(**{name: options[name] for name in BANK})
         return self.model.bank
 
@@ -191,7 +192,8 @@ class Like:
         return marks
 
 
-def _was_given(name: str) -> bool:
+def was_given(name: str) -> bool:
+    """Tell whether the option was on the command line."""
     context = click.get_current_context(silent=True)
     return context is not None and context.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)
 

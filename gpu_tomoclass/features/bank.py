@@ -19,7 +19,7 @@ from gpu_tomoclass.errors import ModelError, UsageError
 from gpu_tomoclass.features.bank_description import GABORS, HESSIANS, WHERE, Z_SIGMA, settings_of
 from gpu_tomoclass.features.block import FeatureBlock, halo, row_of, volume_source
 from gpu_tomoclass.features.channel_names import VOLUME_PREFIX, implied_settings
-from gpu_tomoclass.features.families import FAMILIES, FEATURE_SETS, ORIGINAL
+from gpu_tomoclass.features.families import FAMILIES, FEATURE_SETS, ORIGINAL, what_to_choose
 from gpu_tomoclass.features.family import NM, SIGMA_LIMITS, Family, Request, number, parse_sigmas, single
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.source import FeatureSource
@@ -153,13 +153,18 @@ class FeatureBank:
         unknown = [name for name in names if name not in FAMILIES]
         if unknown or not names:
             what = f"unknown features {', '.join(map(repr, unknown))}" if unknown else "no features chosen"
-            raise UsageError(what, do=f"choose {', '.join(FEATURE_SETS)}, or families from {', '.join(FAMILIES)}")
+            raise UsageError(what, do=what_to_choose(unknown))
         try:
             parsed = {name: parse_sigmas(values) for name, values in (sigmas or {}).items()}
         except ValueError as error:
             raise UsageError(f"sigmas {error}", do='give numbers, or text such as "2,4nm"') from error
         given = {name: numbers for name, (numbers, _) in parsed.items()}
         along_z, z_nm = _parse_z(z_sigma)
+        if (along_z, z_nm) != (Z_SIGMA, False) and not any(FAMILIES[name].is_smoothed for name in names):
+            raise UsageError(
+                f"a sigma along z ({z_sigma}) is for families of smoothed planes, and none is among the features",
+                do="choose paper+z or families such as z_hessian, or leave the sigma out",
+            )
         misplaced = [name for name in given if name not in names or not FAMILIES[name].per_sigma]
         if misplaced:
             chosen = [name for name in FAMILIES if name in names and FAMILIES[name].per_sigma]

@@ -131,7 +131,7 @@ def implied_settings(names: Sequence[str], *, dimensions: int | None = None) -> 
         raise ModelError(
             f"{in_nm[0][:60]!r} has a sigma in nm: a table does not tell the voxels it was computed on",
             where="channel names",
-            do="train on the volume and its strokes, with --sigmas FAMILY=..nm",
+            do="train on the volume and its strokes, with the same --sigmas and --z-sigma",
         )
     plain = [re.sub(IS_SMOOTHED, "", name) for name in names]
     thickness = _setting(plain, THICKNESS, what="membrane thickness", default=1)

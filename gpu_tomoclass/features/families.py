@@ -7,6 +7,7 @@ Names and order of the channels of the families of planes are those of TWS 4.0.0
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from gpu_tomoclass.device import Tolerance
@@ -404,3 +405,16 @@ FEATURE_SETS: Mapping[str, Sequence[str]] = {
 """TWS's own default; the 16 families (252 channels at sigma 1..16) of the published practice; all 20 of planes (272
 channels); the default of TWS 3D; all its 12 (95 channels at sigma 1..8);
 the practice's and four families of planes smoothed along z, ours."""
+
+
+def what_to_choose(unknown: Sequence[str]) -> str:
+    """Advice about names that are no features: those that are like them, and all there are."""
+    sets = ", ".join(FEATURE_SETS)
+    planes = ", ".join(_ALL)
+    volumes = ", ".join(name for name, row in FAMILIES.items() if row.dimensions == 3 and not row.is_smoothed)
+    like = [get_close_matches(name, [*FAMILIES, *FEATURE_SETS], n=1) for name in unknown]
+    meant = ", ".join(name for names in like for name in names)
+    return (
+        f"{f'did you mean {meant}? ' if meant else ''}choose {sets}, or families of planes from {planes}; those of"
+        f" smoothed planes have z_ before the name; across planes {volumes}"
+    )

@@ -61,6 +61,11 @@ def check_fits(
             f"the volume is {tuple(shape)} (z, y, x), the training volume was {tuple(known)}: if axes are swapped, "
             "give the right order with --axes"
         )
+    if known and known[0] > 1 and shape is not None and shape[0] == 1 and 3 in model.bank.dimensions:
+        notes.append(
+            "the volume has one plane, and the model knows families across planes of volumes: those see no neighbours"
+            " here, which costs accuracy; classify the volume that the plane is of, with --planes"
+        )
     if model.voxel_size is None or voxel_size is None:
         trained_bin = tuple(model.training.get("bin", NO_BIN))
         if trained_bin == bin:

@@ -179,7 +179,7 @@ def train(
         samples=rows.samples,
         seconds_per_plane=rows.seconds_per_plane,
         cached_blocks=rows.cached_blocks,
-        notes=[*_scale_notes(bank, volume), *notes],
+        notes=[*_scale_notes(bank, volume), *_gap_notes(bank, volume), *notes],
         feature_seconds=rows.seconds,
         keep_rows=keep_rows,
     )
@@ -340,6 +340,18 @@ def _scale_notes(bank: FeatureBank, volume: Volume) -> list[str]:
         return []
     listed = ", ".join(name if sigma is None else f"{name} {sigma:g}" for name, sigma in beyond)
     return [f"planes of {shape[0]} x {shape[1]} are smaller than these filters, which mostly see the border: {listed}"]
+
+
+def _gap_notes(bank: FeatureBank, volume: Volume) -> list[str]:
+    """Planes of a sub-stack are no neighbours, and families across planes take them for such."""
+    made = volume.metadata.get("substack")
+    every = made.get("every") if isinstance(made, Mapping) else None
+    if not isinstance(every, int) or every <= 1 or 3 not in bank.dimensions:
+        return []
+    return [
+        f"{volume.path} has every {every}th plane of a volume only, and families across planes (weka-3d, z_..) see"
+        f" other neighbours there than in the volume: train on the volume itself, with --every {every}"
+    ]
 
 
 def _importance_per_family(of_channel: np.ndarray, bank: FeatureBank) -> dict[str, float]:

@@ -215,6 +215,13 @@ def test_train_from_arff(run, tmp_path, golden):
     assert (tifffile.imread(tmp_path / "out.tif").squeeze() - 1 == fiji.squeeze()).mean() > 0.9
 
 
+@pytest.mark.parametrize("option", [("--z-sigma", 3), ("--features", "all"), ("--sigma-max", 8)])
+def test_rows_alone_take_no_features(run, tmp_path, golden, option):
+    done = run("train", "--from", golden["small8"].arff_path, "-o", tmp_path / "m.tcm", *option)
+    assert option[0] in one_line(done, 2)
+    assert not (tmp_path / "m.tcm").exists()
+
+
 def test_substack_strokes_map_back(case, run, tmp_path):
     done = run("substack", case / "volume.tif", "-o", tmp_path / "sub.tif", "--every", 3, "--start", 1)
     assert done.code == 0, done.err

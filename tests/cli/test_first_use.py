@@ -299,6 +299,7 @@ def test_the_page_of_the_command_line_runs_as_printed(folder, command, tmp_path,
     for name in ("TRAIN", "CROSS_VALIDATE"):
         monkeypatch.setenv(f"GPU_TOMOCLASS_{name}_FEATURES", "gaussian_blur")
         monkeypatch.setenv(f"GPU_TOMOCLASS_{name}_N_TREES", "5")
+    monkeypatch.setenv("GPU_TOMOCLASS_TRAIN_CLASS_NAMES", "rubber,silica")
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text(encoding="utf-8")
     lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.splitlines()]

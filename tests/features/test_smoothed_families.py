@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from gpu_tomoclass import compute_features
+from gpu_tomoclass import compute_features, train
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.device.native import NativeDevice
-from gpu_tomoclass.errors import UsageError
+from gpu_tomoclass.errors import ModelError, UsageError
 from gpu_tomoclass.features import FEATURE_SETS, FeatureBank, FeatureEngine, Place
 from gpu_tomoclass.features.families import FAMILIES, PLANE_FAMILIES, SMOOTHED_FAMILIES, VOLUME_FAMILIES
+from gpu_tomoclass.model import fits_volume
 from gpu_tomoclass.volumes import ArrayVolume
 
 VOLUME = np.random.default_rng(3).normal(1000, 200, (13, 30, 34)).astype(np.float32)
@@ -107,6 +108,47 @@ def test_a_length_in_nm_needs_the_size_of_voxels():
     assert FeatureBank.create("z_hessian", sigmas={"z_hessian": "2,4nm"}, z_sigma="4nm").fits_any_voxels
     with pytest.raises(UsageError, match="the size of the voxels is not known"):
         compute_features(VOLUME, bank, device=NUMPY)
+
+
+@pytest.mark.parametrize("sigma", [3, "4nm", "2nm"])
+def test_a_sigma_along_z_without_smoothed_planes_is_refused(sigma):
+    with pytest.raises(UsageError, match=r"none is among the features; choose paper\+z"):
+        FeatureBank.create("paper", z_sigma=sigma)
+    FeatureBank.create("paper", z_sigma=2)  # the default
+
+
+def test_unknown_features_are_answered_by_what_is_like_them():
+    with pytest.raises(UsageError, match=r"did you mean z_hessian, paper\+z\? choose weka-default") as caught:
+        FeatureBank.create(["z_hesian", "paper-z", "original"])
+    assert "z_" in str(caught.value).split("?")[1]
+    assert "z_gabor" not in str(caught.value)
+
+
+def test_a_table_in_nm_says_which_options_make_the_rows_again():
+    names = FeatureBank.create("z_hessian", sigma_max=2, z_sigma="4nm").channels
+    with pytest.raises(ModelError, match="--z-sigma"):
+        FeatureBank.from_channels(list(names))
+
+
+def test_training_on_a_sub_stack_says_that_its_planes_are_no_neighbours():
+    marks = np.zeros(VOLUME.shape, np.uint8)
+    marks[4, 3:9, 3:9], marks[7, 15:20, 15:20] = 1, 2
+    made = {"every": 6, "start": 3, "nz": 80}
+    for metadata in ({"substack": made}, {}, {"substack": None}, {"substack": {"every": "6"}}):
+        for features in ("z_median", "mean_3d", "median"):
+            volume = ArrayVolume(VOLUME, metadata=metadata)
+            notes = train(volume, marks, features=features, device=NUMPY, n_trees=2, cache=None).report.notes
+            expected = metadata == {"substack": made} and features != "median"
+            assert any("--every 6" in note for note in notes) == expected
+
+
+def test_a_volume_of_one_plane_is_no_neighbourhood():
+    marks = np.zeros(VOLUME.shape, np.uint8)
+    marks[4, 3:9, 3:9], marks[7, 15:20, 15:20] = 1, 2
+    for features in ("z_median", "median"):
+        model = train(ArrayVolume(VOLUME), marks, features=features, device=NUMPY, n_trees=2, cache=None)
+        notes = [fits_volume(model, ArrayVolume(VOLUME[planes])) for planes in (slice(1), slice(2))]
+        assert [any("one plane" in note for note in found) for found in notes] == [features == "z_median", False]
 
 
 @pytest.mark.parametrize("sigma", [0, -1, 33, "nm", "1,2", float("nan"), None])
