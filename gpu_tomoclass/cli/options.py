@@ -229,7 +229,7 @@ def bank_options(command: F) -> F:
             metavar="SIGMA",
             default="2",
             show_default=True,
-            help="Smooth planes along z by so many voxels of x for families z_..; 4nm: in nm.",
+            help="Of families such as z_hessian: smooth planes along z by so many voxels of x, or 4nm.",
         ),
         click.option("--membrane-patch", type=int, default=19, show_default=True, help="Membrane and Kuwahara patch."),
         click.option("--membrane-thickness", type=int, default=1, show_default=True, help="Membrane thickness."),

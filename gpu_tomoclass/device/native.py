@@ -33,7 +33,7 @@ BUILDS: dict[str, tuple[str, ...]] = {
     "fast": ("-O3",),
     "checked": ("-O1", "-DCUDA_ON_CPU_CHECKED"),
     "sanitized": (
-        *("-O1", "-g", "-DCUDA_ON_CPU_CHECKED", "-DCUDA_ON_CPU_SANITIZED", "-fno-omit-frame-pointer"),
+        *("-Og", "-g1", "-DCUDA_ON_CPU_CHECKED", "-DCUDA_ON_CPU_SANITIZED", "-fno-omit-frame-pointer"),
         *(_SANITIZERS, "-fno-sanitize-recover=all"),
     ),
 }
