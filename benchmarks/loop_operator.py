@@ -150,7 +150,7 @@ def work(options: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
             idle = 0 if person.n_strokes > before else idle + 1
 
 
-def table(path: Path) -> str:
+def table(path: Path) -> list[str]:
     """Markdown: the mean over seeds, and the lowest and highest accuracy."""
     lines = ["| volume | strokes | pixels | CPU seconds | held-out Dice | accuracy | mean IoU |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
@@ -161,7 +161,7 @@ def table(path: Path) -> str:
             lines.append(f"| {name} | {mean['strokes']:.0f} | {mean['pixels']:.0f} | {mean['cpu_seconds']:.0f} | "
                          f"{mean['held_out']:.3f} | {100 * mean['accuracy']:.2f} ({low:.2f} to {high:.2f}) | "
                          f"{mean['iou']:.3f} |")  # fmt: skip
-    return "\n".join(lines)
+    return lines
 
 
 def main() -> None:
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="Print the table of this file.")
     options = parser.parse_args()
     if options.table is not None:
-        print(table(options.table))
+        print("\n".join(table(options.table)))
         return
     if options.truth is None:
         parser.error("give a volume and its truth")

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 MARK = re.compile(r"<!-- =([\w-]+) -->(.*?)<!-- / -->", re.DOTALL)
 
 
 def result(name: str) -> Any:
     """A file of results; its keys and numbers."""
-    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def percent(shares: list[float]) -> str:
@@ -61,6 +62,7 @@ def named() -> dict[str, Callable[[], str]]:
     engines, run = result("forest_engines"), result("main_run")
     figures: dict[str, Callable[[], str]] = {
         "peers": lambda: table_of("peers", result("peers")),
+        "loop-operator": lambda: table_of("loop_operator", RESULTS / "loop_operator.json"),
         "particles": lambda: table_of("particles", result("particles")["rows"]),
         "plane": lambda: f"{result('plane')['ms']['native, one plane with all threads']['min'] / 1000:.2f} s",
         "plane-avx2": lambda: f"{result('plane_avx2')['ms']['native, one plane with all threads']['min'] / 1000:.2f} s",
