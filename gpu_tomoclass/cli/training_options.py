@@ -175,6 +175,11 @@ class Like:
 
             return bank_of_table(table)[0]
         if self.model is None or any(map(was_given, BANK)):
+            if self.model is not None and not was_given("features"):
+                raise UsageError(
+                    "--like takes all features from the model or none, and options of features are given",
+                    do="give --features too, or leave the others out",
+                )
             return make_bank(**{name: options[name] for name in BANK})
         return self.model.bank
 

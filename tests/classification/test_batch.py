@@ -219,6 +219,21 @@ def test_a_dry_run_fails_where_the_run_would(folder, command, change, code, said
     assert not (folder / "labels").exists()
 
 
+@pytest.mark.parametrize("sigmas", [{"sigmas": {"z_hessian": "1,2nm"}}, {"z_sigma": "2nm", "sigma_max": 2}])
+def test_a_dry_run_misses_the_size_of_voxels_for_sigmas_in_nm(folder, command, sigmas):
+    z, y, x = (a.ravel() for a in np.indices((1, 20, 18)))
+    annotation = Annotation.from_voxels(z, y, x, 1 + (x > 9), shape=SHAPE, classes=default_classes(["out", "in"]))
+    with open_volume(folder / "a.tif", voxel_size=(1, 1, 1)) as volume:
+        bank = FeatureBank.create(["z_hessian"], **sigmas)
+        save_model(train(volume, annotation, bank=bank, n_trees=5, device=NumpyDevice()).model, folder / "nm.tcm")
+    text = CLASSIFY.replace('"m.tcm"', '"nm.tcm"', 1)
+    done = command("batch", job(folder, text), "--dry-run")
+    assert done.code == 2
+    assert "the size of the voxels is not known; give voxel_size, in nm" in done.out + done.err
+    done = command("batch", job(folder, "voxel_size = [1, 1, 1]\n" + text), "--dry-run")
+    assert done.code == 0, done.out + done.err
+
+
 def test_a_cut_volume_is_found_by_a_dry_run(folder, command):
     (folder / "b.mrc").write_bytes((folder / "b.mrc").read_bytes()[:-100])
     done = command("batch", job(folder, CLASSIFY), "--dry-run")

@@ -222,6 +222,22 @@ def test_rows_alone_take_no_features(run, tmp_path, golden, option):
     assert not (tmp_path / "m.tcm").exists()
 
 
+def test_features_of_a_model_are_taken_as_they_are_or_not_at_all(model, case, run, tmp_path):
+    arguments = (
+        "train",
+        case / "volume.tif",
+        case / "strokes.tif",
+        "--like",
+        model,
+        "--trees",
+        5,
+        "-o",
+        tmp_path / "m.tcm",
+    )
+    assert "give --features too" in one_line(run(*arguments, "--sigma-max", 2), 2)
+    assert run(*arguments, "--sigma-max", 2, "--features", "median").code == 0
+
+
 def test_substack_strokes_map_back(case, run, tmp_path):
     done = run("substack", case / "volume.tif", "-o", tmp_path / "sub.tif", "--every", 3, "--start", 1)
     assert done.code == 0, done.err
