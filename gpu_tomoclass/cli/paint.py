@@ -24,6 +24,7 @@ from gpu_tomoclass.cli.options import (
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.terminal import show_notes
 from gpu_tomoclass.cli.training_options import BANK, FOREST, cache_options, forest_options, open_cache
+from gpu_tomoclass.errors import UsageError
 
 
 @command(
@@ -102,6 +103,11 @@ def paint(
     reading = {name: options.pop(name) for name in READING}
     forest = {name: options[name] for name in FOREST}
     given = [name for name in BANK if context.get_parameter_source(name) != click.core.ParameterSource.DEFAULT]
+    if model is not None and given and "features" not in given:
+        raise UsageError(
+            "MODEL brings all features or none, and options of features are given",
+            do="give --features too, or leave the others out",
+        )
     bank = make_bank(**{name: options[name] for name in BANK}) if given else None
     features = options["features"].split(",") if given == ["features"] else bank
     beside = volume.partition("::")[0].rstrip("/\\")

@@ -13,8 +13,9 @@ import pytest
 from commands import Commands
 
 import gpu_tomoclass as gt
-from gpu_tomoclass.errors import ModelError
-from gpu_tomoclass.features import FeatureEngine
+from gpu_tomoclass.cli.paint import paint
+from gpu_tomoclass.errors import ModelError, UsageError
+from gpu_tomoclass.features import FeatureBank, FeatureEngine
 from gpu_tomoclass.interactive.commands import Recipe
 from gpu_tomoclass.interactive.overlays import NumberedForest
 from gpu_tomoclass.studies.simulation.pillar import simulate_sample
@@ -117,6 +118,20 @@ def test_a_recipe_has_the_sigmas_and_settings_of_the_bank(asked: dict[str, Any],
         assert make_bank(**{name: context.params[name] for name in BANK}) == bank
     given = eval(recipe.python().partition("features=")[2].partition(", n_trees")[0], {"gt": gt})
     assert (gt.FeatureBank.create(given) if isinstance(given, list) else given) == bank
+
+
+def test_what_needs_the_size_of_voxels_is_refused_before_a_stroke() -> None:
+    bank = FeatureBank.create("paper+z", z_sigma="4nm")
+    with pytest.raises(UsageError, match="the size of the voxels is not known"):
+        gt.Session(np.zeros((3, 20, 20), np.uint8), features=bank)
+
+
+def test_features_of_a_model_are_painted_with_as_they_are_or_not_at_all(tmp_path: Path) -> None:
+    volume, model = tmp_path / "v.tif", tmp_path / "m.tcm"  # neither is opened
+    volume.touch()
+    model.touch()
+    with pytest.raises(UsageError, match="give --features too"):
+        paint.main([str(volume), str(model), "--sigma-max", "4"], standalone_mode=False)
 
 
 def test_strokes_are_found_again_and_learnt_from(sample: tuple[np.ndarray, np.ndarray], path: Path) -> None:
