@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from gpu_tomoclass.errors import ModelError, UsageError
+from gpu_tomoclass.features.asked_settings import asked_settings
 from gpu_tomoclass.features.bank_description import GABORS, HESSIANS, WHERE, Z_SIGMA, settings_of
 from gpu_tomoclass.features.block import FeatureBlock, halo, row_of, volume_source
 from gpu_tomoclass.features.channel_names import VOLUME_PREFIX, implied_settings
-from gpu_tomoclass.features.families import FAMILIES, FEATURE_SETS, ORIGINAL, what_to_choose
-from gpu_tomoclass.features.family import NM, SIGMA_LIMITS, Family, Request, number, parse_sigmas, single
+from gpu_tomoclass.features.families import FAMILIES, ORIGINAL
+from gpu_tomoclass.features.family import NM, SIGMA_LIMITS, Family, Request, number
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.source import FeatureSource
 from gpu_tomoclass.features.reference.volume_source import CUBES, Aspect
 
 PATCH_LIMITS = (3, 255)
-SIGMA_MAX = {2: 16.0, 3: 8.0}  # by the dimensions of the families: TWS's own defaults
 Z_LIMITS = (0.01, 32.0)  # voxels
 SOURCE_BYTES = 4 + 2  # per pixel: the plane as float32 and as bytes, by its own and by the display range
 
@@ -148,49 +148,12 @@ class FeatureBank:
         UsageError
             If anything asked for is not possible.
         """
-        given_names = [features] if isinstance(features, str) else features
-        names = [family for name in given_names for family in FEATURE_SETS.get(name, (name,))]
-        unknown = [name for name in names if name not in FAMILIES]
-        if unknown or not names:
-            what = f"unknown features {', '.join(map(repr, unknown))}" if unknown else "no features chosen"
-            raise UsageError(what, do=what_to_choose(unknown))
-        try:
-            parsed = {name: parse_sigmas(values) for name, values in (sigmas or {}).items()}
-        except ValueError as error:
-            raise UsageError(f"sigmas {error}", do='give numbers, or text such as "2,4nm"') from error
-        given = {name: numbers for name, (numbers, _) in parsed.items()}
-        along_z, z_nm = _parse_z(z_sigma)
-        if (along_z, z_nm) != (Z_SIGMA, False) and not any(FAMILIES[name].is_smoothed for name in names):
-            raise UsageError(
-                f"a sigma along z ({z_sigma}) is for families of smoothed planes, and none is among the features",
-                do="choose paper+z or families such as z_hessian, or leave the sigma out",
-            )
-        misplaced = [name for name in given if name not in names or not FAMILIES[name].per_sigma]
-        if misplaced:
-            chosen = [name for name in FAMILIES if name in names and FAMILIES[name].per_sigma]
-            raise UsageError(
-                f"sigmas for {', '.join(misplaced)}, which is not among the chosen features or has no sigma",
-                do=f"give sigmas for some of {', '.join(chosen)}",
-            )
-        families = tuple(name for name in FAMILIES if name in names)
-        ranges = {}
-        for name in families:
-            if name not in given:
-                row = FAMILIES[name]
-                usual = SIGMA_MAX[2 if row.is_smoothed else row.dimensions]
-                most = max(sigma_min, usual) if sigma_max is None else sigma_max
-                ranges[name] = FAMILIES[name].sigmas_in_range(sigma_min, most)
-        lists = {name: FAMILIES[name].sigmas_given(values) for name, values in given.items()}
         return cls(
-            families,
-            tuple((ranges | lists)[name] for name in families),
+            **asked_settings(features, sigma_min=sigma_min, sigma_max=sigma_max, sigmas=sigmas or {}, z_sigma=z_sigma),
             membrane_thickness=membrane_thickness,
             membrane_patch=membrane_patch,
             hessian=hessian,
             gabor=gabor,
-            nm=tuple(name for name in families if name in parsed and parsed[name][1]),
-            z_sigma=along_z,
-            z_nm=z_nm,
         )
 
     def sigmas_of(self, family: str) -> tuple[float, ...]:
@@ -489,13 +452,3 @@ class FeatureBank:
                 )
                 raise ModelError(f"{some}: {problem}", where=where, do="the grey features of TWS are expected")
         return bank, np.array([names.index(name) for name in bank.channels], dtype=np.intp)
-
-
-def _parse_z(sigma: float | str) -> tuple[float, bool]:
-    """The sigma along z, and whether it is in nm."""
-    try:
-        numbers, in_nm = parse_sigmas(sigma if isinstance(sigma, str) else (sigma,))
-        (value,) = numbers
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"the sigma along z is {sigma!r:.40}", do='give one number, or text such as "4nm"') from error
-    return single(value), in_nm
