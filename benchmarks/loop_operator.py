@@ -156,7 +156,9 @@ def table(path: Path) -> list[str]:
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, seeds in json.loads(path.read_text(encoding="utf-8")).items():
         for rows in zip(*seeds.values(), strict=False):
-            mean = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
+            # The held-out score needs two marked planes.
+            known = {key: [row[key] for row in rows if row[key] == row[key]] for key in rows[0]}
+            mean = {key: statistics.mean(values) if values else float("nan") for key, values in known.items()}
             low, high = (100 * f(row["accuracy"] for row in rows) for f in (min, max))
             lines.append(f"| {name} | {mean['strokes']:.0f} | {mean['pixels']:.0f} | {mean['cpu_seconds']:.0f} | "
                          f"{mean['held_out']:.3f} | {100 * mean['accuracy']:.2f} ({low:.2f} to {high:.2f}) | "
