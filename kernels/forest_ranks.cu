@@ -32,7 +32,9 @@ forest_ranks(const float* __restrict__ features, const int* __restrict__ feature
     const long long first = (long long)(blockIdx.x / n_groups) * (THREADS * PASSES);
     const long long n_written = (n_pixels + TILE - 1) / TILE * TILE;  // the last tile is filled up with the ranks of 0
     __shared__ float table[4 << STEPS];
-    for (int i = threadIdx.x; i < n_columns << STEPS; i += THREADS) table[i] = thresholds[((size_t)column << STEPS) + i];
+    // Filled to its end: compilers read ahead of the loop over columns, also where there are fewer than four.
+    for (int i = threadIdx.x; i < 4 << STEPS; i += THREADS)
+        table[i] = i < n_columns << STEPS ? thresholds[((size_t)column << STEPS) + i] : 0.0f;
     __syncthreads();
     for (int pass = 0; pass < PASSES; ++pass) {
         const long long p = first + (long long)pass * THREADS + threadIdx.x;

@@ -185,8 +185,9 @@ def feature_arguments(families: tuple[str, ...], asked: Mapping[str, Any]) -> st
     for name in ("sigma_min", "sigma_max", "membrane_thickness", "membrane_patch"):
         if asked[name] is not None and asked[name] != defaults[name]:
             words.append(f"--{name.replace('_', '-')} {asked[name]:g}")
-    if asked["z_sigma"] != defaults["z_sigma"] and any(name.startswith("z_") for name in families):
-        words.append(f"--z-sigma {asked['z_sigma']}")
+    along_z = asked.get("z_sigma", defaults["z_sigma"])
+    if along_z != defaults["z_sigma"] and any(name.startswith("z_") for name in families):
+        words.append(f"--z-sigma {along_z}")
     if asked.get("hessian") == "legacy" and "hessian" in families:
         words.append("--hessian legacy")
     if asked.get("gabor") == "exact" and "gabor" in families:

@@ -14,6 +14,7 @@ from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.outputs import size_text
 from gpu_tomoclass.volumes.stored_axes import check_declared
 
+_BEGINNING = (0x4949, 0x0197)
 _SPECTRA = 0x4120  # else images
 _LAST_OF_32_BITS = 0x0210  # version; later ones have pointers of 64 bits
 _ITEM_BYTES = {1: 1, 2: 2, 3: 4, 4: 1, 5: 2, 6: 4, 7: 4, 8: 8, 9: 8, 10: 16}
@@ -42,7 +43,9 @@ def check_series_size(path: str) -> None:
 
 def _declared(file: BinaryIO, size: int) -> tuple[int, int, int]:
     """Elements that are stored, bytes of each, and elements of the whole grid."""
-    _, _, version, kind, _, _, n_elements = _next(file, "<HHHIIII")
+    order, series, version, kind, _, _, n_elements = _next(file, "<HHHIIII")
+    if (order, series) != _BEGINNING:
+        return 0, 0, 0
     pointer = "<I" if version <= _LAST_OF_32_BITS else "<Q"
     (table,) = _next(file, pointer)
     (n_dimensions,) = _next(file, "<I")
