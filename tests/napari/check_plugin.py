@@ -98,7 +98,7 @@ def begun(dock: Dock, volume: Path, names: str = "vacuum, rubber, silica", **opt
 
 def screen(dock: Dock, y: float, x: float) -> QPoint:
     """Where a pixel of the plane is on the canvas."""
-    canvas, camera = dock.viewer.window._qt_viewer.canvas.native, dock.viewer.scene.camera
+    canvas, camera = dock.viewer.window._qt_viewer.canvas.native, getattr(dock.viewer, "scene", dock.viewer).camera
     scale = dock.layers.strokes.scale
     right = (x * scale[2] - camera.center[2]) * camera.zoom + canvas.width() / 2
     down = (y * scale[1] - camera.center[1]) * camera.zoom + canvas.height() / 2
