@@ -226,10 +226,13 @@ def needed(sample_model):
 def test_too_little_memory(sample_path, sample_model, expected, tmp_path, monkeypatch, order):
     shared, (one, four) = needed(sample_model)
     monkeypatch.setattr(slabs, "MEMORY_SHARE", 40.0)  # so that it is found out too late
-    with late_gpu(order, limit=shared + int(1.5 * four)) as (device, _):
-        result, labels = classified(sample_path, sample_model, tmp_path, device)
-    np.testing.assert_array_equal(labels, expected[0])
-    assert any("slabs are halved" in note for note in result.notes)
+    for _ in range(5):  # on a busy machine slabs are taken before many of their planes are read
+        with late_gpu(order, limit=shared + int(1.5 * four)) as (device, _):
+            result, labels = classified(sample_path, sample_model, tmp_path, device)
+        np.testing.assert_array_equal(labels, expected[0])
+        if halved := any("slabs are halved" in note for note in result.notes):
+            break
+    assert halved
     # Memory for one thread only: the other leaves, and gives back what it has.
     for limit, options in (
         (shared + int(1.5 * one), {"slab_planes": 1}),
