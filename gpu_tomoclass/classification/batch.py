@@ -20,7 +20,7 @@ from gpu_tomoclass.classification.options import RunOptions
 from gpu_tomoclass.classification.products import check_products, products_of
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.errors import DataError, StoppedError, TomoclassError
-from gpu_tomoclass.features import aspect_of
+from gpu_tomoclass.features import aspect_of, check_lengths
 from gpu_tomoclass.model import Model, fits_volume, load_model
 from gpu_tomoclass.outputs import protecting
 from gpu_tomoclass.types import Progress
@@ -209,8 +209,7 @@ def _checked_item(item: Item, models: dict[str, Model]) -> Outcome:
         if done := _finished_before(item, model):
             return done
         notes = [*volume.notes, *fits_volume(model, volume, force=settings.get("force", False))]
-        for block in used_blocks(model):  # sigmas in nm need the size of voxels
-            block.in_voxels(aspect_of(volume.voxel_size))
+        check_lengths(used_blocks(model), aspect_of(volume.voxel_size))
         run = RunOptions(**{key: value for key, value in settings.items() if key in CLASSIFYING})
         shape = Region.of(volume, planes=run.planes, crop=run.crop, mask=run.mask).box_shape
         goes_on = Path(f"{item.output}.partial").exists()

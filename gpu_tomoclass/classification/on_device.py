@@ -129,17 +129,17 @@ class Classifier:
         engine, device, workspace = mine.engine, mine.engine.device, mine.engine.workspace
         n_classes, shape = len(self.class_values), (place.n_wanted, *planes[0].shape)
         mine.watch.start()
-        taking = mine.forest is not None and mine.forest.takes_parts and cache is None
+        take = mine.forest.take if cache is None and mine.forest is not None and mine.forest.takes_parts else None
         if cache is None:
-            take = mine.forest.take if taking and mine.forest is not None else None
             features = engine.compute(planes, place=place, watch=mine.watch, take=take)
         else:
             features = self._cached_features(engine, planes, place, cache=cache, timings=timings)
             mine.watch.start()  # what was computed has been added
-        flat = None if taking else features.reshape(self.forest.n_features, -1)
+        flat = features.reshape(self.forest.n_features, -1) if take is None else None
         probabilities: np.ndarray | None = None
         if mine.forest is None:
-            probabilities = predict_probabilities(self.forest, features.reshape(self.forest.n_features, -1))
+            assert flat is not None  # nothing is taken without a forest on the device
+            probabilities = predict_probabilities(self.forest, flat)
             labels = predict_classes(probabilities, self.class_values)
             mine.watch.lap("forest")
         else:
@@ -178,9 +178,9 @@ class Classifier:
         mine = self._arrays_of_thread()
         if mine.forest is None:
             raise ValueError(f"the {self.device.name} device keeps no arrays of its own")
-        device, taking = mine.engine.device, mine.forest.takes_parts
-        features = mine.engine.compute(planes, place=place, take=mine.forest.take if taking else None)
-        flat = None if taking else features.reshape(self.forest.n_features, -1)
+        device, take = mine.engine.device, mine.forest.take if mine.forest.takes_parts else None
+        features = mine.engine.compute(planes, place=place, take=take)
+        flat = features.reshape(self.forest.n_features, -1) if take is None else None
         found, out = self._products(mine, mine.forest, flat, int(labels.size), want_labels=probabilities is None)
         device.copy(out.reshape(labels.shape), labels)
         if probabilities is not None:
@@ -198,9 +198,9 @@ class Classifier:
         device, workspace = mine.engine.device, mine.engine.workspace
         # GPU: reuse a buffer. CPU: allocate; the caller keeps the array.
         kept = (len(self.class_values), n_pixels)
-        room = workspace.array("probabilities", kept, np.float32) if device.has_own_memory else None
+        reuse = flat is None or device.has_own_memory
+        room = workspace.array("probabilities", kept, np.float32) if reuse else None
         if flat is None:
-            room = workspace.array("probabilities", kept, np.float32)
             found = forest.probabilities_of_taken(n_pixels, out=room, want_labels=want_labels)
         else:
             found = forest.probabilities(flat, out=room, want_labels=want_labels)

@@ -19,7 +19,7 @@ from gpu_tomoclass.classification.on_device import used_blocks
 from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.device import DryDevice
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.features import CUBES, FAMILIES, ORIGINAL, Aspect, FeatureBank, FeatureBlock
+from gpu_tomoclass.features import CUBES, Aspect, FeatureBank, FeatureBlock
 from gpu_tomoclass.model import Model
 
 TABLE = Path(__file__).with_name("predicted_speed.json")
@@ -160,7 +160,7 @@ def _weights(blocks: Sequence[FeatureBlock], aspect: Aspect = CUBES) -> Mapping[
     for block in blocks:
         work: float = dict(block.parameters).get("smoothings", 1) * len(block.channels)
         family = block.family
-        if FAMILIES.get(family, ORIGINAL).is_smoothed:  # the kernels of the family of planes; smoothing takes little
+        if block.is_smoothed:  # the kernels of the family of planes; smoothing takes little
             family = family.removeprefix("z_")
         elif block.dimensions == 3:
             work *= max(block.reaches(aspect)) ** POWERS.get(family, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ Run = Callable[[Any], Any]
 """What :meth:`Trial.given` gives -> (n, ..) on the device."""
 
 
-class Trial:
+class Trial(ABC):
     """One kernel, or kernels that work together.
 
     Attributes
@@ -33,9 +34,9 @@ class Trial:
     def __init__(self, inputs: npt.NDArray[np.float32]) -> None:
         self.inputs = inputs
 
+    @abstractmethod
     def begin(self, device: Device) -> Run:
         """Make it ready on a device."""
-        raise NotImplementedError
 
     def given(self, device: Device, planes: npt.NDArray[np.float32] | None = None) -> Any:
         """Its inputs, or ``planes`` (nz, ny, nx) in their place."""

@@ -1,6 +1,6 @@
 from .bank import FeatureBank
 from .bank_description import DEFINITION_VERSION
-from .block import FeatureBlock, halo
+from .block import FeatureBlock, check_lengths, halo
 from .cache import FeatureCache, SlabKeys, block_values, default_cache_folder
 from .channel_names import grey_dimensions, image_kind
 from .computing import Channels, compute_features, make_bank
@@ -39,6 +39,7 @@ __all__ = [
     "accelerated_family",
     "aspect_of",
     "block_values",
+    "check_lengths",
     "compute_features",
     "default_cache_folder",
     "formula_of_relation",

@@ -56,7 +56,7 @@ def asked_settings(
             row = FAMILIES[name]
             usual = SIGMA_MAX[2 if row.is_smoothed else row.dimensions]
             most = max(sigma_min, usual) if sigma_max is None else sigma_max
-            ranges[name] = FAMILIES[name].sigmas_in_range(sigma_min, most)
+            ranges[name] = row.sigmas_in_range(sigma_min, most)
     lists = {name: FAMILIES[name].sigmas_given(values) for name, values in given.items()}
     return {
         "families": families,

@@ -103,7 +103,7 @@ class FeatureBank:
                 raise UsageError(f"{family} must be one of {', '.join(ways)}, not {way!r:.40}")
             if not {family, f"z_{family}"} & set(self.families):
                 object.__setattr__(self, family, ways[0])
-        if not any(FAMILIES[name].is_smoothed for name in self.families):
+        if not self._smooths:
             object.__setattr__(self, "z_sigma", Z_SIGMA)
             object.__setattr__(self, "z_nm", False)
         least, most = SIGMA_LIMITS if self.z_nm else Z_LIMITS
@@ -155,6 +155,10 @@ class FeatureBank:
             hessian=hessian,
             gabor=gabor,
         )
+
+    @property
+    def _smooths(self) -> bool:
+        return any(FAMILIES[name].is_smoothed for name in self.families)
 
     def sigmas_of(self, family: str) -> tuple[float, ...]:
         """The sigmas of one of the bank's families."""
@@ -360,7 +364,6 @@ class FeatureBank:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready description; :meth:`from_dict` reads it back."""
-        smoothed = any(FAMILIES[name].is_smoothed for name in self.families)
         return {
             "definition_version": self.definition_version,
             "families": {
@@ -372,7 +375,7 @@ class FeatureBank:
             **({} if self.hessian == HESSIANS[0] else {"hessian": self.hessian}),
             **({} if self.gabor == GABORS[0] else {"gabor": self.gabor}),
             **({NM: list(self.nm)} if self.nm else {}),
-            **({"z_sigma": float(number(self.z_sigma))} if smoothed else {}),
+            **({"z_sigma": float(number(self.z_sigma))} if self._smooths else {}),
             **({"z_nm": True} if self.z_nm else {}),
         }
 

@@ -73,6 +73,11 @@ class FeatureBlock:
         return row_of(self.family).in_voxels(aspect, dict(self.parameters))
 
     @property
+    def is_smoothed(self) -> bool:
+        """Tell whether it is made of planes that are smoothed along z."""
+        return row_of(self.family).is_smoothed
+
+    @property
     def is_in_nm(self) -> bool:
         """Tell whether the sigma is a length in nm."""
         return (NM, True) in self.parameters
@@ -118,6 +123,12 @@ class FeatureBlock:
     def radius(self) -> int | None:
         """Distance in pixels beyond which a pixel cannot change a value; None where every pixel of the plane can."""
         return self.reach if self.is_local else None
+
+
+def check_lengths(blocks: Iterable[FeatureBlock], aspect: Aspect) -> None:
+    """Raise UsageError, as of :meth:`FeatureBlock.in_voxels`, unless sigmas in nm have a size on these voxels."""
+    for block in blocks:
+        block.in_voxels(aspect)
 
 
 def halo(blocks: Iterable[FeatureBlock], aspect: Aspect = CUBES) -> int:

@@ -15,8 +15,7 @@ from gpu_tomoclass.errors import StoppedError
 from gpu_tomoclass.features.accelerated.smoothed import smoothed_planes
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.features.accelerated.volume_source import VolumeDeviceSource
-from gpu_tomoclass.features.block import FeatureBlock, volume_source
-from gpu_tomoclass.features.families import FAMILIES, ORIGINAL
+from gpu_tomoclass.features.block import FeatureBlock, row_of, volume_source
 from gpu_tomoclass.features.family import Family
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.source import FeatureSource
@@ -100,11 +99,11 @@ class FeatureEngine:
                 for start, (_, block) in zip(at, group, strict=True)
             ]
             family = wanted[0].family
+            row = row_of(family)
             # The requests of a family are of one bank: all of them have a kernel, or none.
-            has_kernel = on_device is not None and _row(family).has_kernel(**wanted[0].parameters)
+            has_kernel = on_device is not None and row.has_kernel(**wanted[0].parameters)
             accelerated = accelerated_family(family) if has_kernel else None
             if on_device is not None and accelerated is not None:
-                row = _row(family)
                 together = row.dimensions == 3 and not row.is_smoothed
                 # Across planes what blocks share is most of the work; on a plane blocks cost about as much one by one.
                 for part in [wanted] if should_stop is None or together else [[request] for request in wanted]:
@@ -138,7 +137,7 @@ class FeatureEngine:
 
     def _computed_by(self, block: FeatureBlock) -> str:
         """Families of one function are computed together."""
-        row = _row(block.family)
+        row = row_of(block.family)
         kernel = row.kernel if self.device.runs_kernels else None
         return block.family if kernel is None or row.dimensions == 2 or row.is_smoothed else kernel
 
@@ -214,19 +213,15 @@ class _Reference:
 
     def compute(self, request: BlockRequest) -> np.ndarray:
         """(n_channels, planes, ny, nx) float32."""
-        row = _row(request.family)
+        row = row_of(request.family)
         if row.dimensions == 3:
             return row.compute(self._volume, request.parameters)
         return np.stack([row.compute(source, request.parameters) for source in self._by_plane], axis=1)
 
 
-def _row(family: str) -> Family:
-    return ORIGINAL if family == ORIGINAL.name else FAMILIES[family]
-
-
 def accelerated_family(family: str) -> Accelerated | None:
     """The function that fills blocks of a family through kernels; None if it has none."""
-    kernel = _row(family).kernel
+    kernel = row_of(family).kernel
     if kernel is None:
         return None
     module, function = kernel.split(":")

@@ -14,7 +14,7 @@ from gpu_tomoclass.annotations import Annotation, SubStack, load_annotation
 from gpu_tomoclass.classes import LabelClass, default_classes
 from gpu_tomoclass.device import Device, choose_device
 from gpu_tomoclass.errors import DataError, TomoclassError, UsageError
-from gpu_tomoclass.features import FeatureBank, FeatureCache, IntensityScale, aspect_of, make_bank
+from gpu_tomoclass.features import FeatureBank, FeatureCache, IntensityScale, aspect_of, check_lengths, make_bank
 from gpu_tomoclass.interactive.commands import Recipe
 from gpu_tomoclass.interactive.events import Event, Events
 from gpu_tomoclass.interactive.learner import Learner
@@ -120,8 +120,7 @@ class Session:
         self._opened = self._model
         own = None if self._model is None else self._model.bank
         self._bank = own if own is not None and features is None else make_bank(features or "paper")
-        for block in self._bank.blocks:  # sigmas in nm need the size of voxels
-            block.in_voxels(aspect_of(self.volume.voxel_size))
+        check_lengths(self._bank.blocks, aspect_of(self.volume.voxel_size))
         classes = self._first_classes(class_names)
         self._store: StrokeStore | None = None
         if strokes is not None:

@@ -54,14 +54,16 @@ def run_total(device: Device, values: np.ndarray, *, bug: int = 0) -> int:
 
 def run_exchange(device: Device, values: np.ndarray) -> np.ndarray:
     """All functions that exchange values within a warp; ``values`` holds whole blocks of 64."""
+    return _run_two_warps(device, "sum_fibers.cu", "exchange", values)
+
+
+def _run_two_warps(
+    device: Device, file: str, kernel: str, values: np.ndarray, defines: dict[str, int] | None = None
+) -> np.ndarray:
+    """A kernel that takes ``values`` by blocks of 64 and gives as many."""
     result = device.zeros(values.size, np.int32)
-    device.launch(
-        "sum_fibers.cu",
-        "exchange",
-        grid=(values.size // 64,),
-        block=(64,),
-        args={"values": device.array(values), "result": result},
-    )
+    args = {"values": device.array(values), "result": result}
+    device.launch(file, kernel, grid=(values.size // 64,), block=(64,), args=args, defines=defines)
     return device.numpy(result)
 
 
@@ -78,16 +80,7 @@ def expected_exchange(values: np.ndarray) -> np.ndarray:
 
 def run_turns(device: Device, values: np.ndarray, *, bug: int = 0) -> np.ndarray:
     """Lanes that see each other through shared memory by ``warp_turns.cu``; ``values`` holds whole blocks of 64."""
-    result = device.zeros(values.size, np.int32)
-    device.launch(
-        "warp_turns.cu",
-        "turns",
-        grid=(values.size // 64,),
-        block=(64,),
-        args={"values": device.array(values), "result": result},
-        defines={"BUG": bug},
-    )
-    return device.numpy(result)
+    return _run_two_warps(device, "warp_turns.cu", "turns", values, {"BUG": bug})
 
 
 def expected_turns(values: np.ndarray) -> np.ndarray:
