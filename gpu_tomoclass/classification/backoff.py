@@ -42,6 +42,8 @@ class SlabClassifier:
         Take planes one by one, each in these passes.
     folder : path, optional
         Of what is kept between passes.
+    forest_engine : {"kernels", "nvforest"}
+        See :class:`~gpu_tomoclass.classification.on_device.Classifier`.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class SlabClassifier:
         voxel_size: VoxelSize | None = None,
         passes: Passes | None = None,
         folder: str | PathLike[str] | None = None,
+        forest_engine: str = "kernels",
     ) -> None:
-        self.classifier = Classifier(model, device)
+        self.classifier = Classifier(model, device, forest_engine=forest_engine)
         self.products, self.size = products, size or SlabSize(device, self.classifier.blocks)
         self._in_plane = in_plane
         self._smoother = None if products.smooth is None else Smoother(sigma_in_voxels(products.smooth, voxel_size))

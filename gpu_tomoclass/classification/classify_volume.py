@@ -24,8 +24,9 @@ from gpu_tomoclass.classification.smoothing import sigma_in_voxels
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.classification.workers import PlaneWorkers, ThreadWorkers, Work
 from gpu_tomoclass.device import Device, choose_device
-from gpu_tomoclass.errors import DataError, StoppedError, UsageError
+from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, UsageError
 from gpu_tomoclass.features import IntensityScale
+from gpu_tomoclass.forest import nvforest_version
 from gpu_tomoclass.model import Model, fits_volume
 from gpu_tomoclass.training import adapt as adapted
 from gpu_tomoclass.types import Progress
@@ -89,6 +90,7 @@ def classify(
     intensity: str = "model",
     nan: str = "error",
     force: bool = False,
+    forest_engine: str = "kernels",
     device: Device | str = "auto",
     cluster: Cluster | None = None,
     slab_planes: int | None = None,
@@ -142,6 +144,9 @@ def classify(
         filters looked at a filled voxel.
     force : bool
         Go on although the voxel size differs from that of the training.
+    forest_engine : {"kernels", "nvforest"}
+        Who walks the trees: our own kernels, or NVIDIA's nvForest, as a second opinion: on the GPU with the ``cuda``
+        device, else on the CPU.
     device : str or Device
         ``"auto"`` is the first that works, with all cores; on a CPU each thread needs memory for one plane's features.
     cluster : Cluster, optional
@@ -187,6 +192,7 @@ def classify(
         intensity=intensity,
         nan=nan,
         force=force,
+        forest_engine=forest_engine,
         slab_planes=slab_planes,
         memory_limit=memory_limit,
         overwrite=overwrite,
@@ -231,9 +237,16 @@ def classify(
     if cluster is None:
         chosen, passes = within_memory(memory_limit, volume, model, chosen, products=options.products)
         if passes is not None:
+            if forest_engine != "kernels":
+                raise ResourceError(
+                    f"memory does not hold the features of a plane, and {forest_engine} wants all of them at once",
+                    do="give more memory, or leave --forest-engine out",
+                )
             notes.append(f"memory does not hold the features of a plane: it is computed in {len(passes.groups)} passes")
     device_name = chosen.name if cluster is None else cluster.device
     metadata = provenance(volume, model, region=region, scale=scale, nan=nan)
+    if forest_engine != "kernels":
+        metadata["settings"]["forest_engine"] = f"{forest_engine} {nvforest_version()}"
     if smooth is not None:
         sigma_in_voxels(smooth, volume.voxel_size)
         metadata["settings"]["smooth_nm"] = smooth

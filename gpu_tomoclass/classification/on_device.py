@@ -22,9 +22,16 @@ from gpu_tomoclass.features import (
     block_values,
     halo,
 )
-from gpu_tomoclass.forest import DeviceForest, device_labels, predict_classes, predict_probabilities
+from gpu_tomoclass.forest import (
+    DeviceForest,
+    NvForestPredictor,
+    device_labels,
+    predict_classes,
+    predict_probabilities,
+)
 from gpu_tomoclass.model import Model
 
+SECOND_PIXELS = 2**18  # that nvForest is given at once: their features take twice 4 bytes per channel
 FROM_DEVICE = "device to host"  # a part of the time, where arrays must be moved
 
 
@@ -64,6 +71,8 @@ class Classifier:
     ----------
     model : Model
     device : Device
+    forest_engine : {"kernels", "nvforest"}
+        Who walks the trees: our own kernels, or nvForest, which is given the features on the host.
 
     Attributes
     ----------
@@ -73,14 +82,16 @@ class Classifier:
         What a thread takes on the device, measured on the latest slab.
     """
 
-    def __init__(self, model: Model, device: Device) -> None:
-        self.model, self.device = model, device
+    def __init__(self, model: Model, device: Device, *, forest_engine: str = "kernels") -> None:
+        self.model, self.device, self._engine = model, device, forest_engine
         self.class_values = np.array([c.value for c in model.classes], dtype=np.uint8)
         self.blocks = used_blocks(model)
         channels = [i for block in self.blocks for i in range(block.start, block.stop)]
         self.forest = model.forest.restricted(channels)
         self.memory: SlabMemory | None = None
         self._shared: DeviceForest | None = None  # one for all threads
+        self._second: NvForestPredictor | None = None  # in its place; one thread at a time
+        self._asking = threading.Lock()
         self._preparing = threading.Lock()
         self._of_thread = threading.local()
         self._held: weakref.WeakSet[_Held] = weakref.WeakSet()  # what each thread holds
@@ -139,7 +150,7 @@ class Classifier:
         probabilities: np.ndarray | None = None
         if mine.forest is None:
             assert flat is not None  # nothing is taken without a forest on the device
-            probabilities = predict_probabilities(self.forest, flat)
+            probabilities = self._on_host(device, flat)
             labels = predict_classes(probabilities, self.class_values)
             mine.watch.lap("forest")
         else:
@@ -160,6 +171,15 @@ class Classifier:
             if device.has_own_memory:  # the next slab overwrites it
                 probabilities = probabilities.copy()
         return labels.reshape(shape).copy(), probabilities if want_probabilities else None
+
+    def _on_host(self, device: Device, flat: Array) -> np.ndarray:
+        """Probabilities of features by NumPy, or by nvForest."""
+        if self._second is None:
+            return predict_probabilities(self.forest, flat)
+        starts = range(0, flat.shape[1], SECOND_PIXELS)
+        with self._asking:
+            parts = [self._second.probabilities(device.numpy(flat[:, i : i + SECOND_PIXELS])) for i in starts]
+        return np.concatenate(parts, axis=1)
 
     def classify_on_device(self, planes: Array, *, place: Place, labels: Array, probabilities: Array | None) -> None:
         """Classify planes that are on the device, for results that stay there.
@@ -234,7 +254,10 @@ class Classifier:
     def prepare(self) -> None:
         """Put the forest on the device now, not with the first slab; the threads share it."""
         with self._preparing:
-            if self._shared is None and self.device.runs_kernels:
+            if self._engine == "nvforest":
+                if self._second is None:
+                    self._second = NvForestPredictor.beside(self.device, self.forest)
+            elif self._shared is None and self.device.runs_kernels:
                 shared = DeviceForest(self.forest, self.device)
                 self.device.synchronize()  # other streams do not wait for this one
                 self._shared = shared

@@ -12,6 +12,7 @@ from gpu_tomoclass.volumes import Volume, crop_pairs
 
 ADAPT_CHOICES = ("off", "auto")
 INTENSITY_CHOICES = ("model", "auto", "none")
+FOREST_ENGINES = ("kernels", "nvforest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class RunOptions:
         See :func:`gpu_tomoclass.features.prepare.prepare_slab`.
     force : bool
         Go on although the voxel size differs from that of the training.
+    forest_engine : {"kernels", "nvforest"}
+        Who walks the trees: our own kernels, or NVIDIA's nvForest as a second opinion.
     slab_planes : int, optional
         Planes at once, never changed.
     memory_limit : int, optional
@@ -62,6 +65,7 @@ class RunOptions:
     intensity: str = "model"
     nan: str = "error"
     force: bool = False
+    forest_engine: str = "kernels"
     slab_planes: int | None = None
     memory_limit: int | None = None
     overwrite: bool = False
@@ -75,6 +79,7 @@ class RunOptions:
         if self.crop is not None:
             crop_pairs(self.crop)
         _check_choice("nan", self.nan, NAN_POLICIES)
+        _check_choice("forest_engine", self.forest_engine, FOREST_ENGINES)
         if self.smooth is not None and not 0 < self.smooth < float("inf"):
             raise UsageError(f"probabilities cannot be smoothed by {self.smooth:g} nm", do="give more than 0")
         if self.slab_planes is not None and self.slab_planes < 1:

@@ -33,6 +33,7 @@ from gpu_tomoclass.features import (
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.volumes import Region, Volume
 
+SECOND_PLANES = 4  # of a slab that nvForest is asked about: it is a second opinion, not a fast one
 Finished = Callable[[np.ndarray], None]  # told the voxels per label value, (256,) int64, of planes that are finished
 
 
@@ -101,6 +102,8 @@ class Work:
         if limit is not None and not device.has_own_memory and passes is None:
             needed = ProcessMemory(self.volume, self.model, device, options.products)
             most = planes_within(limit, needed, most=cpu_planes(blocks, plane_pixels))
+        if options.forest_engine != "kernels":  # all features of a slab are kept, on a GPU too
+            most = min(most, SECOND_PLANES)
         size = SlabSize(
             device,
             blocks,
@@ -119,6 +122,7 @@ class Work:
             voxel_size=self.volume.voxel_size,
             passes=passes,
             folder=folder,
+            forest_engine=options.forest_engine,
         )
 
 

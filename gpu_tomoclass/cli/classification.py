@@ -155,6 +155,8 @@ def preview(
     help="The scale recorded in the model, one measured on this volume, or none.",
 )
 @click.option("--force", is_flag=True, help="Go on although the voxel size differs from the training's.")
+@click.option("--forest-engine", type=click.Choice(["kernels", "nvforest"]), default="kernels", show_default=True,
+              help="Who walks the trees; nvforest: NVIDIA's, a second opinion (comes with cuML).")  # fmt: skip
 @zarr_options
 @click.option("--slab-planes", type=click.IntRange(1), help="Planes at once; default what the memory holds.")
 @click.option("--memory-limit", type=ByteSize(), help="Of the process, or of its arrays on a GPU, e.g. 4G.")

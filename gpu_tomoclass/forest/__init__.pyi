@@ -2,6 +2,7 @@ from .arrays import FIELDS, LEAF, Forest
 from .grow import grow_forest
 from .labels_on_device import device_labels
 from .predict import lead, predict_classes, predict_probabilities
+from .predict_nvforest import NvForestPredictor, nvforest_version
 from .predict_on_device import DeviceForest
 from .trained import TrainedForest
 from .walks import describe_walks
@@ -12,11 +13,13 @@ __all__ = [
     "LEAF",
     "DeviceForest",
     "Forest",
+    "NvForestPredictor",
     "TrainedForest",
     "describe_walks",
     "device_labels",
     "grow_forest",
     "lead",
+    "nvforest_version",
     "predict_classes",
     "predict_probabilities",
     "smallest_float32_not_below",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpu_tomoclass.device import Device, cupys_own_allocator
 from gpu_tomoclass.errors import ModelError, ResourceError, UsageError
 from gpu_tomoclass.forest.arrays import Forest
 from gpu_tomoclass.forest.predict import check_features, predict_probabilities
@@ -30,6 +31,8 @@ class NvForestPredictor:
     forest : Forest
     device : {"cpu", "gpu"}
         ``"gpu"`` is the one that CuPy uses.
+    gpu_id : int, optional
+        Another one.
 
     Raises
     ------
@@ -37,7 +40,7 @@ class NvForestPredictor:
         If nvForest or treelite is missing, or the device does not work.
     """
 
-    def __init__(self, forest: Forest, *, device: str = "gpu") -> None:
+    def __init__(self, forest: Forest, *, device: str = "gpu", gpu_id: int | None = None) -> None:
         if device not in DEVICES:
             raise UsageError(f"nvForest has no device {device!r}", do=f"choose one of {', '.join(DEVICES)}")
         nvforest = _import_nvforest()
@@ -49,10 +52,18 @@ class NvForestPredictor:
             model = treelite_from_forest(forest)
             try:
                 # RuntimeError without a GPU; CuPy and RAFT have kinds of their own when memory or a library is missing.
-                self._model = nvforest.load_from_treelite_model(model, device=device)
+                which = {} if gpu_id is None else {"device_id": gpu_id}
+                self._model = nvforest.load_from_treelite_model(model, device=device, **which)
             except Exception as error:
                 reason = " ".join(str(error).split())[:300] or type(error).__name__
                 raise ResourceError(f"nvForest cannot use the {device}: {reason}", do=OTHERWISE) from error
+
+    @classmethod
+    def beside(cls, device: Device, forest: Forest) -> NvForestPredictor:
+        """Where a device of ours computes: on its GPU, or on the CPU."""
+        if device.has_own_memory:
+            return cls(forest, device="gpu", gpu_id=getattr(device, "gpu_id", None))
+        return cls(forest, device="cpu")
 
     def probabilities(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """As :func:`~gpu_tomoclass.forest.predict.predict_probabilities`.
@@ -84,6 +95,17 @@ class NvForestPredictor:
         return result
 
 
+def nvforest_version() -> str:
+    """Version of nvForest, for provenance.
+
+    Raises
+    ------
+    ResourceError
+        If it is missing.
+    """
+    return str(getattr(_import_nvforest(), "__version__", "of unknown version"))
+
+
 def _on_host(array: Any) -> npt.NDArray[Any]:
     """nvForest answers NumPy with NumPy on the CPU, and with CuPy on a GPU."""
     return np.asarray(array.get() if hasattr(array, "get") else array)
@@ -91,7 +113,8 @@ def _on_host(array: Any) -> npt.NDArray[Any]:
 
 def _import_nvforest() -> Any:
     try:
-        return importlib.import_module("nvforest")
+        with cupys_own_allocator():
+            return importlib.import_module("nvforest")
     # Not only ImportError: CUDA libraries that do not fit each other fail in many ways while they are loaded.
     except Exception as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "nvforest"

@@ -35,6 +35,7 @@ OTHERS = {  # one value of each field that is not its default
     "intensity": "none",
     "nan": "mask",
     "force": True,
+    "forest_engine": "nvforest",
     "slab_planes": 3,
     "memory_limit": 10**12,
     "overwrite": True,
@@ -137,7 +138,7 @@ def test_workers_of_a_cluster_get_the_options_as_they_are(sample_path, sample_mo
     assert FIELDS.keys().isdisjoint(field.name for field in dataclasses.fields(Job)), "an option has one place"
 
 
-@pytest.mark.parametrize("name", ["probabilities", "uncertainty", "adapt", "intensity", "nan"])
+@pytest.mark.parametrize("name", ["probabilities", "uncertainty", "adapt", "intensity", "nan", "forest_engine"])
 def test_a_value_that_is_unknown_is_refused_with_those_that_are(name):
     with pytest.raises(UsageError, match=f"{name} 'wrong' is unknown; choose one of"):
         RunOptions(**{name: "wrong"})

@@ -1,15 +1,10 @@
-"""The nvForest adapter, with treelite's predictor in the place of nvForest's where there is none.
-
-The stand-in has the functions, parameters and answers of nvForest 26.10: rows in C order in the type of the model, mean
-votes back (NumPy on the CPU, an array with ``get`` on a GPU), ``RuntimeError`` where there is no GPU.
-"""
+"""The nvForest adapter, with a stand-in for nvForest where there is none."""
 
 import sys
-import types
 
 import numpy as np
+import nvforest_stand_in
 import pytest
-import treelite
 
 from gpu_tomoclass.errors import DataError, ModelError, ResourceError, UsageError
 from gpu_tomoclass.forest.grow_sklearn import train_forest
@@ -25,42 +20,9 @@ def rows(n=300, seed=0):
     return values, labels.astype(np.uint8)
 
 
-class OnGpu:
-    """Like a CuPy array: must be asked for a copy."""
-
-    def __init__(self, array):
-        self._array = array
-
-    def get(self):
-        return self._array
-
-
-class Inference:
-    def __init__(self, model, device):
-        self.model, self.device = model, device
-
-    def predict_proba(self, X, *, chunk_size=None):
-        assert X.flags.c_contiguous
-        assert X.dtype == self.model.input_type  # nvForest would convert: another copy
-        mean = treelite.gtil.predict(self.model, X)[:, 0]
-        return mean if self.device == "cpu" else OnGpu(mean)
-
-
 @pytest.fixture
 def nvforest(monkeypatch):
-    module = types.ModuleType("nvforest")
-    module.has_gpu = True
-
-    def load_from_treelite_model(
-        tl_model, *, device="auto", layout="depth_first", default_chunk_size=None, align_bytes=None, precision=None,
-        device_id=None, handle=None,
-    ):  # fmt: skip
-        assert isinstance(tl_model, treelite.Model)
-        if device == "gpu" and not module.has_gpu:
-            raise RuntimeError("Failed to detect a GPU device. Diagnostic:\n    cudaErrorInsufficientDriver")
-        return Inference(tl_model, device)
-
-    module.load_from_treelite_model = load_from_treelite_model
+    module = nvforest_stand_in.module()
     monkeypatch.setitem(sys.modules, "nvforest", module)
     return module
 

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 import cuml_stand_in
+import nvforest_stand_in
 import pytest
 from late_gpu import late_gpu
 
@@ -101,3 +102,12 @@ def cuml(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setitem(sys.modules, name, module)
     elif find_spec("cuml") is None:
         pytest.skip("cuML is not installed")
+
+
+@pytest.fixture
+def nvforest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``cuml``."""
+    if why_no_gpu():
+        monkeypatch.setitem(sys.modules, "nvforest", nvforest_stand_in.module())
+    elif find_spec("nvforest") is None:
+        pytest.skip("nvForest is not installed")

@@ -152,3 +152,16 @@ def test_cuml_trains_a_forest_that_classifies(gpu: Device, cuml: None) -> None:
     probabilities = gpu.numpy(DeviceForest(trained.forest, gpu).probabilities(gpu.array(features)))
     np.testing.assert_allclose(probabilities, predict_probabilities(trained.forest, features), atol=FOREST.factor)
     assert np.mean(1 + probabilities.argmax(axis=0) == labels) > 0.9
+
+
+def test_nvforest_is_of_the_same_opinion(tmp_path: Path, gpu: Device, nvforest: None) -> None:
+    """Probabilities by the other program's walk; votes are summed in another order and type."""
+    model, volume = small_model(), ArrayVolume(planes(3).astype(np.uint16))
+    first = classify(volume, model, output=tmp_path / "1.tif", device=gpu, probabilities="float32")
+    second = classify(
+        volume, model, output=tmp_path / "2.tif", device=gpu, probabilities="float32", forest_engine="nvforest"
+    )
+    for a, b in zip(first.other_paths, second.other_paths, strict=True):
+        with open_volume(a, channel=1) as own, open_volume(b, channel=1) as other:
+            for z in range(3):
+                np.testing.assert_allclose(own.plane(z), other.plane(z), atol=1e-6)
