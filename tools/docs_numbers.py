@@ -76,6 +76,9 @@ def named() -> dict[str, Callable[[], str]]:
         "a100": lambda: f"{kernels_on('A100'):.1f} s",
         "rtx4090": lambda: f"{kernels_on('RTX 4090'):.0f} s",
     }
+    python = result("launches")["milliseconds"]
+    figures["launches-graphs"] = lambda: f"{python['graphs']:.1f} ms"
+    figures["launches-checked"] = lambda: f"{python['every launch checked anew']:.0f} ms"
     left_off = result("loop")["left off, wall"]
     figures["left-off-half"] = lambda: f"{left_off['p50']:.2f} s"
     figures["left-off-most"] = lambda: f"{left_off['p95']:.2f} s"

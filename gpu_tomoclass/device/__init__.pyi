@@ -4,6 +4,7 @@ from .compiler import LibraryCache, find_compiler, when_compiling
 from .cores import usable_cores, worker_count
 from .cuda import cupys_own_allocator, free_cupys_pool, gpu_of, visible_gpus
 from .dry import DryDevice
+from .launch_record import LaunchRecord
 from .memory import available_bytes, peak_bytes, resident_bytes
 from .probe import probe_device
 from .sources import kernels_folder
@@ -21,6 +22,7 @@ __all__ = [
     "Device",
     "DryDevice",
     "HostDevice",
+    "LaunchRecord",
     "LibraryCache",
     "NumpyDevice",
     "Planes",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from gpu_tomoclass.device.cores import worker_count
 from gpu_tomoclass.device.launch import Dim3, checked_arguments, checked_defines, checked_shape
+from gpu_tomoclass.device.launch_record import LaunchRecord
 from gpu_tomoclass.device.signature import KernelSignature
 from gpu_tomoclass.errors import ResourceError
 
@@ -107,6 +109,9 @@ class Device(ABC):
         Whether arrays must be moved to and from it, and many planes at once keep it busy.
     threads : int
         CPU threads that run the blocks of a launch; 1 where they are no matter of ours.
+    n_replaced : int
+        Arrays that a :class:`~gpu_tomoclass.device.workspace.Workspace` of this device has replaced: a record of
+        launches from before may write to arrays that nobody reads any more.
     """
 
     name: str
@@ -117,6 +122,7 @@ class Device(ABC):
     wants_gpu_plan: bool = True
     has_own_memory: bool = False
     threads: int = 1
+    n_replaced: int = 0
 
     def __init__(self) -> None:
         self._kernels: dict[tuple[str, str, tuple[tuple[str, str], ...]], BoundKernel] = {}
@@ -232,6 +238,11 @@ class Device(ABC):
     def figures(self, name: str, measure: Callable[[], dict[str, float]], *, keys: Sequence[str]) -> dict[str, float]:
         """Figures measured here under a name, a positive number for each key, now or by an earlier process."""
         return measure()
+
+    @contextmanager
+    def recording(self) -> Iterator[LaunchRecord | None]:
+        """Record of what this thread asks of the device meanwhile; None where repeating it would save nothing."""
+        yield None
 
     @abstractmethod
     def synchronize(self) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from gpu_tomoclass.device.base import Array, BoundKernel, Device, Stopwatch, check_same_kind
 from gpu_tomoclass.device.launch import Dim3
+from gpu_tomoclass.device.launch_record import Graphs, LaunchRecord
 from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
 from gpu_tomoclass.device.sources import kernel_source
 from gpu_tomoclass.device.trust import reason_against, temporary_folder
@@ -84,6 +86,8 @@ class CudaDevice(Device):
         self.gpu_id = gpu_id
         self._gpu = self._cupy.cuda.Device(gpu_id)
         self._stream = self._cupy.cuda.Stream.null
+        self.graphs, self._captures = Graphs(), False  # the default stream cannot be captured
+        self._asked = threading.local()  # the record that a thread makes now
         self.description = self._try_out()
 
     def _try_out(self) -> str:
@@ -112,6 +116,7 @@ class CudaDevice(Device):
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._kernels = {}  # bound to the other stream
+        twin._captures, twin._asked, twin.n_replaced = True, threading.local(), 0
         with self._gpu:
             # One that does not wait for the default stream, nor that for it.
             twin._stream = self._cupy.cuda.Stream(non_blocking=True)
@@ -126,7 +131,7 @@ class CudaDevice(Device):
             return self._cupy.empty(shape, dtype)
 
     def zeros(self, shape: int | Sequence[int], dtype: npt.DTypeLike) -> Array:
-        with self._gpu, self._stream:
+        with self._once():
             return self._cupy.zeros(shape, dtype)
 
     def upload(self, values: npt.NDArray[Any], target: Array) -> None:
@@ -141,18 +146,44 @@ class CudaDevice(Device):
 
     def start_upload(self, values: npt.NDArray[Any], target: Array) -> None:
         check_same_kind(values, target)
-        with self._gpu, self._stream:
+        with self._once():
             target.set(np.ascontiguousarray(values))
 
     def start_download(self, array: Array, target: npt.NDArray[Any]) -> None:
         check_same_kind(array, target)
-        with self._gpu, self._stream:
+        with self._once():
             array.get(out=target, blocking=False)
 
     def copy(self, values: Array, target: Array) -> None:
         check_same_kind(values, target)
+        copy = partial(self._cupy.copyto, target, values)
         with self._gpu, self._stream:
-            self._cupy.copyto(target, values)
+            copy()
+        if (record := self._record) is not None:
+            record.add("a copy", copy)
+
+    @contextmanager
+    def recording(self) -> Iterator[LaunchRecord | None]:
+        if self._record is not None or _is_launch_blocking():
+            yield None
+            return
+        self._asked.record = LaunchRecord(self._gpu, self._stream, graphs=self.graphs if self._captures else None)
+        try:
+            yield self._asked.record
+        finally:
+            self._asked.record = None
+
+    @property
+    def _record(self) -> LaunchRecord | None:
+        return getattr(self._asked, "record", None)
+
+    @contextmanager
+    def _once(self) -> Iterator[None]:
+        """On the stream, what a record cannot repeat."""
+        if (record := self._record) is not None:
+            record.break_off()
+        with self._gpu, self._stream:
+            yield
 
     def holds(self, values: object) -> bool:
         return isinstance(values, self._cupy.ndarray)
@@ -167,7 +198,7 @@ class CudaDevice(Device):
         points: Sequence[tuple[float, float]] = (),
     ) -> Array:
         self._wait_for_maker()
-        with self._gpu, self._stream:
+        with self._once():
             if points or (gain, offset, clip) != (1.0, 0.0, None):
                 values = values.astype(np.float64) * gain + offset
                 values = values if clip is None else values.clip(*clip)
@@ -186,18 +217,18 @@ class CudaDevice(Device):
             self._cupy.cuda.get_current_stream().synchronize()  # whoever made the values asked that one
 
     def all_finite(self, values: Array) -> bool:
-        with self._gpu, self._stream:
+        with self._once():
             return bool(self._cupy.isfinite(values).all())
 
     def not_finite(self, values: Array) -> npt.NDArray[np.bool_] | None:
         self._wait_for_maker()
-        with self._gpu, self._stream:
+        with self._once():
             finite = self._cupy.isfinite(values)
             return None if bool(finite.all()) else ~self._cupy.asnumpy(finite)
 
     def moved(self, values: Array, sources: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]) -> Array:
         self._wait_for_maker()
-        with self._gpu, self._stream:
+        with self._once():
             copy = values.astype(values.dtype, order="C")
             flat, at, to = copy.reshape(-1), self._cupy.array(sources), self._cupy.array(targets)
             self._stream.synchronize()
@@ -205,14 +236,14 @@ class CudaDevice(Device):
             return copy
 
     def put(self, values: Array, where: npt.NDArray[np.bool_], value: int) -> None:
-        with self._gpu, self._stream:
+        with self._once():
             places = self._cupy.array(where)
             self._stream.synchronize()
             values[places] = value
 
     def percentiles(self, arrays: Sequence[Array], percents: Sequence[float]) -> list[float] | None:
         self._wait_for_maker()
-        with self._gpu, self._stream:
+        with self._once():
             values = self._cupy.empty((len(arrays), *arrays[0].shape), np.float64)
             for i, array in enumerate(arrays):
                 values[i] = array
@@ -230,11 +261,11 @@ class CudaDevice(Device):
             return found
 
     def numpy(self, array: Array) -> npt.NDArray[Any]:
-        with self._gpu, self._stream:
+        with self._once():
             return self._cupy.asnumpy(array)
 
     def synchronize(self) -> None:
-        with self._gpu:
+        with self._once():
             self._stream.synchronize()
 
     def stopwatch(self) -> Stopwatch:
@@ -272,12 +303,15 @@ class CudaDevice(Device):
         gpu, stream = self._gpu, self._stream
 
         def run(grid: Dim3, block: Dim3, values: list[Any]) -> None:
+            launch = partial(function, grid, block, tuple(values))
             try:
                 with gpu, stream:
-                    function(grid, block, tuple(values))
+                    launch()
             except Exception as error:
                 error.add_note(f"at the launch of {signature}, grid {grid}, block {block}; {LATE_ERRORS}")
                 raise
+            if (record := self._record) is not None:
+                record.add(signature, launch)
 
         return BoundKernel(signature, self._address_of, run)
 
@@ -300,6 +334,11 @@ class CudaDevice(Device):
         source = kernel_source(file, folder=self._folder)
         options = (*OPTIONS, *(f"-D{name}={value}" for name, value in defines))
         return self._cupy.RawModule(code=source.text, options=options), parse_signatures(source, dict(defines))
+
+
+def _is_launch_blocking() -> bool:
+    """Whoever looks for the launch of an error must see each of them."""
+    return os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")
 
 
 def gpu_of(values: object) -> int | None:

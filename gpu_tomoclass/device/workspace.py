@@ -28,7 +28,12 @@ class Workspace:
 
     def array(self, name: str, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
         """The array of this name, with whatever it holds; made anew when shape or dtype are others than before."""
+        if name in self._arrays and not _is_like(self._arrays[name], shape, dtype):
+            self._count_replaced()
         return _kept(self._arrays, name, shape, dtype, self.device.empty)
+
+    def _count_replaced(self) -> None:
+        self.device.n_replaced += 1
 
     def upload(self, name: str, planes: Planes, target: Array) -> None:
         """Copy planes (ny, nx) into an array (nz, ny, nx); they may change once this returns.
@@ -88,7 +93,11 @@ def _kept(
     arrays: dict[str, Array], name: str, shape: Sequence[int], dtype: npt.DTypeLike, make: Callable[..., Array]
 ) -> Array:
     found = arrays.get(name)
-    if found is None or tuple(found.shape) != tuple(shape) or found.dtype != np.dtype(dtype):
+    if found is None or not _is_like(found, shape, dtype):
         arrays.pop(name, None)  # freed before its successor is made
         found = arrays[name] = make(tuple(shape), dtype)
     return found
+
+
+def _is_like(array: Array, shape: Sequence[int], dtype: npt.DTypeLike) -> bool:
+    return tuple(array.shape) == tuple(shape) and bool(array.dtype == np.dtype(dtype))

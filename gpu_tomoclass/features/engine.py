@@ -6,16 +6,16 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu_tomoclass.device import Array, Device, Planes, Stopwatch, Workspace
+from gpu_tomoclass.device import Array, Device, LaunchRecord, Planes, Stopwatch, Workspace
 from gpu_tomoclass.errors import StoppedError
 from gpu_tomoclass.features.accelerated.smoothed import smoothed_planes
-from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
+from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource, uploaded_slab
 from gpu_tomoclass.features.accelerated.volume_source import VolumeDeviceSource
-from gpu_tomoclass.features.block import FeatureBlock, row_of, volume_source
+from gpu_tomoclass.features.block import FeatureBlock, halo, row_of, volume_source
 from gpu_tomoclass.features.family import Family
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.source import FeatureSource
@@ -43,6 +43,7 @@ class FeatureEngine:
         self.blocks = tuple(blocks)
         self.n_channels = sum(len(block.channels) for block in self.blocks)
         self.workspace = Workspace(device)
+        self._recorded: _Recorded | None = None
 
     def compute(
         self,
@@ -84,14 +85,21 @@ class FeatureEngine:
         """
         place = Place.whole(len(planes)) if place is None else place
         blocks = self.blocks if blocks is None else blocks
+        nearest = place.nearest(halo(blocks, place.aspect))
+        key = (len(planes), tuple(planes[0].shape), nearest, tuple(blocks), display_range, take)
+        if self._recorded is not None:
+            if self._recorded.key == key and self._recorded.n_replaced == self.device.n_replaced:
+                return self._repeat(self._recorded, planes, watch=watch, should_stop=should_stop)
+            self._recorded = None  # or it would keep arrays that others are made for now
         groups = self._groups(blocks)
         counts = [sum(len(block.channels) for _, block in group) for group in groups]
         room = sum(counts) if take is None else max(counts, default=0)
         out = self.workspace.array("features", (room, place.n_wanted, *planes[0].shape), np.float32)
-        on_device = _OnDevice(planes, self.workspace, place, display_range) if self.device.runs_kernels else None
+        on_device = _OnDevice(planes, self.workspace, nearest, display_range) if self.device.runs_kernels else None
         if watch is not None and on_device is not None and self.device.has_own_memory:
             watch.lap(TO_DEVICE)
         by_reference = _Reference(self.device, planes, place, display_range)
+        parts: list[tuple[str, LaunchRecord | None]] = []
         for group in groups:
             at = [start for start, _ in group] if take is None else _behind_each_other(group)
             wanted = [
@@ -99,27 +107,56 @@ class FeatureEngine:
                 for start, (_, block) in zip(at, group, strict=True)
             ]
             family = wanted[0].family
-            row = row_of(family)
-            # The requests of a family are of one bank: all of them have a kernel, or none.
-            has_kernel = on_device is not None and row.has_kernel(**wanted[0].parameters)
-            accelerated = accelerated_family(family) if has_kernel else None
-            if on_device is not None and accelerated is not None:
-                together = row.dimensions == 3 and not row.is_smoothed
-                # Across planes what blocks share is most of the work; on a plane blocks cost about as much one by one.
-                for part in [wanted] if should_stop is None or together else [[request] for request in wanted]:
-                    _check(should_stop)
-                    accelerated(*on_device.source(row, part))
-            elif self.device.computes:
-                for request in wanted:
-                    _check(should_stop)
-                    for channel, values in enumerate(by_reference.compute(request)):
-                        self.device.upload(values, request.out[channel])
-            if take is not None:
-                for first, start, stop in _runs(group, at):
-                    take(out[start:stop].reshape(stop - start, -1), first)
+            with self.device.recording() as record:
+                self._fill(wanted, on_device, by_reference, should_stop)
+                if take is not None:
+                    for first, start, stop in _runs(group, at):
+                        take(out[start:stop].reshape(stop - start, -1), first)
+            parts.append((family, record))
             if watch is not None:
                 watch.lap(family)
+        records = [(family, record) for family, record in parts if record is not None and record.is_whole]
+        if records and len(records) == len(parts):
+            self._recorded = _Recorded(key, self.device.n_replaced, records, out)
         return out
+
+    def _repeat(
+        self, recorded: _Recorded, planes: Planes, *, watch: Stopwatch | None, should_stop: Callable[[], bool] | None
+    ) -> Array:
+        """:meth:`compute` of other planes in the same place: the launches of the last time, in the same arrays."""
+        uploaded_slab(planes, self.workspace)
+        if watch is not None and self.device.has_own_memory:
+            watch.lap(TO_DEVICE)
+        for family, record in recorded.parts:
+            _check(should_stop)
+            record.repeat()
+            if watch is not None:
+                watch.lap(family)
+        return recorded.out
+
+    def _fill(
+        self,
+        wanted: Sequence[BlockRequest],
+        on_device: _OnDevice | None,
+        by_reference: _Reference,
+        should_stop: Callable[[], bool] | None,
+    ) -> None:
+        """Fill the blocks of one family."""
+        row = row_of(wanted[0].family)
+        # The requests of a family are of one bank: all of them have a kernel, or none.
+        has_kernel = on_device is not None and row.has_kernel(**wanted[0].parameters)
+        accelerated = accelerated_family(wanted[0].family) if has_kernel else None
+        if on_device is not None and accelerated is not None:
+            together = row.dimensions == 3 and not row.is_smoothed
+            # Across planes what blocks share is most of the work; on a plane blocks cost about as much one by one.
+            for part in [wanted] if should_stop is None or together else [[request] for request in wanted]:
+                _check(should_stop)
+                accelerated(*on_device.source(row, part))
+        elif self.device.computes:
+            for request in wanted:
+                _check(should_stop)
+                for channel, values in enumerate(by_reference.compute(request)):
+                    self.device.upload(values, request.out[channel])
 
     @property
     def n_bytes(self) -> int:
@@ -140,6 +177,15 @@ class FeatureEngine:
         row = row_of(block.family)
         kernel = row.kernel if self.device.runs_kernels else None
         return block.family if kernel is None or row.dimensions == 2 or row.is_smoothed else kernel
+
+
+class _Recorded(NamedTuple):
+    """Launches of a slab, family by family, and what must be the same for another to ask for them again."""
+
+    key: tuple[Any, ...]
+    n_replaced: int  # arrays of the device
+    parts: list[tuple[str, LaunchRecord]]
+    out: Array
 
 
 class _OnDevice:

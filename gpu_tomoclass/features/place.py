@@ -60,6 +60,18 @@ class Place:
         """Of some of the wanted planes, with no larger halo than they need."""
         return Place.with_halo(start, stop, depth=self.depth, halo=halo, aspect=self.aspect)
 
+    def nearest(self, reach: int) -> Place:
+        """Of all places where filters that see ``reach`` planes give the same, the one with the fewest planes around.
+
+        So most slabs of a volume have one place. Kernels are cut to the depth of a volume that is not deeper than they
+        are long; beyond that, the number of planes out of reach is no matter.
+        """
+        most = 2 * reach + 2 if reach else 0
+        first = min(self.first, most)
+        behind = min(self.depth - self.first - self.n_planes, most)
+        start = self.start - self.first + first
+        return Place(first, self.n_planes, first + self.n_planes + behind, start, start + self.n_wanted, self.aspect)
+
     def scaled(self, aspect: Aspect) -> Place:
         """The same place in a volume of other voxels."""
         return replace(self, aspect=aspect)

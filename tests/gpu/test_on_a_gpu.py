@@ -103,6 +103,18 @@ def test_several_streams_and_changing_slabs_give_the_same_bits(gpu: Device) -> N
     assert not wrong
 
 
+def test_repeated_slabs_in_graphs_give_the_same_bits(gpu: Device) -> None:
+    """The third slab of a kind is launched as graphs: the features are those of launches one by one."""
+    bank = FeatureBank.create([*FAMILIES, "gaussian_blur", "anisotropic_diffusion", "entropy", "median"], sigma_max=4)
+    engine, slabs = FeatureEngine(gpu.for_thread(), bank.blocks), [planes(2) + i for i in range(4)]
+    repeated = [engine.device.numpy(engine.compute(slab)).copy() for slab in slabs]
+    for slab, found in zip(slabs, repeated, strict=True):
+        np.testing.assert_array_equal(gpu.numpy(FeatureEngine(gpu, bank.blocks).compute(slab)), found)
+    assert isinstance(gpu, CudaDevice)
+    assert gpu.graphs.problem is None
+    assert gpu.graphs.n_captured > 0
+
+
 def test_pinned_copies(gpu: Device) -> None:
     """Up and down by pinned memory of changing size: what comes back is what went, whatever came before."""
     device = gpu.for_thread()

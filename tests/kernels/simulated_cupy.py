@@ -59,6 +59,7 @@ class SimulatedArray(np.ndarray):
     def set(self, values: np.ndarray) -> None:
         """CuPy's rules: a contiguous host array of the same shape and dtype; ordinary memory is copied at once."""
         self.cupy.record("ndarray.set", self, values)
+        self.cupy.schedule.refuse_capture()
         if isinstance(values, SimulatedArray) or values.dtype != self.dtype or values.shape != self.shape:
             raise TypeError(f"set of {type(values).__name__} {values.dtype} {values.shape}")
         if not (self.flags.c_contiguous and values.flags.c_contiguous):
@@ -74,6 +75,7 @@ class SimulatedArray(np.ndarray):
         if out is None:
             return self.cupy.asnumpy(self)
         self.cupy.record("ndarray.get", self, out=out, blocking=blocking)
+        self.cupy.schedule.refuse_capture()
         if isinstance(out, SimulatedArray) or out.dtype != self.dtype or out.shape != self.shape:
             raise TypeError(f"get to {type(out).__name__} {out.dtype} {out.shape}")
         pinned = self.cupy.memory.as_pinned(out)
@@ -239,6 +241,7 @@ class SimulatedCupy:
     def _allocate(self, shape: Any, dtype: Any) -> SimulatedArray:
         kind = np.dtype(dtype)
         self.schedule.check()
+        self.schedule.refuse_capture()  # CuPy's pool may have to ask the driver
         raw, owner = self.memory.device(int(np.prod(shape)) * kind.itemsize)
         array = np.ndarray(shape, kind, buffer=raw).view(SimulatedArray)
         array.cupy, array.raw, array.owner = self, raw, owner

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 ALIGNMENT = 256  # bytes, as CUDA's
+CAPTURING = "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing"
 POISON = 0xFF  # NaN, or 255
 
 
@@ -36,6 +37,7 @@ class Stream:
     def __init__(self, schedule: Schedule, *, is_null: bool = False) -> None:
         self.schedule, self.is_null = schedule, is_null
         self.queue: deque[Callable[[], bool]] = deque()  # each says whether it is done, or must wait
+        self.captured: list[Callable[[], bool]] | None = None  # of the graph that is made now
 
     def __enter__(self) -> Stream:
         self.schedule.of_thread().append(self)
@@ -47,6 +49,22 @@ class Stream:
     def synchronize(self) -> None:
         self.schedule.note("cuda.Stream.synchronize", self)
         self.schedule.finish(self)
+
+    def begin_capture(self) -> None:
+        """From now on work is kept for a graph, not done."""
+        self.schedule.note("cuda.Stream.begin_capture", self)
+        self.schedule.check()
+        if self.is_null:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if self.schedule.capture_fails:
+            raise CUDARuntimeError("cudaErrorNotSupported: operation not supported")
+        self.captured = []
+
+    def end_capture(self) -> Graph:
+        self.schedule.note("cuda.Stream.end_capture", self)
+        assert self.captured is not None
+        captured, self.captured = self.captured, None
+        return Graph(self.schedule, captured)
 
     def wait_event(self, event: Event) -> None:
         self.schedule.note("cuda.Stream.wait_event", self, event)
@@ -60,6 +78,18 @@ class Stream:
         self.schedule.ask(wait, self)
 
 
+class Graph:
+    """Work that was captured, with the pointers of that time: it does not keep their memory."""
+
+    def __init__(self, schedule: Schedule, captured: list[Callable[[], bool]]) -> None:
+        self.schedule, self.captured = schedule, captured
+
+    def launch(self, stream: Stream) -> None:
+        self.schedule.note("cuda.Graph.launch", self, stream)
+        for work in self.captured:
+            self.schedule.ask(work, stream)
+
+
 class Event:
     """A place in a stream."""
 
@@ -71,6 +101,7 @@ class Event:
 
     def record(self, stream: Stream | None = None) -> None:
         self.schedule.note("cuda.Event.record", self, stream)
+        self.schedule.refuse_capture(stream)  # it would be part of the graph, and tell no time
         self.source = stream or self.schedule.current()
         self.n_recorded += 1
         number = self.n_recorded
@@ -109,6 +140,7 @@ class Schedule:
         self.lock = threading.RLock()
         self.null = Stream(self, is_null=True)
         self.streams: list[Stream] = [self.null]
+        self.capture_fails = False
         self.error: Exception | None = None  # of work; every later call raises it, as CUDA does
         self._random = random.Random(seed)
         self._threads = threading.local()
@@ -137,6 +169,9 @@ class Schedule:
         self.check()
         with self.lock:
             stream = stream or self.current()
+            if stream.captured is not None:
+                stream.captured.append(work)
+                return
             stream.queue.append(work)
             if self.order == "now":
                 while stream.queue:
@@ -157,7 +192,13 @@ class Schedule:
             if is_done:
                 stream.queue.popleft()
 
+    def refuse_capture(self, stream: Stream | None = None) -> None:
+        """For what must not be asked while launches are captured."""
+        if (stream or self.current()).captured is not None:
+            raise CUDARuntimeError(CAPTURING)
+
     def finish(self, stream: Stream) -> None:
+        self.refuse_capture(stream)
         self.check()
         with self.lock:
             while stream.queue:

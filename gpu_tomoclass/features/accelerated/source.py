@@ -66,15 +66,10 @@ class DeviceSource:
         wanted: slice = slice(None),
         display_range: tuple[float, float] | None = None,
     ) -> None:
-        found = {(plane.shape, plane.dtype) for plane in planes} if len(planes) else set()
-        if len(found) != 1 or any(len(shape) != 2 or 0 in shape or dtype != np.float32 for shape, dtype in found):
-            what = ", ".join(f"{dtype} {shape}" for shape, dtype in found) or "none"
-            raise ValueError(f"planes of a slab are float32 (ny, nx), at least one with at least one pixel, not {what}")
         self.workspace = workspace
         self.device = workspace.device
         self.display_range = display_range
-        self.slab = workspace.array("image", (len(planes), *planes[0].shape), np.float32)
-        workspace.upload("image", planes, self.slab)
+        self.slab = uploaded_slab(planes, workspace)
         self.image = self.slab[wanted]
         self._shared_name = "shared"
         self._ready: set[str] = set()
@@ -174,6 +169,17 @@ class DeviceSource:
             args={"image": self.image, "limits": limits, "result": out, "n_pixels": ny * nx},
             defines={"THREADS": threads},
         )
+
+
+def uploaded_slab(planes: Planes, workspace: Workspace) -> Array:
+    """The planes on the device, (nz, ny, nx) float32; always in the same array of the workspace."""
+    found = {(plane.shape, plane.dtype) for plane in planes} if len(planes) else set()
+    if len(found) != 1 or any(len(shape) != 2 or 0 in shape or dtype != np.float32 for shape, dtype in found):
+        what = ", ".join(f"{dtype} {shape}" for shape, dtype in found) or "none"
+        raise ValueError(f"planes of a slab are float32 (ny, nx), at least one with at least one pixel, not {what}")
+    slab = workspace.array("image", (len(planes), *planes[0].shape), np.float32)
+    workspace.upload("image", planes, slab)
+    return slab
 
 
 def original(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
