@@ -22,7 +22,7 @@ from gpu_tomoclass.features.reference.source import FeatureSource
 from gpu_tomoclass.features.reference.volume_source import VolumeSource
 
 TO_DEVICE = "host to device"  # a lap, where arrays must be moved
-Take = Callable[[Array, int], None]  # channels (n, n_pixels), number of the first
+Take = Callable[[Array, Sequence[int]], None]  # channels (n, n_pixels), and their numbers, rising
 Accelerated = Callable[[Any, Sequence[BlockRequest]], None]  # the source: of planes, or of a slab with its halo
 
 
@@ -74,8 +74,8 @@ class FeatureEngine:
         should_stop : callable, optional
             Asked before each family, of a plane before each block; once True, StoppedError is raised.
         take : callable, optional
-            Called with the channels (n, n_pixels) of one family after the other, or some of them, and the number of the
-            first among all; the next ones may come in the same memory.
+            Called with the channels (n, n_pixels) of one family after the other and their numbers among all; the next
+            ones may come in the same memory.
 
         Returns
         -------
@@ -110,8 +110,8 @@ class FeatureEngine:
             with self.device.recording() as record:
                 self._fill(wanted, on_device, by_reference, should_stop)
                 if take is not None:
-                    for first, start, stop in _runs(group, at):
-                        take(out[start:stop].reshape(stop - start, -1), first)
+                    numbers = [first + i for first, block in group for i in range(len(block.channels))]
+                    take(out[: len(numbers)].reshape(len(numbers), -1), numbers)
             parts.append((family, record))
             if watch is not None:
                 watch.lap(family)
@@ -219,18 +219,6 @@ class _OnDevice:
 def _behind_each_other(group: Sequence[tuple[int, FeatureBlock]]) -> list[int]:
     """Where the channels of each block begin when nothing is between them."""
     return np.cumsum([0, *(len(block.channels) for _, block in group[:-1])]).tolist()
-
-
-def _runs(group: Sequence[tuple[int, FeatureBlock]], at: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Runs of blocks that follow each other among all channels, too: number of the first channel, start, stop here."""
-    runs: list[tuple[int, int, int]] = []
-    for (first, block), start in zip(group, at, strict=True):
-        stop = start + len(block.channels)
-        if runs and first == runs[-1][0] + start - runs[-1][1]:
-            runs[-1] = (*runs[-1][:2], stop)
-        else:
-            runs.append((first, start, stop))
-    return runs
 
 
 def _check(should_stop: Callable[[], bool] | None) -> None:

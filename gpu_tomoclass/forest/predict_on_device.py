@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,16 +165,17 @@ class DeviceForest:
         """Tell whether :meth:`take` may be given a few features at a time: on a GPU, if the forest compares ranks."""
         return isinstance(self._walk, _RankWalk)
 
-    def take(self, features: Array, start: int) -> None:
+    def take(self, features: Array, numbers: Sequence[int]) -> None:
         """Rank some features now, for :meth:`probabilities_of_taken`; then their array may be used for others.
 
         Parameters
         ----------
         features : array on the device
-            (n, n_pixels) float32: number ``start`` and those that follow.
-        start : int
+            (n, n_pixels) float32.
+        numbers : sequence of int
+            Of these features among all, rising.
         """
-        self._rank_walk().rank(features, start)
+        self._rank_walk().rank(features, numbers)
 
     def probabilities_of_taken(self, n_pixels: int, *, out: Array, want_labels: bool = False) -> Array:
         """As :meth:`probabilities`, of pixels whose features all have been taken."""
@@ -257,7 +258,7 @@ class _RankWalk(Walk):
     """``forest_ranks.cu``, then ``forest.cu`` on a GPU: bytes are compared."""
 
     name = "ranks"
-    _arrays = ("nodes", "_feature_of_column", "_thresholds")
+    _arrays = ("nodes", "_thresholds")
 
     def __init__(
         self,
@@ -271,7 +272,7 @@ class _RankWalk(Walk):
         self._device, self._tables, self._workspace = device, tables, workspace
         self._n_trees, self._ranked = placed.forest.n_trees, ranked
         self.nodes = device.array(ranked.nodes)
-        self._feature_of_column = device.array(ranked.feature_of_column)
+        self._n_features = placed.forest.n_features
         self._thresholds = device.array(ranked.thresholds)
         n_classes = placed.forest.n_classes
         self._tile, self._rows = tile, rows = shape.tile, shape.rows
@@ -283,26 +284,30 @@ class _RankWalk(Walk):
         self.missing_defines = {**packing, "VALUE": "unsigned char", "NODE": "unsigned", "BY_RANK": 1}
 
     def known(self, features: Array) -> Array:
-        return self.rank(features, 0)
+        return self.rank(features, range(len(features)))
 
-    def rank(self, features: Array, start: int) -> Array:
-        """Ranks of all features, of which those of number ``start`` and the next are found now."""
-        n_features, n_pixels = (int(n) for n in features.shape)
-        ranks = self.ranks(n_pixels)
-        for first, stop in self._columns(start, start + n_features):
+    def rank(self, features: Array, numbers: Sequence[int]) -> Array:
+        """Ranks of all features, of which those of these numbers are found now."""
+        n_pixels = int(features.shape[1])
+        ranks, constant = self.ranks(n_pixels), self._workspace.constant
+        rows_of = np.full(self._n_features, -1, np.int32)
+        rows_of[np.asarray(numbers)] = np.arange(len(numbers))
+        rows = rows_of[self._ranked.feature_of_column]
+        columns = np.flatnonzero(rows >= 0).astype(np.int32)
+        if columns.size:
+            of_launch = columns.tobytes()
             self._device.launch(
                 "forest_ranks.cu",
                 "forest_ranks",
-                grid=(-(-n_pixels // RANKS_PIXELS) * -(-(stop - first) // 4),),
+                grid=(-(-n_pixels // RANKS_PIXELS) * -(-columns.size // 4),),
                 block=(RANKS_THREADS,),
                 args={
                     "features": features,
-                    "feature_of_column": self._feature_of_column,
+                    "columns": constant(("columns", of_launch), lambda: columns),
+                    "rows": constant(("rows", of_launch, rows[columns].tobytes()), lambda: rows[columns]),
                     "thresholds": self._thresholds,
                     "ranks": ranks,
-                    "first_feature": start,
-                    "first_column": first,
-                    "stop_column": stop,
+                    "n_columns_in_all": columns.size,
                     "n_pixels": n_pixels,
                 },
                 defines=self._ranks_defines,
@@ -313,12 +318,6 @@ class _RankWalk(Walk):
         """Room for all ranks of so many pixels; holds what was ranked last."""
         n_tiles = -(-n_pixels // self._tile)
         return self._workspace.array("ranks", (n_tiles, 4 * self._ranked.n_words, self._tile), np.uint8)
-
-    def _columns(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Runs of columns (first, last + 1) whose features are these."""
-        asked = (self._ranked.feature_of_column >= start) & (self._ranked.feature_of_column < stop)
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], asked, [False]]).astype(np.int8)))
-        return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
 
     def walk(self, known: Array, probabilities: Array, *, want_labels: bool) -> None:
         self._device.launch(

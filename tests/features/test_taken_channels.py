@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -25,9 +27,9 @@ def test_taken_channels_are_those_of_the_array() -> None:
     taken = np.full((len(wanted), wanted[0].size), np.nan, np.float32)
     engine = FeatureEngine(NativeDevice(threads=1), blocks)
 
-    def take(values: np.ndarray, start: int) -> None:
-        assert np.isnan(taken[start : start + len(values)]).all()
-        taken[start : start + len(values)] = values
+    def take(values: np.ndarray, numbers: Sequence[int]) -> None:
+        assert np.isnan(taken[numbers]).all()
+        taken[numbers] = values
 
     last = engine.compute(planes(), take=take)
     np.testing.assert_array_equal(taken.reshape(wanted.shape), wanted)
@@ -51,5 +53,5 @@ def test_large_planes_take_a_few_jobs_at_once() -> None:
     blocks = [b for b in FeatureBank.create(["anisotropic_diffusion"]).blocks if b.family == "anisotropic_diffusion"]
     engine = FeatureEngine(device, blocks)
     before = device.n_bytes
-    engine.compute(np.empty((1, 4096, 4096), np.float32), take=lambda values, start: None)
+    engine.compute(np.empty((1, 4096, 4096), np.float32), take=lambda values, numbers: None)
     assert (device.n_bytes - before) / 4096**2 < 6 * 28 + 44 + 1
