@@ -104,6 +104,17 @@ static inline __attribute__((always_inline)) cuda_doubles cuda_widened(const flo
     return values;
 #endif
 }
+// fma of vectors; GCC makes single ones of a loop whose factor is the same in all lanes.
+static inline __attribute__((always_inline)) cuda_doubles cuda_fused(cuda_doubles a, cuda_doubles b, cuda_doubles c) {
+#if defined(__FMA__) && __BIGGEST_ALIGNMENT__ == 32 && !defined(__clang__)
+    return __builtin_ia32_vfmaddpd256(a, b, c);
+#elif defined(__AVX512F__) && __BIGGEST_ALIGNMENT__ == 64 && !defined(__clang__)
+    return __builtin_ia32_vfmaddpd512_mask(a, b, c, -1, 4);  // all lanes; rounded as all else
+#else
+    for (size_t i = 0; i < sizeof c / sizeof(double); ++i) c[i] = fma(a[i], b[i], c[i]);
+    return c;
+#endif
+}
 #if !defined(CUDA_ON_CPU_CHECKED)
 // Threads between two barriers do not depend on each other (the race checks in tests/kernels prove it). Indices are
 // signed here, so that the compiler sees that threadIdx.x + 1 is next to threadIdx.x and can use vectors.
