@@ -17,7 +17,7 @@ from gpu_tomoclass.classification.smoothing import Smoother, sigma_in_voxels
 from gpu_tomoclass.device import Device, available_bytes, is_out_of_memory
 from gpu_tomoclass.errors import ResourceError
 from gpu_tomoclass.features import Aspect, FeatureBlock, PreparedSlab
-from gpu_tomoclass.forest import lead, predict_classes
+from gpu_tomoclass.forest import lead, predict_classes, probability_bytes
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.outputs import size_text
 from gpu_tomoclass.volumes import VoxelSize
@@ -136,7 +136,11 @@ class SlabClassifier:
             labels = predict_classes(p.reshape(n_classes, -1), self.classifier.class_values).reshape(shape)
         else:
             labels, p = self.classifier.classify(
-                images, place=prepared.place, want_probabilities=want_probabilities, timings=timings
+                images,
+                place=prepared.place,
+                want_probabilities=want_probabilities,
+                as_bytes=products.needs_bytes_only,
+                timings=timings,
             )
         if products.mask_filled:
             labels[influenced(prepared, self.classifier.blocks)] = UNLABELLED
@@ -151,10 +155,11 @@ class SlabClassifier:
         return Slab(start, self._values(labels, p), list(prepared.notes))
 
     def _values(self, labels: np.ndarray, p: np.ndarray | None) -> dict[str, np.ndarray]:
-        """The products of labels (...) and probabilities (n_classes, ...), by name."""
+        """The products of labels (...) and probabilities (n_classes, ...), or their bytes, by name."""
         products, values = self.products, {"labels": labels}
         if p is not None and products.probabilities:
-            values["probabilities"] = p if products.probabilities == "float32" else np.rint(p * 255).astype(np.uint8)
+            is_ready = products.probabilities == "float32" or p.dtype == np.uint8
+            values["probabilities"] = p if is_ready else probability_bytes(p)
         if p is not None and products.uncertainty:
             values["uncertainty"] = uncertainty(p, kind=products.uncertainty)
         return values

@@ -41,7 +41,8 @@ def thread_memory(
     n_pixels = shape[0] * shape[1]
     want_probabilities = products.needs_probabilities
     # Beside the arrays of the device: labels and their copy, and what is made of the probabilities.
-    host = n_pixels * (2 + (8 * n_classes if want_probabilities else 0))
+    of_probability = 2 if products.needs_bytes_only else 8
+    host = n_pixels * (2 + (of_probability * n_classes if want_probabilities else 0))
     if device_name == "numpy":
         per_plane = n_pixels * model.bank.bytes_per_pixel
         of_halo = per_plane - 4 * n_pixels * model.bank.n_channels
@@ -56,7 +57,9 @@ def thread_memory(
         deep = max(depth, n_planes)
         place = Place.with_halo(start, start + n_planes, depth=deep, halo=reach, aspect=aspect)
         planes = np.empty((place.n_planes, *shape), np.float32)
-        classifier.classify(planes, place=place, want_probabilities=want_probabilities)
+        classifier.classify(
+            planes, place=place, want_probabilities=want_probabilities, as_bytes=products.needs_bytes_only
+        )
         allocated.append(device.n_bytes - shared)
         pinned.append(device.n_pinned)
     per_plane = allocated[1] - allocated[0]

@@ -25,9 +25,11 @@ from gpu_tomoclass.features import (
 from gpu_tomoclass.forest import (
     DeviceForest,
     NvForestPredictor,
+    device_bytes,
     device_labels,
     predict_classes,
     predict_probabilities,
+    probability_bytes,
 )
 from gpu_tomoclass.model import Model
 
@@ -111,6 +113,7 @@ class Classifier:
         *,
         place: Place | None = None,
         want_probabilities: bool = False,
+        as_bytes: bool = False,
         cache: FeatureCache | None = None,
         timings: dict[str, float] | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -123,6 +126,8 @@ class Classifier:
         place : Place, optional
             Where they lie in the volume, and which of them are wanted; default: they are the volume.
         want_probabilities : bool
+        as_bytes : bool
+            Make bytes of them where they are, so that a quarter is copied: 255 times each, rounded.
         cache : FeatureCache, optional
             Of computed features; for one wanted plane.
         timings : dict, optional
@@ -133,7 +138,7 @@ class Classifier:
         labels : numpy.ndarray
             (planes that are wanted, ny, nx) uint8.
         probabilities : numpy.ndarray or None
-            (n_classes, planes that are wanted, ny, nx) float32.
+            (n_classes, planes that are wanted, ny, nx) float32, or uint8.
         """
         place = Place.whole(len(planes)) if place is None else place
         mine = self._arrays_of_thread()
@@ -152,14 +157,17 @@ class Classifier:
             assert flat is not None  # nothing is taken without a forest on the device
             probabilities = self._on_host(device, flat)
             labels = predict_classes(probabilities, self.class_values)
+            probabilities = probability_bytes(probabilities) if as_bytes else probabilities
             mine.watch.lap("forest")
         else:
             n_pixels = int(np.prod(shape))
             found, out = self._products(mine, mine.forest, flat, n_pixels, want_labels=not want_probabilities)
+            if want_probabilities and as_bytes:
+                found = self._as_bytes(mine, found)
             mine.watch.lap("forest")
             labels = workspace.on_host("labels", out)
             if want_probabilities:
-                probabilities = workspace.on_host("probabilities", found)
+                probabilities = workspace.on_host("probability bytes" if as_bytes else "probabilities", found)
             if device.has_own_memory:
                 mine.watch.lap(FROM_DEVICE)
         workspace.synchronize()
@@ -228,6 +236,16 @@ class Classifier:
         values = workspace.constant("class values", lambda: self.class_values)
         device_labels(device, found, values=values, out=out)
         return found, out
+
+    @staticmethod
+    def _as_bytes(mine: _ThreadArrays, probabilities: Array) -> Array:
+        device = mine.engine.device
+        if device.has_own_memory:
+            found = mine.engine.workspace.array("probability bytes", probabilities.shape, np.uint8)
+        else:  # the caller keeps them
+            found = device.empty(probabilities.shape, np.uint8)
+        device_bytes(device, probabilities, out=found)
+        return found
 
     def _measure(self, mine: _ThreadArrays, features: Array, *, n_planes: int, n_wanted: int) -> None:
         n_bytes = mine.engine.n_bytes + (mine.forest.n_bytes if mine.forest is not None else 0)

@@ -40,6 +40,11 @@ class ProductOptions:
         """Tell whether labels alone are not enough."""
         return bool(self.probabilities or self.uncertainty or self.smooth)
 
+    @property
+    def needs_bytes_only(self) -> bool:
+        """Tell whether nothing is made of the probabilities but bytes."""
+        return self.probabilities == "uint8" and not (self.uncertainty or self.smooth)
+
 
 @dataclass(frozen=True)
 class Slab:

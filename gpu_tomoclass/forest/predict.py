@@ -87,6 +87,11 @@ def lead(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return best[-1] - best[-2]
 
 
+def probability_bytes(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """255 times each probability, rounded to even: uint8 of the same shape."""
+    return np.rint(probabilities * 255).astype(np.uint8)
+
+
 def predict_classes(
     probabilities: npt.NDArray[np.float32], class_values: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.uint8]:

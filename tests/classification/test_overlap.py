@@ -17,6 +17,7 @@ from gpu_tomoclass.classification.classify_volume import classify
 from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.device.cuda import CudaDevice
+from gpu_tomoclass.device.native import NativeDevice
 from gpu_tomoclass.device.workspace import Workspace
 from gpu_tomoclass.errors import ResourceError
 from gpu_tomoclass.volumes.opening import open_volume
@@ -129,6 +130,21 @@ def test_nothing_is_allocated_for_a_slab_of_the_same_size(sample_path, sample_mo
     assert names.count("cuda.Stream.synchronize") == 1  # once a slab, and only the own stream
     assert names.count("ndarray.get") == 2
     assert names.count("ndarray.set") == 1
+
+
+def test_bytes_of_probabilities_are_made_on_the_device(sample_model):
+    """What is rounded there is what the host makes of the float values, and floats do not come down for it."""
+    planes = 400 * np.random.default_rng(2).random((3, 24, 21), np.float32)
+    with late_gpu("late") as (gpu, cupy):
+        for device in (gpu, NativeDevice(threads=1), NumpyDevice(threads=1)):
+            ready = Classifier(sample_model, device)
+            labels, found = ready.classify(planes, want_probabilities=True)
+            before = cupy.memory.n_pinned
+            again, as_bytes = ready.classify(planes, want_probabilities=True, as_bytes=True)
+            assert cupy.memory.n_pinned - before < found.nbytes
+            np.testing.assert_array_equal(again, labels)
+            np.testing.assert_array_equal(as_bytes, np.rint(found * 255).astype(np.uint8))
+            assert len(np.unique(as_bytes)) > 3
 
 
 def one_by_one(sample_path, sample_model, folder, device):
