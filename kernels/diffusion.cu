@@ -11,10 +11,17 @@
 // tensor) and about 40 operations, 5 of them in double; the last step of an iteration needs no V: 12 bytes.
 // `diffusion_tensor` opens an iteration: 20 bytes and about 150 operations in double per pixel.
 //
+// Where thread blocks form clusters and share their memory (compute capability 9.0 and 10), and a plane fits it, a job
+// is one cluster of one launch (`diffusion_cluster`): image, tensor and V never leave the chip. Each block has some rows,
+// with one more above and below that its neighbours write; all meet twice per smoothing, for max |V| and for the moved
+// image. Per pixel and job 8 bytes of device memory, and about 10 accesses to shared memory per smoothing.
+//
 // fastest[job][t] holds the bits of max |V|: as integers they compare as the numbers do, and NaN is above all. So a
 // plane where nothing moves (step = infinity) becomes NaN entirely, which ends as 0, as in Java.
 //
-// Compile-time: TX, TY (block), ROWS (rows of a tile, a multiple of TY), THREADS (of diffusion_begin).
+// Compile-time: TX, TY (block), ROWS (rows of a tile, a multiple of TY), THREADS (of diffusion_begin); or CLUSTER
+// (blocks of a cluster, at most 32), THREADS (of a block) and SHARED_BYTES (given to each block at the launch: HEADER
+// floats, and for ceil(ny / CLUSTER) rows of nx pixels five floats each, and two rows more).
 #ifndef FOR_EACH_THREAD  // on a GPU; cuda_on_cpu.h has its own
 #define FOR_EACH_THREAD
 #define UNROLL _Pragma("unroll")
@@ -103,6 +110,140 @@ __device__ __forceinline__ float speed_at(const float* at, int wide, float xx, f
 
 __device__ __forceinline__ int size_bits(float value) { return __float_as_int(value) & 0x7fffffff; }
 
+// The same from the 3 x 3 pixels around it.
+__device__ __forceinline__ float3 tensor_at(const float* p, double edge_range, double a1, double a2) {
+    const float diagonal = C1 * (p[8] - p[0]), anti = C1 * (p[6] - p[2]);
+    const float gx = diagonal - anti - C2 * p[3] + C2 * p[5];
+    const float gy = diagonal + anti - C2 * p[1] + C2 * p[7];
+    return diffusion_tensor_of(gx, gy, edge_range, a1, a2);
+}
+
+// A pixel after a step, within the plane's range; NaN stays.
+__device__ __forceinline__ float moved_by(float speed, float old, double step, float low, float high) {
+    float moved = (float)((double)speed * step + (double)old);
+    moved = moved < low ? low : moved;
+    return moved > high ? high : moved;
+}
+
+#ifdef CLUSTER
+#ifndef CLUSTER_MEMORY  // on a GPU; cuda_fibers.h has its own
+#define CLUSTER_MEMORY(type, name) extern __shared__ type name[];
+#endif
+#define HEADER 64  // floats
+#define WARPS (THREADS / 32)
+#define ALL_BLOCKS_MEET()       \
+    __cluster_barrier_arrive(); \
+    __cluster_barrier_wait();
+
+__device__ __forceinline__ int largest_of_lanes(int largest) {
+    UNROLL for (int half = 16; half > 0; half /= 2) largest = max(largest, __shfl_xor_sync(~0u, largest, half));
+    return largest;
+}
+
+// A warp takes 32 columns downwards, then the next 32: an equal share of all rows of such strips, begun at strip and row.
+struct Run {
+    int x, top, bottom;
+};
+__device__ __forceinline__ Run run_at(int begin, int end, int n_rows) {
+    const int top = begin % n_rows;
+    return {begin / n_rows * 32 + (int)threadIdx.x, top, min(top + end - begin, n_rows)};
+}
+#define FOR_EACH_RUN(run, n_strips, n_rows)                                                   \
+    for (int begin = (n_strips) * (n_rows) * (int)threadIdx.y / WARPS,                         \
+             end = (n_strips) * (n_rows) * ((int)threadIdx.y + 1) / WARPS; begin < end;)       \
+        if (const Run run = run_at(begin, end, n_rows); (begin += run.bottom - run.top, true))
+
+// V of a block's pixels, and where an iteration begins the tensor; the bits of this thread's largest |V|. The image has
+// a row above and one below.
+__device__ __forceinline__ int make_speeds(bool with_tensor, const float* image, float* speed, float* tensor, int n_rows,
+                                           int all, int nx, double edge_range, double a1, double a2) {
+    int largest = 0;
+    FOR_EACH_RUN(run, (nx + 31) / 32, n_rows) {
+        const int x = run.x, left = max(x - 1, 0), right = min(x + 1, nx - 1);
+        if (x < nx) {
+            const float* row = image + run.top * nx;
+            float p[9] = {0.0f, 0.0f, 0.0f, row[left], row[x], row[right], row[nx + left], row[nx + x], row[nx + right]};
+            row += 2 * nx;
+            for (int j = run.top, at = run.top * nx + x; j < run.bottom; ++j, at += nx, row += nx) {
+                UNROLL for (int i = 0; i < 6; ++i) p[i] = p[i + 3];
+                p[6] = row[left];
+                p[7] = row[x];
+                p[8] = row[right];
+                float3 d;
+                if (with_tensor) {
+                    d = tensor_at(p, edge_range, a1, a2);
+                    tensor[at] = d.x;
+                    tensor[all + at] = d.y;
+                    tensor[2 * all + at] = d.z;
+                } else {
+                    d = make_float3(tensor[at], tensor[all + at], tensor[2 * all + at]);
+                }
+                const float next = speed_at(p + 4, 3, d.x, d.y, d.z);
+                speed[at] = next;
+                largest = max(largest, size_bits(next));
+            }
+        }
+    }
+    return largest;
+}
+
+extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS)
+diffusion_cluster(const float* __restrict__ image, const double* __restrict__ limits,
+                  const int* __restrict__ smoothings, const double* __restrict__ a1,
+                  const double* __restrict__ edge_threshold, double a2, float* __restrict__ result, int nz, int ny,
+                  int nx) {
+    CLUSTER_MEMORY(float, memory)
+    const int rank = blockIdx.x, z = blockIdx.y, job = blockIdx.z, lane = threadIdx.x, me = threadIdx.y * 32 + lane;
+    const int rows = (ny + CLUSTER - 1) / CLUSTER, y0 = rank * rows, n_rows = max(min(rows, ny - y0), 0), all = rows * nx;
+    int *most = (int*)memory, *of_blocks = most + 1;  // largest |V| of this block; of each block
+    float *here = memory + HEADER, *speed = here + all + 2 * nx, *tensor = speed + all;
+    const float* plane = image + (size_t)z * ny * nx;
+    for (int i = me; i < (n_rows + 2) * nx; i += THREADS) {  // beyond an edge of the plane its pixels are repeated
+        const int j = i / nx;
+        here[i] = cut_to_whole(plane[min(max(y0 + j - 1, 0), ny - 1) * nx + i - j * nx]);
+    }
+    if (me == 0) *most = 0;
+    __syncthreads();
+    float* to = result + ((size_t)job * nz + z) * ny * nx + y0 * nx;
+    float* above = (float*)__cluster_map_shared_rank(here + all + nx, max(rank - 1, 0));  // what lies below its last row
+    float* below = (float*)__cluster_map_shared_rank(here, min(rank + 1, CLUSTER - 1));
+    if (rank == 0) above = here;
+    if (y0 + n_rows == ny) below = here + (n_rows + 1) * nx;
+    const float low = (float)limits[3 * z], high = (float)limits[3 * z + 1];
+    const double deviation = limits[3 * z + 2], edge = edge_threshold[job] * deviation / 256.0, edge_range = edge * edge;
+    const int n = smoothings[job];
+    for (int iteration = 0; iteration < N_ITERATIONS; ++iteration) {
+        for (int t = 0; t < n; ++t) {
+            const bool is_last = iteration + 1 == N_ITERATIONS && t + 1 == n;
+            int largest = t == 0 ? make_speeds(true, here, speed, tensor, n_rows, all, nx, edge_range, a1[job], a2)
+                                 : make_speeds(false, here, speed, tensor, n_rows, all, nx, 0.0, 0.0, 0.0);
+            largest = largest_of_lanes(largest);
+            if (lane == 0) atomicMax(most, largest);
+            __syncthreads();
+            if (me < CLUSTER) *(int*)__cluster_map_shared_rank(of_blocks + rank, me) = *most;
+            ALL_BLOCKS_MEET()
+            if (me == 0) *most = 0;
+            largest = largest_of_lanes(lane < CLUSTER ? of_blocks[lane] : 0);
+            const double step = TIME_STEP / (double)__int_as_float(largest) * (6.0 * deviation / 256.0);
+            FOR_EACH_RUN(run, (nx + 31) / 32, n_rows) {
+                const int x = run.x;
+                if (x < nx) {
+                    for (int j = run.top, at = run.top * nx + x; j < run.bottom; ++j, at += nx) {
+                        const float moved = moved_by(speed[at], here[at + nx], step, low, high);
+                        if (is_last) to[at] = cut_to_whole(moved);
+                        else here[at + nx] = moved;
+                    }
+                    if (run.top == 0) above[x] = here[nx + x];
+                    if (run.bottom == n_rows) below[x] = here[n_rows * nx + x];
+                }
+            }
+            if (!is_last) {
+                ALL_BLOCKS_MEET()
+            }
+        }
+    }
+}
+#else
 // The largest value that a thread of the block has, to *slot. A warp (TX is 32) finds its own by itself; a CPU,
 // whose threads come one after the other, has room for one value of each.
 #if BY_WARPS
@@ -124,13 +265,6 @@ __device__ __forceinline__ int size_bits(float value) { return __float_as_int(va
         }                                                                    \
     }
 #endif
-
-// A pixel after a step, within the plane's range; NaN stays.
-__device__ __forceinline__ float moved_by(float speed, float old, double step, float low, float high) {
-    float moved = (float)((double)speed * step + (double)old);
-    moved = moved < low ? low : moved;
-    return moved > high ? high : moved;
-}
 
 // Every job's image from its plane, and its slots of max |V| to 0.
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -171,10 +305,7 @@ diffusion_tensor(const float* __restrict__ images, const double* __restrict__ li
                 const float* down = image + (size_t)min(y + 1, ny - 1) * nx;
                 const float p[9] = {up[left], up[x],      up[right], at[left],   at[x],
                                     at[right], down[left], down[x],   down[right]};
-                const float diagonal = C1 * (p[8] - p[0]), anti = C1 * (p[6] - p[2]);
-                const float gx = diagonal - anti - C2 * p[3] + C2 * p[5];
-                const float gy = diagonal + anti - C2 * p[1] + C2 * p[7];
-                const float3 d = diffusion_tensor_of(gx, gy, edge_range, a1[job], a2);
+                const float3 d = tensor_at(p, edge_range, a1[job], a2);
                 const float speed = speed_at(p + 4, 3, d.x, d.y, d.z);
                 const size_t to = item * n_pixels + (size_t)y * nx + x;
                 tensor[to] = d.x;
@@ -249,3 +380,4 @@ diffusion_step(const float* __restrict__ images, const float* __restrict__ speed
     }
     KEEP_LARGEST(slot + 1)
 }
+#endif  // CLUSTER

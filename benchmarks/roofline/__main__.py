@@ -35,6 +35,12 @@ sys.path[:0] = [
 import budget  # noqa: E402
 import nvrtc  # noqa: E402
 
+from benchmarks.roofline.clusters import (  # noqa: E402
+    barrier_seconds,
+    cluster_counts,
+    cluster_launch,
+    clusters_at_once,
+)
 from benchmarks.roofline.counts import Launch, extended, plan_of, slab_planes, standard_forest  # noqa: E402
 from benchmarks.roofline.floors import necessary_seconds  # noqa: E402
 from benchmarks.roofline.gpus import (  # noqa: E402
@@ -87,13 +93,18 @@ def resources(file: str, kernel: str, defines: tuple[tuple[str, str], ...], arch
 
 def predict(launch: Launch, counts: Counter[str], gpu: Gpu, *, n_results: int) -> Prediction:
     """A launch with these counts, of so many pixels or voxels."""
+    waiting, multiprocessors = 0.0, gpu.multiprocessors
+    if cluster_launch(launch):
+        waiting = barrier_seconds(launch, gpu)
+        multiprocessors = launch.grid[0] * clusters_at_once(gpu, launch.grid[0])
     used = resources(launch.file, launch.kernel, launch.defines, gpu.architecture)
     threads = math.prod(launch.block)
-    resident = budget.occupancy(gpu.architecture, registers=used.registers, shared=used.shared, threads=threads)
+    shared = used.shared + int(dict(launch.defines).get("SHARED_BYTES", 0))
+    resident = budget.occupancy(gpu.architecture, registers=used.registers, shared=shared, threads=threads)
     warps_per_block, n_blocks = math.ceil(threads / 32), math.prod(launch.grid)
     at_once = max(1, round(resident * budget.LIMITS[gpu.architecture][0] / warps_per_block))
     n_warps = n_blocks * warps_per_block
-    clocks = gpu.multiprocessors * gpu.clock  # multiprocessor cycles per second
+    clocks = multiprocessors * gpu.clock  # multiprocessor cycles per second
 
     read = min(launch.read, 32 * counts["moved load sectors"])
     written = min(launch.written, 32 * counts["moved store sectors"])
@@ -106,7 +117,7 @@ def predict(launch: Launch, counts: Counter[str], gpu: Gpu, *, n_results: int) -
     n_instructions = sum(v for k, v in counts.items() if k.startswith("class ")) / n_warps
     cycles = 2 * n_instructions + 6 * counts["shared wavefronts needed"] / n_warps
     cycles += 50 * counts["global accesses"] / n_warps + 30 * counts["barriers"] / n_blocks
-    waves = math.ceil(n_blocks / (at_once * gpu.multiprocessors))
+    waves = math.ceil(n_blocks / (at_once * multiprocessors))
     parts["latency"] = waves * cycles / gpu.clock
 
     bound = max(parts, key=lambda kind: parts[kind])
@@ -118,7 +129,14 @@ def predict(launch: Launch, counts: Counter[str], gpu: Gpu, *, n_results: int) -
         ),
     }
     return Prediction(
-        launch.name, parts[bound] + GAP_SECONDS, bound, floors, resident, used.registers, used.shared, used.spills
+        launch.name,
+        parts[bound] + waiting + GAP_SECONDS,
+        bound,
+        floors,
+        resident,
+        used.registers,
+        shared,
+        used.spills,
     )
 
 
@@ -136,10 +154,18 @@ def predicted_launches(part: str, gpu: Gpu, *, nz: int, shape: tuple[int, int]) 
             else:
                 yield predict(launch, counts, gpu, n_results=results_of(launch, nz * math.prod(shape)))
         return
-    rows = iter(extended(part))
-    for launch in plan_of(part, (nz, *shape)):
+    plan = plan_of(part, (nz, *shape), gpu)
+    known = extended(part)
+    if any(cluster_launch(launch) for launch in plan):  # the others are those of the plain way
+        names = {launch.name for launch in plan}
+        known = [(name, row) for name, row in known if name in names]
+    rows = iter(known)
+    for launch in plan:
         if launch.kernel == "copy":
             yield predict_copy(launch, gpu)
+            continue
+        if cluster_launch(launch):
+            yield predict(launch, cluster_counts(launch), gpu, n_results=nz * math.prod(shape))
             continue
         name, row = next(rows)
         if name != launch.name:

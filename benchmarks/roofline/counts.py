@@ -43,9 +43,11 @@ class CountingMachine(Machine):
     done: ClassVar[dict[tuple[Any, ...], dict[tuple[Any, ...], Counter[str]]]] = {}
 
     def __init__(
-        self, kernel: Any, *, grid: Any, block: Any, arguments: Any, arrays: Any, counted: bool = True
+        self, kernel: Any, *, grid: Any, block: Any, arguments: Any, arrays: Any, counted: bool = True, given: int = 0
     ) -> None:
-        super().__init__(kernel, grid=grid, block=block, arguments=arguments, arrays=arrays, counted=counted)
+        super().__init__(
+            kernel, grid=grid, block=block, arguments=arguments, arrays=arrays, counted=counted, given=given
+        )
         self._like = (id(kernel), tuple(block))
         self._numbers = (tuple(grid), *(a.item() for a in arguments if not isinstance(a, str)))
         self._n_blocks = math.prod(grid)
@@ -109,9 +111,11 @@ class Launch(NamedTuple):
 class NotingDevice(DryDevice):
     """Notes launches and copies in their order, with the bytes of their arrays."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: Gpu | None = None) -> None:
         super().__init__("cuda")
         self.noted: list[Launch] = []
+        if gpu is not None:
+            self.shared_bytes, self.cluster_blocks = gpu.shared_bytes, gpu.cluster_blocks
 
     def copy(self, values: Array, target: Array) -> None:
         super().copy(values, target)
@@ -175,9 +179,9 @@ def counts_of_small(part: str, shape: tuple[int, int]) -> list[simulated_cupy.La
         return cupy.launches
 
 
-def plan_of(part: str, shape: tuple[int, int, int]) -> list[Launch]:
+def plan_of(part: str, shape: tuple[int, int, int], gpu: Gpu | None = None) -> list[Launch]:
     """Launches on a slab, noted."""
-    device = NotingDevice()
+    device = NotingDevice(gpu)
     if part == "forest":
         run_forest(device, np.empty((252, math.prod(shape)), np.float32))
     else:
@@ -189,7 +193,7 @@ def slab_planes(gpu: Gpu, shape: tuple[int, int]) -> int:
     """As many as the classifier would choose."""
     allocated = []
     for nz in (1, 2):
-        device = NotingDevice()
+        device = NotingDevice(gpu)
         FeatureEngine(device, FeatureBank.create("paper").blocks).compute(np.empty((nz, *shape), np.float32))
         forest = DeviceForest(standard_forest(), device)
         forest.probabilities(np.empty((252, nz * math.prod(shape)), np.float32))

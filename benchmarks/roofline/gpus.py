@@ -19,6 +19,16 @@ class Gpu:
     per_clock: dict[str, int]
     source: str
 
+    @property
+    def cluster_blocks(self) -> int:
+        """Blocks that may form a cluster; 0 where we ask for none."""
+        return 16 if self.architecture in (90, 100) else 0
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory that a block may be given."""
+        return {80: 163, 89: 99, 90: 227, 100: 227}[self.architecture] * 1024
+
 
 def _rates(*, fp32: int, fp64: int, convert64: int) -> dict[str, int]:
     return {"fp32": fp32, "fp64": fp64, "integer": 64, "special": 16, "convert": 16, "convert64": convert64}
@@ -68,6 +78,9 @@ ASSUMPTIONS = (
     " (our own families: 1 and 2); families that share derivatives, blurs or sums take less together. Counts per voxel"
     " are fitted to those of small volumes at sigma 1 to 4, as multiples of taps, rows and voxels of balls;"
     " those have a larger share of borders, where lanes diverge.",
+    "Where blocks form clusters, each has a multiprocessor for itself, and one cluster fewer runs at a time than"
+    " would fill the GPU (7 of 16 blocks on an H100: multiprocessors come in groups of different sizes). At each"
+    " barrier of a cluster its multiprocessors stand 500 cycles, a guess.",
     "The gap between launches is 1.5 microseconds; the host needs 70 microseconds for each, while the GPU works.",
     "A slab has as many planes as one thread of the classifier would choose with all memory free; the last one counts"
     " by its planes. With two slabs at a time, as `classify` has them, a slab is half as large where memory is the"

@@ -112,6 +112,11 @@ class Device(ABC):
     n_replaced : int
         Arrays that a :class:`~gpu_tomoclass.device.workspace.Workspace` of this device has replaced: a record of
         launches from before may write to arrays that nobody reads any more.
+    shared_bytes : int
+        Shared memory that a block may be given at a launch (macro ``SHARED_BYTES``); what it declares itself is at most
+        48 KB.
+    cluster_blocks : int
+        Blocks that may form a cluster (macro ``CLUSTER``), each with ``shared_bytes``; 0 where there are no clusters.
     """
 
     name: str
@@ -123,6 +128,8 @@ class Device(ABC):
     has_own_memory: bool = False
     threads: int = 1
     n_replaced: int = 0
+    shared_bytes: int = 48 * 1024
+    cluster_blocks: int = 0
 
     def __init__(self) -> None:
         self._kernels: dict[tuple[str, str, tuple[tuple[str, str], ...]], BoundKernel] = {}

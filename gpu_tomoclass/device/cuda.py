@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gpu_tomoclass.device.base import Array, BoundKernel, Device, Stopwatch, check_same_kind
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.launch_record import Graphs, LaunchRecord
-from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
+from gpu_tomoclass.device.signature import CLUSTER, SHARED_BYTES, KernelSignature, parse_signatures
 from gpu_tomoclass.device.sources import kernel_source
 from gpu_tomoclass.device.trust import reason_against, temporary_folder
 from gpu_tomoclass.errors import ResourceError, UsageError
@@ -26,6 +26,23 @@ from gpu_tomoclass.errors import ResourceError, UsageError
 # --fmad=false: a * b + c is fused only where the source says fmaf, on every device alike. CuPy itself adds -ftz=true.
 OPTIONS = ("-std=c++17", "--fmad=false")
 TINY = 'extern "C" __global__ void answer(int* __restrict__ result) { *result = 42; }'
+# Blocks of a cluster with all memory that one may have: whether a GPU, or its part, has room for it is seen by trying.
+CLUSTER_TINY = """
+extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) cluster_answer(int* __restrict__ result) {
+    extern __shared__ int memory[];
+    memory[0] = 42;
+    __cluster_barrier_arrive();
+    __cluster_barrier_wait();
+    *(int*)__cluster_map_shared_rank(memory + 1, CLUSTER - 1 - (int)blockIdx.x) = memory[0];
+    __cluster_barrier_arrive();
+    __cluster_barrier_wait();
+    if (blockIdx.x == 0) *result = memory[1];
+}
+"""
+CLUSTER_ARCHITECTURES = (9, 10)  # those with clusters and 227 KB of shared memory per block
+CLUSTER_SIZES = (16, 8)
+PORTABLE_CLUSTER = 8  # blocks; beyond, a GPU must be told that it is meant
+NON_PORTABLE_CLUSTERS = 14  # CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
 OTHERWISE = "choose --device native or numpy"
 STREAMS = 2  # while the host prepares and takes away the slab of one, the GPU computes that of the other
 LATE_ERRORS = "with CUDA_LAUNCH_BLOCKING=1 errors surface at the launch that makes them, not at a later one"
@@ -104,10 +121,36 @@ class CudaDevice(Device):
             raise ResourceError(f"no kernel can be run on GPU {self.gpu_id}: {_reason(error)}", do=OTHERWISE) from error
         if answer != 42:
             raise ResourceError(f"GPU {self.gpu_id} computes {answer} instead of 42", do=OTHERWISE)
+        self.shared_bytes = int(properties.get("sharedMemPerBlockOptin", self.shared_bytes))
+        if properties["major"] in CLUSTER_ARCHITECTURES:
+            self.cluster_blocks = next((n for n in CLUSTER_SIZES if self._has_clusters(n)), 0)
         name = properties["name"]
         gpu = name.decode() if isinstance(name, bytes) else str(name)
         capability = f"{properties['major']}.{properties['minor']}"
         return f"{gpu} (GPU {self.gpu_id}, compute capability {capability}), CuPy {self._cupy.__version__}"
+
+    def _has_clusters(self, n_blocks: int) -> bool:
+        """Tell whether so many blocks with all their memory can run as a cluster."""
+        defines = {CLUSTER: str(n_blocks), SHARED_BYTES: str(self.shared_bytes)}
+        options = (*OPTIONS, *(f"-D{name}={value}" for name, value in defines.items()))
+        try:
+            with self._gpu:
+                result = self._cupy.zeros((1,), np.int32)
+                kernel = self._cupy.RawModule(code=CLUSTER_TINY, options=options).get_function("cluster_answer")
+                self._launcher(kernel, defines)((n_blocks,), (32,), (result,))
+                return int(self._cupy.asnumpy(result)[0]) == 42
+        except Exception:  # of any kind: kernels without clusters do the same work
+            return False
+
+    def _launcher(self, function: Any, defines: Mapping[str, str]) -> Callable[..., None]:
+        """The kernel, given the shared memory, and allowed the clusters, that its macros speak of."""
+        if SHARED_BYTES not in defines:
+            return function
+        n_bytes = int(defines[SHARED_BYTES])
+        function.max_dynamic_shared_size_bytes = n_bytes
+        if int(defines.get(CLUSTER, 1)) > PORTABLE_CLUSTER:
+            self._cupy.cuda.driver.funcSetAttribute(function.kernel.ptr, NON_PORTABLE_CLUSTERS, 1)
+        return partial(function, shared_mem=n_bytes)
 
     def side_by_side(self) -> tuple[Device, int]:
         return self, STREAMS
@@ -299,7 +342,9 @@ class CudaDevice(Device):
         return int(array.data.ptr)
 
     def _bind(self, file: str, name: str, defines: tuple[tuple[str, str], ...]) -> BoundKernel:
-        signature, function = self._function(file, name, defines)
+        signature, kernel = self._function(file, name, defines)
+        with self._gpu:
+            function = self._launcher(kernel, dict(defines))
         gpu, stream = self._gpu, self._stream
 
         def run(grid: Dim3, block: Dim3, values: list[Any]) -> None:

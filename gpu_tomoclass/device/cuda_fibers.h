@@ -1,8 +1,15 @@
 // One fiber per CUDA thread, for kernels with barriers and warp functions. Part of cuda_on_cpu.h.
 //
+// The blocks of a cluster (macro CLUSTER, along x) run side by side; each has its part of what CLUSTER_MEMORY declares.
+//
 // A fiber runs until it waits. A warp's fibers run until all wait for the block or have ended; then the next warp.
 // Divergent barriers, wrong masks and lanes that have left are reported instead of hanging.
 #pragma once
+#if defined(CLUSTER)
+#define CUDA_CLUSTER CLUSTER
+#else
+#define CUDA_CLUSTER 1
+#endif
 #include <sys/mman.h>
 #include <vector>
 #if !defined(__x86_64__) || defined(CUDA_ON_CPU_UCONTEXT)
@@ -63,10 +70,10 @@ static inline void start_context(Context& context, char* stack, size_t size, voi
 }
 #endif
 
-enum State : unsigned char { READY, AT_BLOCK, AT_WARP, DONE };
+enum State : unsigned char { READY, AT_BLOCK, AT_WARP, AT_CLUSTER, DONE };
 struct Fiber {
     Context context;
-    uint3 index;
+    uint3 index, block;
     State state;
     unsigned mask;   // at a warp function: the lanes that it waits for; at a barrier: its line in the source
     uint64_t slot;   // what it shows to the other lanes
@@ -113,6 +120,9 @@ static void entry() {
     abort();  // nobody resumes a fiber that is done
 }
 
+static inline int per_block() { return scheduler.n / CUDA_CLUSTER; }  // threads
+static inline int rank() { return scheduler.current / per_block(); }  // of the block within its cluster
+
 // Lanes that name each other and have all arrived go on.
 static bool release_warp(int first, int last) {
     Scheduler& s = scheduler;
@@ -149,12 +159,49 @@ static void shuffle_order(unsigned seed) {
         }
 }
 
-static void run_block() {
+// The fibers of a block that wait for it go on, if they are all of it that have not ended and wait at one place.
+static bool release_block(int first, int last) {
     Scheduler& s = scheduler;
-    s.prepare((int)(blockDim.x * blockDim.y * blockDim.z));
+    int n_done = 0, n_block = 0;
+    unsigned line = 0;
+    for (int i = first; i < last; ++i) {
+        const Fiber& f = s.fibers[i];
+        n_done += f.state == DONE;
+        if (f.state != AT_BLOCK) continue;
+        if (n_block++ && f.mask != line) report(*s.job, "divergent: the threads of a block wait at different barriers");
+        line = f.mask;
+    }
+    if (!n_block || n_done + n_block < last - first) return false;
+    if (n_done) report(*s.job, "__syncthreads is reached by a part of the block only");
+    for (int i = first; i < last; ++i)
+        if (s.fibers[i].state == AT_BLOCK) s.fibers[i].state = READY;
+    return true;
+}
+
+static bool release_cluster() {
+    Scheduler& s = scheduler;
+    int n_done = 0, n_cluster = 0;
+    for (const Fiber& f : s.fibers) {
+        n_done += f.state == DONE;
+        n_cluster += f.state == AT_CLUSTER;
+    }
+    if (!n_cluster || n_done + n_cluster < s.n) return false;
+    if (n_done) report(*s.job, "a barrier of a cluster is reached by a part of it only");
+    for (Fiber& f : s.fibers)
+        if (f.state == AT_CLUSTER) f.state = READY;
+    return true;
+}
+
+// The blocks of a cluster; the first one has been entered. Without clusters, a block.
+static void run_cluster() {
+    Scheduler& s = scheduler;
+    const int n_threads = (int)(blockDim.x * blockDim.y * blockDim.z);
+    s.prepare(CUDA_CLUSTER * n_threads);
+    if (CUDA_CLUSTER > 1 && n_threads % 32) report(*s.job, "blocks of a cluster are not whole warps");
     for (int i = 0; i < s.n; ++i) {
-        const unsigned u = (unsigned)i;
+        const unsigned u = (unsigned)(i % n_threads);
         s.fibers[i].index = {u % blockDim.x, u / blockDim.x % blockDim.y, u / (blockDim.x * blockDim.y)};
+        s.fibers[i].block = {blockIdx.x + i / n_threads, blockIdx.y, blockIdx.z};
         s.fibers[i].state = READY;
         s.order[i] = i;
         start_context(s.fibers[i].context, s.stacks + Scheduler::STACK * i, Scheduler::STACK, entry);
@@ -174,34 +221,30 @@ static void run_block() {
                     if (s.fibers[i].state != READY) continue;
                     s.current = i;
                     threadIdx = s.fibers[i].index;
+                    blockIdx = s.fibers[i].block;
                     switch_context(s.main, s.fibers[i].context);
                 }
             } while (release_warp(first, last));
         }
-        int n_done = 0, n_block = 0;
-        unsigned line = 0;
-        for (const Fiber& f : s.fibers) {
-            n_done += f.state == DONE;
-            if (f.state != AT_BLOCK) continue;
-            if (n_block++ && f.mask != line) report(*s.job, "divergent: the threads of a block wait at different barriers");
-            line = f.mask;
-        }
-        if (n_done == s.n) return;
-        if (n_done + n_block < s.n) {
-            report(*s.job, "deadlock: a warp function waits for lanes that never come");
+        bool is_done = true, goes_on = false;
+        for (const Fiber& f : s.fibers) is_done &= f.state == DONE;
+        if (is_done) return;
+        for (int first = 0; first < s.n; first += n_threads) goes_on |= release_block(first, first + n_threads);
+        if (!goes_on && !release_cluster()) {
+            report(*s.job, "deadlock: threads wait for others that never come");
             return;
         }
-        if (n_done) report(*s.job, "__syncthreads is reached by a part of the block only");
-        for (Fiber& f : s.fibers) if (f.state == AT_BLOCK) f.state = READY;
     }
 }
 
 template <class Kernel> static void launch_fibers(Job& job, Kernel kernel) {
+    if (job.grid.x % CUDA_CLUSTER) return report(job, "the grid along x is no multiple of the cluster");
     for_each_block(job, [&] {
+        if (blockIdx.x % CUDA_CLUSTER) return;  // runs with the first of its cluster
         scheduler.job = &job;
         scheduler.run = [](void* k) { (*(Kernel*)k)(); };
         scheduler.argument = &kernel;
-        run_block();
+        run_cluster();
     });
 }
 
@@ -254,5 +297,17 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate) {
     wait(AT_WARP, mask);
     return result;
 }
+#if defined(CLUSTER)
+#define CLUSTER_MEMORY(type, name)                                       \
+    __shared__ type name##_of_blocks[CLUSTER][SHARED_BYTES / sizeof(type)]; \
+    type* const name = name##_of_blocks[cuda_on_cpu::rank()];
+// Where a block of the cluster has what this block has at `own`, which CLUSTER_MEMORY declared.
+template <class T> static inline void* __cluster_map_shared_rank(T* own, int rank) {
+    if (rank < 0 || rank >= CLUSTER) cuda_on_cpu::report(*cuda_on_cpu::scheduler.job, "a cluster has no such block");
+    return (char*)own + (ptrdiff_t)SHARED_BYTES * (rank - cuda_on_cpu::rank());
+}
+static inline void __cluster_barrier_arrive() {}
+static inline void __cluster_barrier_wait() { cuda_on_cpu::wait(cuda_on_cpu::AT_CLUSTER); }
+#endif
 static inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 static inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, !predicate) == 0; }

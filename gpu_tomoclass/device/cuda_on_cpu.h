@@ -21,6 +21,7 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 
 #if defined(CUDA_ON_CPU_CHECKED)
 #define CUDA_ON_CPU_FIBERS 1

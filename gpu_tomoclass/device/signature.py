@@ -33,12 +33,17 @@ VECTORS: dict[str, tuple[str, int]] = {
     for name, dtype in {"uchar": "u1", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8"}.items()
     for width in (2, 4)
 }
-BARRIERS = re.compile(r"\b(__syncthreads\w*|__syncwarp|__shfl\w*_sync|__ballot_sync|__any_sync|__all_sync)\s*\(")
+BARRIERS = re.compile(
+    r"\b(__syncthreads\w*|__syncwarp|__cluster_barrier_\w+|__shfl\w*_sync|__ballot_sync|__any_sync|__all_sync)\s*\("
+)
 PHASES = "FOR_EACH_THREAD"
 ONE_THREAD = "ONE_THREAD"  # this macro promises blocks of one thread
+# Promises: blocks form clusters of so many along x, which share their memory; each is given so much memory at a launch.
+CLUSTER, SHARED_BYTES = "CLUSTER", "SHARED_BYTES"
 
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+(?:__launch_bounds__\s*\([^{;]*?\)\s*)?void\s+')
-_LAUNCH_BOUNDS = re.compile(r"__launch_bounds__\s*(?=\()")
+_ATTRIBUTE = re.compile(r"\s*(?:__launch_bounds__|__cluster_dims__)\s*(?=\()")
+_CLUSTERS = re.compile(r"^#ifdef CLUSTER\n(.*?)^#else\n(.*?)^#endif  // CLUSTER$", flags=re.S | re.M)
 _DEVICE_FUNCTION = re.compile(r"__device__[^;{}()=]*?(\w+)\s*(?=\()")
 
 
@@ -105,27 +110,27 @@ def parse_signatures(source: KernelSource, defines: Mapping[str, str] | None = N
         Naming file and kernel, if a parameter has a type that a launch cannot check, or a rule of ``docs/devices.md``
         is broken that no compiler would report.
     """
-    code = _without_comments(source.text)
-    if re.search(r"\bextern\s+__shared__", code):
-        raise ValueError(f"kernels/{source.file}: dynamic shared memory; give the size as a compile-time macro")
+    defines = defines or {}
+    code = _without_comments(_CLUSTERS.sub(lambda part: part[1 if CLUSTER in defines else 2], source.text))
+    if re.search(r"\bextern\s+__shared__", code) and SHARED_BYTES not in defines:
+        raise ValueError(f"kernels/{source.file}: dynamic shared memory; give its size as the macro {SHARED_BYTES}")
     waiting = _functions_with_barrier(code)
     signatures: dict[str, KernelSignature] = {}
     for match in _KERNEL.finditer(code):
         at = match.end()
-        bounds = _LAUNCH_BOUNDS.match(code, at)
-        if bounds:
-            at = _closing(code, bounds.end(), "()") + 1
+        while attribute := _ATTRIBUTE.match(code, at):
+            at = _closing(code, attribute.end(), "()") + 1
         opening = code.index("(", at)
         name = code[at:opening].strip()
         closing = _closing(code, opening, "()")
         body_start = code.index("{", closing)
         body = code[body_start : _closing(code, body_start, "{}")]
         parameters = tuple(
-            _parameter(text, defines or {}, f"kernels/{source.file}: {name}")
+            _parameter(text, defines, f"kernels/{source.file}: {name}")
             for text in code[opening + 1 : closing].split(",")
             if text.strip() not in ("", "void")
         )
-        style = "single" if ONE_THREAD in (defines or {}) else _style(body, waiting)
+        style = "single" if ONE_THREAD in defines else _style(body, waiting)
         signatures[name] = KernelSignature(source.file, name, parameters, style)
     styles = {s.style for s in signatures.values()}
     if {"phases", "fibers"} <= styles:

@@ -107,14 +107,17 @@ def _counts(launches: list[LaunchRecord]) -> dict[str, float]:
 
 def _resources(launch: LaunchRecord, known: dict[str, Any]) -> dict[str, Any]:
     """Compiled for every architecture, unless ``known`` holds the figures of this very source."""
-    compiled = "\0".join([launch.text, *launch.options, *nvrtc.CUPY_OPTIONS, *map(str, nvrtc.ARCHITECTURES)])
+    compiled = "\0".join(
+        [launch.text, *launch.options, *nvrtc.CUPY_OPTIONS, *map(str, nvrtc.architectures(launch.options))]
+    )
     found: dict[str, Any] = {"source": hashlib.blake2b(compiled.encode(), digest_size=8).hexdigest()}
-    names = [f"sm_{architecture}" for architecture in nvrtc.ARCHITECTURES]
+    names = [f"sm_{architecture}" for architecture in nvrtc.architectures(launch.options)]
     if known.get("source") == found["source"] and known.keys() >= set(names):
         return found | {name: known[name] for name in names}
-    for architecture in nvrtc.ARCHITECTURES:
+    for architecture in nvrtc.architectures(launch.options):
         used = nvrtc.resources(launch.text, launch.options, architecture)[launch.kernel]
-        resident = occupancy(architecture, registers=used.registers, shared=used.shared, threads=prod(launch.block))
+        shared = used.shared + nvrtc.given_bytes(launch.options)
+        resident = occupancy(architecture, registers=used.registers, shared=shared, threads=prod(launch.block))
         found[f"sm_{architecture}"] = {**vars(used), "occupancy": round(resident, 3)}
     return found
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from family_cases import Planes, family_case
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+from family_cases import Planes, family_case, run_family
+from kernel_cases import Case, Inputs
+
+from gpu_tomoclass.device import Device
+from gpu_tomoclass.features.accelerated import diffusion
 
 
 def blocks(*smoothings: int, edge_threshold: float = 1.0) -> tuple[dict[str, float], ...]:
@@ -18,7 +26,38 @@ SMALL = (
     Planes(1, 2, 3, "constant", blocks(1)),
     Planes(1, 50, 50, "float", blocks(1)),  # diffusion_start: several chunks
 )
+# In 2 KB: clusters of two blocks, of eight with some that have no rows, of four whose rows are of two strips.
+IN_CLUSTERS = (
+    Planes(1, 14, 11, "float", blocks(1)),
+    Planes(1, 9, 30, parameters=blocks(1)),
+    Planes(2, 7, 37, "denormals", blocks(2, edge_threshold=4.0)),
+)
+
+
+def in_clusters(device: Device, inputs: Inputs) -> np.ndarray:
+    """On a GPU that has clusters, though of small blocks; where none is wanted as ever."""
+    if not device.wants_gpu_plan:
+        return run_family("anisotropic_diffusion", device, inputs)
+    with (
+        mock.patch.multiple(device, cluster_blocks=8, shared_bytes=2048, create=True),
+        mock.patch.object(diffusion, "CLUSTER_THREADS", 64),
+        mock.patch.object(diffusion, "_run_steps", side_effect=AssertionError("no cluster")),
+    ):
+        return run_family("anisotropic_diffusion", device, inputs)
+
+
+def cluster_case() -> Case:
+    case = family_case(
+        "anisotropic_diffusion",
+        sizes=(*IN_CLUSTERS, Planes(1, 2, 3, "constant", blocks(1)), Planes(1, 20, 21, parameters=blocks(3, 16))),
+        small_sizes=IN_CLUSTERS,
+        name="anisotropic_diffusion in clusters",
+    )
+    return replace(case, run=in_clusters)
+
+
 CASES = [
+    cluster_case(),
     family_case(
         "anisotropic_diffusion",
         sizes=(

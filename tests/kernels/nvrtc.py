@@ -10,6 +10,28 @@ from functools import cache
 from pathlib import Path
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+CLUSTER_ARCHITECTURES = (90, 100)  # those whose blocks form clusters with as much memory as we ask for
+
+
+def architectures(options: tuple[str, ...]) -> tuple[int, ...]:
+    """Those that a source with these options is compiled for."""
+    return CLUSTER_ARCHITECTURES if cluster_blocks(options) else ARCHITECTURES
+
+
+def cluster_blocks(options: tuple[str, ...]) -> int:
+    """Blocks of a cluster of a source with these options; 0 without clusters."""
+    return _number(options, "CLUSTER")
+
+
+def given_bytes(options: tuple[str, ...]) -> int:
+    """Shared memory that a block of a source with these options is given at a launch."""
+    return _number(options, "SHARED_BYTES")
+
+
+def _number(options: tuple[str, ...], macro: str) -> int:
+    return next((int(o.partition("=")[2]) for o in options if o.startswith(f"-D{macro}=")), 0)
+
+
 # What CuPy 14 adds to the options of a RawModule, after the user's.
 CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
 

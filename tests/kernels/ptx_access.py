@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import ptx_warp
-from ptx_memory import SHARED_TAG, Moment, Shadow, count_conflicts, count_sectors
+from ptx_memory import RANK_BIT, SHARED_TAG, Moment, Shadow, count_conflicts, count_sectors
 from ptx_parse import Instruction, PtxError, dtype_of, split_operands
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Cells:
             return
         size = dtype_of(c.types[-1]).itemsize
         threads = machine.threads
-        now = Moment(machine.epoch[threads.block[self.threads]], machine.turn[threads.warp[self.threads]])
+        block, warp, cluster = (of[self.threads] for of in (threads.block, threads.warp, threads.cluster))
+        now = Moment(machine.epoch[block], machine.turn[warp], machine.meeting[cluster])
         for cell in self.shadow.cells(self.offset, size):
             found = getattr(self.shadow, how)(cell, self.threads, now)
             for fault, n in found.items():
@@ -71,7 +72,8 @@ def _count(machine: Machine, what: str, space: str, address: np.ndarray, size: i
     if space == "global":
         count_sectors(machine.counts, what, address, threads.warp[lanes])
     elif space == "shared":
-        count_conflicts(machine.counts, address, size, threads.warp[lanes], threads.lane[lanes])
+        machine.counts["accesses to other blocks"] += int((address >> RANK_BIT > 0).sum())
+        count_conflicts(machine.counts, address & (2**RANK_BIT - 1), size, threads.warp[lanes], threads.lane[lanes])
     else:
         machine.counts["local accesses"] += lanes.size
 

@@ -15,11 +15,12 @@ import numpy as np
 import ptx_access
 import ptx_warp
 from ptx_arithmetic import LOGIC, OPERATIONS, compare, flush
-from ptx_memory import LOCAL_TAG, SHARED_TAG, GlobalMemory, SharedMemory, Threads, distinct
+from ptx_memory import LOCAL_TAG, RANK_BIT, SHARED_TAG, GlobalMemory, SharedMemory, Threads, distinct
 from ptx_parse import Instruction, PtxError, PtxKernel, dtype_of, literal, split_operands
+from ptx_warp import UINT32
 
 MAX_STEPS = 5_000_000
-RUNNING, WAITING, DONE = 0, 1, 2
+RUNNING, WAITING, DONE, MEETING = 0, 1, 2, 3  # waiting for the block; for the cluster
 # Sources whose type is not the instruction's last one.
 SHIFT_AMOUNTS = {"shl": (1,), "shr": (1,), "shf": (2,), "bfe": (1, 2), "bfi": (2, 3)}
 
@@ -37,6 +38,8 @@ class Machine:
         Device memory; written in place.
     counted : bool
         Whether sectors and bank conflicts are counted, which takes a third of the time.
+    given : int
+        Bytes of shared memory that each block is given.
 
     Attributes
     ----------
@@ -55,20 +58,25 @@ class Machine:
         arguments: Sequence[Any],
         arrays: dict[str, np.ndarray],
         counted: bool = True,
+        given: int = 0,
     ) -> None:
         self.kernel, self.counted = kernel, counted
         per_block, n_blocks = int(np.prod(block)), int(np.prod(grid))
         if kernel.max_threads is not None and per_block > kernel.max_threads:
             raise PtxError(f"{kernel.name}: {per_block} threads, __launch_bounds__ says {kernel.max_threads}")
-        self.threads = Threads(n_blocks, per_block)
+        if grid[0] % kernel.cluster:
+            raise PtxError(f"{kernel.name}: {grid[0]} blocks along x are no multiple of the cluster's {kernel.cluster}")
+        self.threads = Threads(n_blocks, per_block, cluster=kernel.cluster)
         self.special = _special_registers(self.threads, grid, block)
         constants = {f"constant {name}": values.copy() for name, values in kernel.constants.items()}
         self.memory = GlobalMemory({**arrays, **constants}, self.threads, constant=set(constants))
         n_shared = max((start + size for start, size in kernel.shared.values()), default=0)
+        n_shared = n_shared if kernel.given is None else max(n_shared, kernel.given + given)
         self.shared = SharedMemory(n_shared, self.threads, granule=1 if kernel.has_narrow_shared_access() else 4)
         n_local = max((start + size for start, size in kernel.local.values()), default=0)
         self.local = np.full((self.threads.n, -(-n_local // 16) * 16), 0xFF, np.uint8)
         self.epoch = np.zeros(n_blocks, dtype=np.int64)  # barriers so far
+        self.meeting = np.zeros(n_blocks // kernel.cluster, dtype=np.int64)  # barriers of clusters so far
         self.turn = np.zeros(int(self.threads.warp[-1]) + 1, dtype=np.int64)  # of warps: __syncwarp so far
         self.parameters = self._parameters(arguments)
         self.registers: dict[str, np.ndarray] = {}
@@ -143,6 +151,9 @@ class Machine:
             if "warp" in c.mods:
                 ptx_warp.meet(self, c, active)
                 return
+            if "cluster" in c.mods:
+                self._meet_in_cluster(c, active, lanes)
+                return
             if active.size != lanes.size:
                 raise PtxError("a barrier that only some threads reach")
             self.state[active] = WAITING
@@ -151,8 +162,32 @@ class Machine:
         elif active.size:
             self._execute(c, active)
 
+    def _meet_in_cluster(self, c: Instruction, active: np.ndarray, lanes: np.ndarray) -> None:
+        """``barrier.cluster``: arriving and waiting are one, as nothing may stand between them in our kernels."""
+        if active.size != lanes.size:
+            raise PtxError("a barrier that only some threads reach")
+        after = self.kernel.code[int(self.counter[active[0]])]
+        if "arrive" not in c.mods:
+            self.state[active] = MEETING
+        elif after.op != "barrier" or "wait" not in after.mods:
+            raise PtxError("arrival at a barrier of the cluster that is not waited for at once")
+
+    def _release_cluster(self) -> None:
+        threads, meeting = self.threads, self.state == MEETING
+        for cluster in np.unique(threads.cluster[meeting]):
+            inside = threads.cluster == cluster
+            if (self.state[inside] == DONE).any():
+                self.faults["a barrier that a part of the cluster has left behind"] += 1
+            self.meeting[cluster] += 1
+            self.epoch[np.unique(threads.block[inside])] += 1
+            self.counts["cluster barriers"] += 1
+        self.state[meeting] = RUNNING
+
     def _release_barrier(self) -> None:
         waiting = self.state == WAITING
+        if not waiting.any():
+            self._release_cluster()
+            return
         for block in np.unique(self.threads.block[waiting]):
             part = slice(block * self.threads.per_block, (block + 1) * self.threads.per_block)
             if (self.state[part] == DONE).any():
@@ -300,12 +335,24 @@ def _as_type(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _move_address(machine: Machine, c: Instruction, lanes: np.ndarray) -> None:
-    machine.put(c.operands[0], machine.get(c.operands[1], np.dtype(np.uint64), lanes), lanes)
+    address = machine.get(c.operands[1], np.dtype(np.uint64), lanes)
+    if c.mods[:1] == ("shared",):  # of shared memory, to a generic one
+        address = address | np.uint64(SHARED_TAG)
+    machine.put(c.operands[0], address, lanes)
+
+
+def _map_address(machine: Machine, c: Instruction, lanes: np.ndarray) -> None:
+    """``mapa``: the same place in another block of the cluster."""
+    address, rank = machine.get(c.operands[1], np.dtype(np.uint64), lanes), machine.get(c.operands[2], UINT32, lanes)
+    rank = np.minimum(rank, 2**6)  # what a cluster does not have is an error where it is accessed
+    own = np.uint64(2**RANK_BIT - 1 | SHARED_TAG)
+    machine.put(c.operands[0], address & own | (rank.astype(np.uint64) + np.uint64(1)) << np.uint64(RANK_BIT), lanes)
 
 
 _SPECIAL: dict[str, Callable[[Machine, Instruction, np.ndarray], None]] = {
     "mov": Machine.move,
     "cvta": _move_address,
+    "mapa": _map_address,
     "setp": Machine.set_predicate,
     "selp": Machine.select,
     "ld": ptx_access.load,

@@ -12,6 +12,7 @@ from ptx_parse import PtxError
 SECTOR = 32  # bytes: what device memory and caches move at once
 BANKS = 32
 SHARED_TAG, LOCAL_TAG = 1 << 44, 1 << 45  # generic addresses of the two spaces lie there
+RANK_BIT = 24  # from here, addresses in shared memory have 1 + the number of a block in its cluster; 0 is the own block
 FIRST_ADDRESS = 0x7F0000000000
 NOBODY, SEVERAL, ATOMICALLY, HOST = -1, -2, -3, -4
 
@@ -19,28 +20,32 @@ NOBODY, SEVERAL, ATOMICALLY, HOST = -1, -2, -3, -4
 class Threads:
     """Who is who: thread i of the launch is thread ``i % per_block`` of block ``i // per_block``."""
 
-    def __init__(self, n_blocks: int, per_block: int) -> None:
+    def __init__(self, n_blocks: int, per_block: int, *, cluster: int = 1) -> None:
         self.n_blocks, self.per_block, self.n = n_blocks, per_block, n_blocks * per_block
         index = np.arange(self.n)
         self.all = index
         self.block = index // per_block
+        self.n_cluster, self.cluster = cluster, self.block // cluster
         self.in_block = index % per_block
         self.lane = self.in_block % 32
         self.warp = self.block * -(-per_block // 32) + self.in_block // 32
 
 
 class Moment(NamedTuple):
-    """When threads do something: barriers of their block so far, and ``__syncwarp`` of their warp."""
+    """When threads do something: barriers of their block so far, ``__syncwarp`` of their warp, barriers of their
+    cluster."""
 
     epoch: np.ndarray
     turn: np.ndarray
+    meeting: np.ndarray
 
 
 class Shadow:
     """For each granule of a memory: who wrote it last and who read it, and before which barrier.
 
     Two threads conflict if one of them writes and no barrier of their block stands between them, nor a ``__syncwarp``
-    where they are of one warp; threads of two blocks conflict always. Atomic accesses do not conflict with each other.
+    where they are of one warp; threads of two blocks conflict always, but where they are of one cluster and one of its
+    barriers stands between them. Atomic accesses do not conflict with each other.
     """
 
     def __init__(self, n_bytes: int, granule: int, threads: Threads) -> None:
@@ -51,11 +56,15 @@ class Shadow:
         self.writer_warp = np.full(n, NOBODY)
         self.writer_epoch = np.full(n, -1)
         self.writer_turn = np.full(n, -1)
+        self.writer_cluster = np.full(n, NOBODY)
+        self.writer_meeting = np.full(n, -1)
         self.reader = np.full(n, NOBODY)
         self.reader_block = np.full(n, NOBODY)
         self.reader_warp = np.full(n, NOBODY)
         self.reader_epoch = np.full(n, -1)
         self.reader_turn = np.full(n, -1)
+        self.reader_cluster = np.full(n, NOBODY)
+        self.reader_meeting = np.full(n, -1)
 
     def cells(self, offset: np.ndarray, size: int) -> list[np.ndarray]:
         """The granules of accesses at byte offsets, one array per granule of an access."""
@@ -70,6 +79,8 @@ class Shadow:
         block, warp = self.threads.block[me], self.threads.warp[me]
         fresh = (self.reader_epoch[cell] != now.epoch) & (self.reader_block[cell] == block)
         fresh |= (self.reader_turn[cell] != now.turn) & (self.reader_warp[cell] == warp)
+        cluster = self.threads.cluster[me]
+        fresh |= (self.reader_meeting[cell] != now.meeting) & (self.reader_cluster[cell] == cluster)
         fresh |= self.reader[cell] == NOBODY
         same = fresh | (self.reader[cell] == me)
         other_block = ~fresh & (self.reader_block[cell] != block)
@@ -77,7 +88,8 @@ class Shadow:
         self.reader[cell] = np.where(same, me, SEVERAL)
         self.reader_block[cell] = np.where(other_block, SEVERAL, block)
         self.reader_warp[cell] = np.where(other_warp, SEVERAL, warp)
-        self.reader_epoch[cell], self.reader_turn[cell] = now
+        self.reader_cluster[cell] = np.where(~fresh & (self.reader_cluster[cell] != cluster), SEVERAL, cluster)
+        self.reader_epoch[cell], self.reader_turn[cell], self.reader_meeting[cell] = now
         if (cell[1:] > cell[:-1]).all():
             return found
         # Several threads may read one granule in one instruction; the last assignment won, so mark those.
@@ -88,6 +100,7 @@ class Shadow:
             self.reader[cell[first[me[first] != me[second]]]] = SEVERAL
             self.reader_block[cell[first[block[first] != block[second]]]] = SEVERAL
             self.reader_warp[cell[first[warp[first] != warp[second]]]] = SEVERAL
+            self.reader_cluster[cell[first[cluster[first] != cluster[second]]]] = SEVERAL
         return found
 
     def write(self, cell: np.ndarray, me: np.ndarray, now: Moment) -> dict[str, int]:
@@ -98,7 +111,8 @@ class Shadow:
         }  # fmt: skip
         self.writer[cell] = me
         self.writer_block[cell], self.writer_warp[cell] = self.threads.block[me], self.threads.warp[me]
-        self.writer_epoch[cell], self.writer_turn[cell] = now
+        self.writer_cluster[cell] = self.threads.cluster[me]
+        self.writer_epoch[cell], self.writer_turn[cell], self.writer_meeting[cell] = now
         return found
 
     def update(self, cell: np.ndarray, me: np.ndarray, now: Moment) -> dict[str, int]:
@@ -111,30 +125,37 @@ class Shadow:
         block, warp = self.threads.block[me], self.threads.warp[me]
         is_atomic = self.writer[cell] == ATOMICALLY
         same_epoch = self.writer_epoch[cell] == now.epoch  # an earlier one is past for every warp of the block
-        shared = is_atomic & (self.writer_block[cell] != block)
+        cluster = self.threads.cluster[me]
+        past = (self.writer_cluster[cell] == cluster) & (self.writer_meeting[cell] != now.meeting)
+        shared = is_atomic & (self.writer_block[cell] != block) & ~past
         of_warps = is_atomic & (self.writer_warp[cell] != warp) & (same_epoch | shared)
         self.writer[cell] = ATOMICALLY
         self.writer_block[cell] = np.where(shared, SEVERAL, block)
         self.writer_warp[cell] = np.where(of_warps, SEVERAL, warp)
-        self.writer_epoch[cell], self.writer_turn[cell] = now
+        self.writer_cluster[cell] = np.where(shared & (self.writer_cluster[cell] != cluster), SEVERAL, cluster)
+        self.writer_epoch[cell], self.writer_turn[cell], self.writer_meeting[cell] = now
         order = np.argsort(cell, kind="stable")
         equal = cell[order][1:] == cell[order][:-1]
         self.writer_block[cell[order][1:][equal & (block[order][1:] != block[order][:-1])]] = SEVERAL
         self.writer_warp[cell[order][1:][equal & (warp[order][1:] != warp[order][:-1])]] = SEVERAL
+        self.writer_cluster[cell[order][1:][equal & (cluster[order][1:] != cluster[order][:-1])]] = SEVERAL
         return found
 
     def _conflicts(self, cell: np.ndarray, me: np.ndarray, now: Moment, *, written: bool, is_atomic: bool) -> int:
         if written:
             who, block, warp = self.writer[cell], self.writer_block[cell], self.writer_warp[cell]
             epoch, turn = self.writer_epoch[cell], self.writer_turn[cell]
+            cluster, meeting = self.writer_cluster[cell], self.writer_meeting[cell]
         else:
             who, block, warp = self.reader[cell], self.reader_block[cell], self.reader_warp[cell]
             epoch, turn = self.reader_epoch[cell], self.reader_turn[cell]
+            cluster, meeting = self.reader_cluster[cell], self.reader_meeting[cell]
         concerned = (who != NOBODY) & (who != HOST) & (who != me)
         if is_atomic:
             concerned &= who != ATOMICALLY
         met = (warp == self.threads.warp[me]) & (turn != now.turn)  # of one warp, with a __syncwarp between them
-        return int((concerned & ~met & ((block != self.threads.block[me]) | (epoch == now.epoch))).sum())
+        apart = (cluster != self.threads.cluster[me]) | (meeting == now.meeting)  # of two blocks
+        return int((concerned & ~met & np.where(block != self.threads.block[me], apart, epoch == now.epoch)).sum())
 
 
 @dataclass
@@ -212,11 +233,16 @@ class SharedMemory:
         PtxError
             If an access is misaligned or out of bounds.
         """
+        rank, offset = offset >> RANK_BIT, offset & (2**RANK_BIT - 1)
+        if (rank > self.threads.n_cluster).any():
+            i = int(np.flatnonzero(rank > self.threads.n_cluster)[0])
+            raise PtxError(f"shared access to block {int(rank[i]) - 1} of a cluster of {self.threads.n_cluster}", i)
         wrong = (offset % size != 0) | (offset < 0) | (offset + size > self.n_bytes)
         if wrong.any():
             i = int(np.flatnonzero(wrong)[0])
             raise PtxError(f"shared access of {size} bytes at byte {int(offset[i])} of {self.n_bytes}", i)
-        return self.threads.block[me] * self.stride + offset
+        own, n = self.threads.block[me], self.threads.n_cluster
+        return np.where(rank > 0, own // n * n + rank - 1, own) * self.stride + offset
 
 
 def distinct(values: np.ndarray) -> np.ndarray:

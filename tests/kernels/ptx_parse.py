@@ -42,10 +42,12 @@ class PtxKernel:
     name: str
     parameters: dict[str, int]
     max_threads: int | None
+    cluster: int = 1  # blocks along x
     code: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     register_types: dict[str, str] = field(default_factory=dict)
     shared: dict[str, tuple[int, int]] = field(default_factory=dict)
+    given: int | None = None  # where the shared memory begins whose size a launch says
     local: dict[str, tuple[int, int]] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     block_ends: dict[int, int] = field(default_factory=dict)
@@ -77,9 +79,11 @@ def parse_ptx(text: str) -> dict[str, PtxKernel]:
         name, parameters, directives = match.groups()
         limit = re.search(r"\.maxntid\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?", directives)
         threads = int(np.prod([int(n or 1) for n in limit.groups()])) if limit else None
-        kernel = PtxKernel(name, _parameters(parameters), threads, constants=constants)
+        blocks = re.search(r"\.reqnctapercluster\s+(\d+)", directives)
+        kernel = PtxKernel(name, _parameters(parameters), threads, int(blocks[1]) if blocks else 1, constants=constants)
         for declaration in re.finditer(r"^\s*(?:\.extern\s+)?\.shared[^;]*;", text[: match.start()], flags=re.M):
             _declare(declaration[0].strip(), kernel.shared)
+        kernel.given = next((start for start, size in kernel.shared.values() if not size), None)
         end, depth = match.end(), 1
         while depth:
             depth += {"{": 1, "}": -1}.get(text[end], 0)
@@ -152,10 +156,10 @@ def _declare(line: str, table: dict[str, tuple[int, int]]) -> None:
     match = re.match(
         r"(?:\.extern\s+)?\.(?:shared|local)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)(?:\[(\d*)\])?", line
     )
-    if match is None or match[4] == "":
+    if match is None or (match[4] == "" and not line.startswith(".extern")):
         raise PtxError(f"memory of unknown size: {line}")
     alignment = int(match[1] or 16)
-    size = int(match[2][1:]) // 8 * int(match[4] or 1)
+    size = 0 if match[4] == "" else int(match[2][1:]) // 8 * int(match[4] or 1)
     offset = max((start + length for start, length in table.values()), default=0)
     table[match[3]] = (-(-offset // alignment) * alignment, size)
 
@@ -165,6 +169,7 @@ def _read_statement(kernel: PtxKernel, line: str) -> None:
     if label and not line.startswith("."):
         kernel.labels[label[1]] = len(kernel.code)
         line = label[2]
+    line = re.sub(r"^\{\s+", "", line)  # a scope of its own, for registers of one name and type
     if line.startswith(".reg"):
         _, kind, names = line.split(None, 2)
         for name in names.rstrip(";").split(","):
@@ -180,7 +185,7 @@ def _read_statement(kernel: PtxKernel, line: str) -> None:
 def _instruction(line: str) -> Instruction:
     guard = re.match(r"^@(!?)(%\w+)\s+(.*)$", line)
     rest = guard[3] if guard else line
-    head, _, operands = rest.rstrip(";").strip().partition(" ")
+    head, _, operands = rest.rstrip(";").strip().replace("\t", " ").partition(" ")
     op, *mods = head.strip().split(".")
     return Instruction(
         text=line,

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +121,7 @@ class SimulatedCupy:
     driver: int = 13000
     runtime_version: int = 13020
     architecture: int = 80
+    largest_cluster: int = 16
     failure: Exception | None = None  # raised when something is compiled
     order: str = "now"  # when work is done, see simulated_streams
     seed: int = 0
@@ -139,6 +141,7 @@ class SimulatedCupy:
         stream = self.schedule.new_stream
         self.cuda = SimpleNamespace(
             Device=lambda number: _Device(self, number),
+            driver=SimpleNamespace(funcSetAttribute=partial(self.record, "cuda.driver.funcSetAttribute")),
             runtime=_Runtime(self),
             compiler=SimpleNamespace(CompileException=CompileException),
             Stream=_Streams(stream, self.schedule.null),
@@ -304,7 +307,9 @@ class _Runtime:
 
     def getDeviceProperties(self, number: int) -> dict[str, Any]:
         self.cupy.record("cuda.runtime.getDeviceProperties", number)
-        return {"name": b"Simulated GPU", "major": self.cupy.architecture // 10, "minor": self.cupy.architecture % 10}
+        major, minor = divmod(self.cupy.architecture, 10)
+        shared = 1024 * {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}[self.cupy.architecture]
+        return {"name": b"Simulated GPU", "major": major, "minor": minor, "sharedMemPerBlockOptin": shared}
 
     def memGetInfo(self) -> tuple[int, int]:
         self.cupy.record("cuda.runtime.memGetInfo")
@@ -324,7 +329,10 @@ class _Module:
         if self.cupy.run is not None:
             return _Function(self, name, None)
         try:
-            kernels = parse_ptx(nvrtc.ptx(self.code, self.options, self.cupy.architecture))
+            architecture = self.cupy.architecture
+            if architecture not in nvrtc.architectures(self.options):
+                architecture = nvrtc.architectures(self.options)[0]
+            kernels = parse_ptx(nvrtc.ptx(self.code, self.options, architecture))
         except RuntimeError as error:
             raise CompileException(str(error)) from error
         return _Function(self, name, kernels[name])
@@ -332,10 +340,18 @@ class _Module:
 
 class _Function:
     def __init__(self, module: _Module, name: str, kernel: Any) -> None:
-        self.module, self.name, self.kernel = module, name, kernel
+        self.module, self.name, self.code = module, name, kernel
+        self.kernel = SimpleNamespace(ptr=id(self))
+        self.max_dynamic_shared_size_bytes = 48 * 1024
 
-    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], *, shared_mem: int = 0
+    ) -> None:
         self.module.cupy.record("RawKernel.__call__", self, grid, block, args)
+        if nvrtc.cluster_blocks(self.module.options) > self.module.cupy.largest_cluster:
+            raise CUDARuntimeError("CUDA_ERROR_INVALID_CLUSTER_SIZE")
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise CUDARuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         values: list[Any] = []
         for value in args:
             if not isinstance(value, (SimulatedArray, np.generic)):
@@ -344,12 +360,12 @@ class _Function:
         shape = tuple((*grid, 1, 1)[:3]), tuple((*block, 1, 1)[:3])
 
         def work() -> bool:
-            self._run(*shape, values)
+            self._run(*shape, values, shared_mem)
             return True
 
         self.module.cupy.schedule.ask(work)
 
-    def _run(self, grid: tuple[int, ...], block: tuple[int, ...], values: list[Any]) -> None:
+    def _run(self, grid: tuple[int, ...], block: tuple[int, ...], values: list[Any], given: int) -> None:
         module = self.module
         if module.cupy.run is not None:
             module.cupy.run(module, self.name, grid, block, values)
@@ -357,13 +373,14 @@ class _Function:
         arrays = {f"argument {i}": value for i, value in enumerate(values) if isinstance(value, np.ndarray)}
         arguments = [f"argument {i}" if isinstance(value, np.ndarray) else value for i, value in enumerate(values)]
         machine = Machine(
-            self.kernel, grid=grid, block=block, arguments=arguments, arrays=arrays, counted=module.cupy.counted
-        )
+            self.code, grid=grid, block=block, arguments=arguments, arrays=arrays, counted=module.cupy.counted,
+            given=given,
+        )  # fmt: skip
         machine.run()
         module.cupy.launches.append(
             LaunchRecord(
                 file=module.file,
-                kernel=self.kernel.name,
+                kernel=self.name,
                 options=module.options,
                 text=module.code,
                 grid=grid,

@@ -79,6 +79,11 @@ def test_style_of_execution() -> None:
 def test_rules_that_no_compiler_reports() -> None:
     with pytest.raises(ValueError, match="dynamic shared memory"):
         signatures('extern "C" __global__ void f(int n) { extern __shared__ float tile[]; }')
+    parsed = parse_signatures(
+        KernelSource("x.cu", 'extern "C" __global__ void f(int n) { extern __shared__ float tile[]; }'),
+        {"SHARED_BYTES": "64"},
+    )
+    assert parsed["f"].style == "threads"
     with pytest.raises(ValueError, match="separate files"):
         signatures(
             """extern "C" __global__ void f() { FOR_EACH_THREAD { } }

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gpu_tomoclass.device import Array
+from gpu_tomoclass.device import Array, Device
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.features.reference.diffusion import A1, A2, N_ITERATIONS
 
@@ -18,6 +18,9 @@ THREADS = 256
 BLOCK = (32, 8)
 ROWS = 16  # per tile
 PIXELS_AT_ONCE = 96 * 2**20  # of all jobs: a GPU is busy with far fewer, and each takes 28 bytes
+CLUSTERS = (1, 2, 4, 8, 16)  # blocks
+CLUSTER_THREADS = 640  # of each; of more, some GPUs have too few registers for each
+CLUSTER_HEADER = 64  # values, as in kernels/diffusion.cu
 LANES = 16  # as in kernels/diffusion_cpu.cu: rows of its scratch are whole numbers of lanes
 
 
@@ -28,7 +31,10 @@ def anisotropic_diffusion(source: DeviceSource, requests: Sequence[BlockRequest]
     A job is one channel. Jobs run side by side, the longest first; on a GPU no more requests at once than keep it busy.
     """
     requests = sorted(requests, key=lambda request: -request.parameters["smoothings"])
-    if source.device.wants_gpu_plan:
+    n_blocks = smallest_cluster(source.device, *source.shape[1:])
+    if n_blocks:
+        _run_clusters(source, requests, n_blocks)
+    elif source.device.wants_gpu_plan:
         together = max(1, PIXELS_AT_ONCE // (max(len(r.out) for r in requests) * math.prod(source.shape)))
         groups = [requests[i : i + together] for i in range(0, len(requests), together)]
         most = max(sum(len(request.out) for request in group) for group in groups)
@@ -37,6 +43,15 @@ def anisotropic_diffusion(source: DeviceSource, requests: Sequence[BlockRequest]
             _run_steps(source, group, most=most, longest=longest)
     else:
         _run_on_cpu(source, requests)
+
+
+def smallest_cluster(device: Device, ny: int, nx: int) -> int:
+    """Blocks of the smallest cluster whose shared memory holds a job on a plane; 0 if none does."""
+    for n in CLUSTERS:
+        needed = 4 * (CLUSTER_HEADER + 5 * -(-ny // n) * nx + 2 * nx)
+        if n <= device.cluster_blocks and needed <= device.shared_bytes:
+            return n
+    return 0
 
 
 class _Jobs(NamedTuple):
@@ -81,6 +96,27 @@ def _run_on_cpu(source: DeviceSource, requests: Sequence[BlockRequest]) -> None:
         args={**args, "image": source.image, "scratch": scratch, "result": result},
         defines={"ONE_THREAD": 1},
     )
+    _hand_out(source, requests, result)
+
+
+def _run_clusters(source: DeviceSource, requests: Sequence[BlockRequest], n_blocks: int) -> None:
+    """All steps of all jobs in one launch."""
+    device, (nz, ny, nx) = source.device, source.shape
+    smoothings, args = _Jobs.of(source, requests)
+    result = source.workspace.array("diffusion result", (len(smoothings), nz, ny, nx), np.float32)
+    device.launch(
+        "diffusion.cu",
+        "diffusion_cluster",
+        grid=(n_blocks, nz, len(smoothings)),
+        block=(32, CLUSTER_THREADS // 32),
+        args={**args, "image": source.image, "result": result, "nz": nz},
+        defines={"CLUSTER": n_blocks, "SHARED_BYTES": device.shared_bytes, "THREADS": CLUSTER_THREADS},
+    )
+    _hand_out(source, requests, result)
+
+
+def _hand_out(source: DeviceSource, requests: Sequence[BlockRequest], result: Array) -> None:
+    """Results of all jobs (n_jobs, nz, ny, nx) to the arrays of those who asked."""
     start = 0
     for request in requests:
         stop = start + len(request.out)
