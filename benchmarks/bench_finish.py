@@ -5,7 +5,8 @@
 ``classify`` runs as always (native device, reader, staging, outputs), but the workers return planes that were computed
 beforehand: a volume passes as on a GPU far faster than any that exists, and what is left after the last plane cannot
 hide. Counted is what follows once every plane is recorded as finished (``finish`` in the profile of a run: levels,
-syncing, names, tidying up). Goal: at most 3 % of the run, for labels and with uint8 probabilities, whatever the format.
+syncing, names, tidying up); ``read`` and ``write`` are the busy seconds of those threads, by which `plan --gpu` knows
+what the host does beside a GPU. Goal: at most 3 % of the run, for labels and with uint8 probabilities, whatever the format.
 Writes benchmarks/results/finish.json.
 """
 
@@ -85,7 +86,11 @@ def timed(path: Path, model: Model, output: Path, *, probabilities: str | None) 
         seconds = classify(volume, model, output=output, **how).profile["seconds"]
     shutil.rmtree(output.parent)
     wall, left = seconds["wall"], seconds["finish"]
-    return {"seconds": wall, "left": left, "share": left / wall, "processor_seconds": time.process_time() - used}
+    used = time.process_time() - used
+    return {
+        "seconds": wall, "left": left, "share": left / wall, "processor_seconds": used,
+        "read": seconds["read"], "write": seconds["write"],
+    }  # fmt: skip
 
 
 def main() -> None:
