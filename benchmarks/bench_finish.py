@@ -5,9 +5,9 @@
 ``classify`` runs as always (native device, reader, staging, outputs), but the workers return planes that were computed
 beforehand: a volume passes as on a GPU far faster than any that exists, and what is left after the last plane cannot
 hide. Counted is what follows once every plane is recorded as finished (``finish`` in the profile of a run: levels,
-syncing, names, tidying up); ``read`` and ``write`` are the busy seconds of those threads, by which `plan --gpu` knows
-what the host does beside a GPU. Goal: at most 3 % of the run, for labels and with uint8 probabilities, whatever the format.
-Writes benchmarks/results/finish.json.
+syncing, names, tidying up). Goal: at most 3 % of the run, for labels and with uint8 probabilities, whatever the format.
+``read`` and ``write`` are the busy seconds of those threads, by which ``plan --gpu`` knows what the host does beside a
+GPU. Writes benchmarks/results/finish.json.
 """
 
 from __future__ import annotations

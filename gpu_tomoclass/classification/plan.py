@@ -195,6 +195,7 @@ def make_plan(
             slab_planes=slab,
             products=products,
             aspect=aspect_of(volume.voxel_size),
+            is_zarr=_is_zarr(output),
         ),
     )
 
@@ -231,8 +232,11 @@ def _disk_bytes(
     volume: Volume, *, n_planes: int, n_classes: int, products: ProductOptions, output: str | PathLike[str] | None
 ) -> int:
     voxels = n_planes * volume.shape[1] * volume.shape[2]
-    is_zarr = output is None or fspath(output).rstrip("/\\").lower().endswith(".zarr")
-    return int(voxels * product_bytes(n_classes, products) * (COMPRESSED_PIXELS if is_zarr else 2))
+    return int(voxels * product_bytes(n_classes, products) * (COMPRESSED_PIXELS if _is_zarr(output) else 2))
+
+
+def _is_zarr(output: str | PathLike[str] | None) -> bool:
+    return output is None or fspath(output).rstrip("/\\").lower().endswith(".zarr")
 
 
 def _warnings(

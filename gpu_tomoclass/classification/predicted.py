@@ -1,5 +1,7 @@
 """Predict what a run takes on a GPU that is not here: for a head node without one.
 
+Reading, the GPU and writing work at the same time, so the longest of them counts, with what is before and after.
+
 Memory comes from the same dry run as every plan. Times come from ``predicted_speed.json``: seconds per voxel of each
 family on each GPU, with ``basis``, where they are from: counted by ``benchmarks/roofline``, whose ``--ship`` writes the
 table, or for some GPUs only scaled from another one. Nobody has measured them, so a time is given as a range.
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_tomoclass.classification.on_device import used_blocks
+from gpu_tomoclass.classification.pipeline import n_writers
 from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.device import DryDevice
 from gpu_tomoclass.errors import UsageError
@@ -28,9 +31,14 @@ RANGE = (
     0.6,
     1.8,
 )  # shortest and longest, as multiples of the prediction; reading the machine code by hand gave 1.1 to 1.8
-# CPU seconds per voxel of reading, preparing, writing and publishing, by what is written: measured on 425 planes of
-# 400 x 400, most of them after the last plane and on one core.
-HOST_SECONDS = {None: 4.0e-8, "uint8": 1.1e-7, "float32": 2.0e-7}
+# Busy seconds of the threads that read (and prepare) and that write, by benchmarks/results/finish.json, where computing
+# is free: per voxel; of files that are not OME-Zarr or are, of labels and of each class as bytes.
+READ_SECONDS = 7.2e-9
+WRITE_SECONDS = {False: (1.34e-8, 1.82e-8), True: (4.88e-8, 4.43e-8)}
+START_SECONDS = (
+    1.8  # 1.3 measured here of importing CuPy and our own and packing a forest; a context and cubins assumed
+)
+GRAPH_SECONDS = 1e-4  # of the host, for a family of a slab whose launches are repeated; assumed
 STREAMS = 2
 # What a channel across planes costs grows with this power of its reach: with the voxels of a ball, with its rows, or
 # with the taps of three passes.
@@ -44,9 +52,12 @@ class PredictedTime:
     Attributes
     ----------
     gpu : str
-    kernels, launching, host : float
-        Of the GPU; of Python, which launches while the GPU works; of reading and writing.
+    kernels, launching, reading, writing : float
+        Of stages that work at the same time: the GPU; Python, which asks it; the thread that reads; those that write.
+    around : float
+        Before the first slab is on the GPU and after the last has left it: starting, reading one, writing one.
     seconds : float
+        The longest of the stages, and what is around them.
     at_least, at_most : float
     assumptions : sequence of str
     """
@@ -54,7 +65,9 @@ class PredictedTime:
     gpu: str
     kernels: float
     launching: float
-    host: float
+    reading: float
+    writing: float
+    around: float
     seconds: float
     at_least: float
     at_most: float
@@ -109,8 +122,9 @@ def predict_time(
     slab_planes: int,
     products: ProductOptions,
     aspect: Aspect = CUBES,
+    is_zarr: bool = False,
 ) -> PredictedTime:
-    """Time of classifying (nz, ny, nx) voxels of this aspect by slabs.
+    """Time of classifying (nz, ny, nx) voxels of this aspect by slabs, file to file: OME-Zarr, or another format.
 
     Families that the table does not have count as the most expensive of the paper's, per channel.
 
@@ -137,20 +151,37 @@ def predict_time(
             launches += math.ceil(share * row["launches"][family])
     per_voxel += row["seconds_per_voxel"]["forest"] * _forest_weight(model)
     kernels = n_voxels * per_voxel
-    launching = math.ceil(shape[0] / slab_planes) * launches * _table()["launch_seconds"]
-    host = n_voxels * (HOST_SECONDS[products.probabilities] + (4e-8 if products.uncertainty else 0.0))
-    seconds = max(kernels, launching) + host
+    n_slabs = math.ceil(shape[0] / slab_planes)
+    kinds = 1 + bool(shape[0] % slab_planes)  # the last slab is smaller
+    anew = min(n_slabs, 2 * STREAMS * kinds)  # each thread asks twice before launches are repeated as graphs
+    n_graphs = len({block.family for block in blocks}) + row["launches"]["forest"]
+    launching = anew * launches * _table()["launch_seconds"] + (n_slabs - anew) * n_graphs * GRAPH_SECONDS
+    reading = n_voxels * READ_SECONDS
+    writing = n_voxels * _write_seconds(products, len(model.classes), is_zarr=is_zarr) / n_writers(on_gpu=True)
+    around = START_SECONDS + (reading + writing) * min(1.0, slab_planes / shape[0])
+    seconds = max(kernels, launching, reading, writing) + around
     assumptions = [
-        f"nobody has measured on this GPU: {row['basis']}; 70 microseconds of Python per launch",
-        "reading and writing as on one core of a server and a local disk with the volume in memory; a cold start"
-        " compiles for about 10 seconds",
+        f"nobody has measured on this GPU: {row['basis']}; 70 microseconds of Python per launch, later slabs as graphs",
+        "reading, computing and writing at the same time, as measured without a GPU on a local disk with the volume in"
+        f" memory; {n_writers(on_gpu=True)} threads that write side by side, which takes a node of 8 cores or more;"
+        " a cold start compiles for about 10 seconds",
     ]
     if any(block.dimensions == 3 for block in blocks):
         assumptions.append("families across planes each for itself, of a slab between two others with its whole halo")
     if unknown:
         assumptions.append(f"not in the table, counted as its dearest family: {', '.join(unknown)}")
     low, high = RANGE
-    return PredictedTime(name, kernels, launching, host, seconds, low * seconds, high * seconds, assumptions)
+    at_least, at_most = low * seconds, high * seconds
+    return PredictedTime(
+        name, kernels, launching, reading, writing, around, seconds, at_least, at_most, assumptions
+    )  # fmt: skip
+
+
+def _write_seconds(products: ProductOptions, n_classes: int, *, is_zarr: bool) -> float:
+    """Of a thread, per voxel; what is float32 takes four times as long as bytes."""
+    of_labels, of_bytes = WRITE_SECONDS[is_zarr]
+    n_bytes = {None: 0, "uint8": 1, "float32": 4}[products.probabilities] * n_classes + 4 * bool(products.uncertainty)
+    return of_labels + of_bytes * n_bytes
 
 
 def _weights(blocks: Sequence[FeatureBlock], aspect: Aspect = CUBES) -> Mapping[str, float]:

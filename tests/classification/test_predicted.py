@@ -12,7 +12,16 @@ from commands import Commands
 
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.classification import batch_script, make_plan, planned_gpus
-from gpu_tomoclass.classification.predicted import RANGE, PlannedGpu, _weights, gpu_row
+from gpu_tomoclass.classification.predicted import (
+    RANGE,
+    READ_SECONDS,
+    PlannedGpu,
+    _weights,
+    _write_seconds,
+    gpu_row,
+    predict_time,
+)
+from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.cli.planning import GPUS
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.features import FeatureBank, IntensityScale
@@ -20,6 +29,8 @@ from gpu_tomoclass.forest import grow_forest
 from gpu_tomoclass.model.model import Model, save_model
 from gpu_tomoclass.model.reading import load_model
 from gpu_tomoclass.volumes.opening import open_volume
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_command_knows_the_gpus_of_the_table() -> None:
@@ -42,15 +53,36 @@ def test_memory_and_time(sample_path: Path, sample_model) -> None:
         assert plan.n_threads == 2
         assert 0 < plan.device_bytes <= PlannedGpu(name).free_memory()
         time = plan.predicted
-        assert time.seconds == plan.seconds == pytest.approx(max(time.kernels, time.launching) + time.host)
+        longest = max(time.kernels, time.launching, time.reading, time.writing)
+        assert time.seconds == plan.seconds == pytest.approx(longest + time.around)
         assert (time.at_least, time.at_most) == pytest.approx([factor * time.seconds for factor in RANGE])
         assert "nobody has measured" in time.assumptions[0]
         assert "counted by benchmarks/roofline" in time.assumptions[0]
     first = plans["h100"].predicted
     assert plans["rtx4090"].predicted.kernels > first.kernels
     assert twice.kernels == pytest.approx(2 * first.kernels)
-    assert more.host > first.host
+    assert more.writing > first.writing
     assert json.dumps(plans["h100"].to_dict())
+
+
+def test_times_of_the_host_are_those_measured() -> None:
+    """Where computing is free: the longest of the readers, and writing of labels and of two classes as bytes."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "finish.json").read_text())
+    runs, n_voxels = found["runs"], np.prod(found["volume"])
+    assert n_voxels * READ_SECONDS == pytest.approx(max(run["read"] for run in runs.values()), rel=0.1)
+    for is_zarr, name in ((False, "labels.tif"), (True, "labels.ome.zarr")):
+        for probabilities, run in ((None, name), ("uint8", f"{name} and uint8 probabilities")):
+            seconds = _write_seconds(ProductOptions(probabilities), 2, is_zarr=is_zarr)
+            assert n_voxels * seconds == pytest.approx(runs[run]["write"], rel=0.1)
+
+
+def test_what_is_longest_depends_on_what_is_written(sample_model: Model) -> None:
+    """Labels wait for the GPU; float32 probabilities for the threads that write."""
+    where = {"shape": (850, 400, 400), "slab_planes": 128}
+    labels = predict_time(sample_model, "h100", **where, products=ProductOptions())
+    floats = predict_time(sample_model, "h100", **where, products=ProductOptions("float32"), is_zarr=True)
+    assert floats.kernels == labels.kernels
+    assert floats.seconds == floats.writing + floats.around > 5 * labels.writing + labels.around
 
 
 def test_a_large_plane_fits_a_card_of_24_gb() -> None:
