@@ -31,29 +31,15 @@ def minutes(seconds: float) -> str:
     return f"{round(seconds) // 60} min {round(seconds) % 60} s"
 
 
-def pairs(file: str, verdict: str) -> list[dict[str, Any]]:
-    """Pairs of a model and a volume that got this verdict."""
-    return [pair for group in result(file)["pairs"].values() for pair in group if pair["verdict"] == verdict]
-
-
-def good_and_bad(file: str, verdict: str) -> str:
-    counts = [group[verdict] for group in result(file)["summary"].values()]
-    return f"{sum(c['good'] for c in counts)} + {sum(c['bad'] for c in counts)}"
-
-
-def most_lost(file: str, verdict: str) -> str:
-    return f"{100 * max(pair['lost'] for pair in pairs(file, verdict)):.1f} points"
-
-
 def kernels_on(gpu: str) -> float:
     """Seconds, predicted."""
     (found,) = (p["total_s"] for p in result("roofline")["predictions"] if p["gpu"]["name"].startswith(gpu))
     return found
 
 
-def table_of(benchmark: str, content: Any) -> str:
+def table_of(benchmark: str, content: Any, *, function: str = "table") -> str:
     """The table that a benchmark prints of its results."""
-    lines = runpy.run_path(str(ROOT / "benchmarks" / f"{benchmark}.py"))["table"](content)
+    lines = runpy.run_path(str(ROOT / "benchmarks" / f"{benchmark}.py"))[function](content)
     return "\n".join(["", "", *lines, "", ""])
 
 
@@ -99,11 +85,12 @@ def named() -> dict[str, Callable[[], str]]:
     for rows, digits in (("5000", 2), ("50000", 1)):
         for engine, seconds in engines["seconds"][rows].items():
             figures[f"{rows}-{engine}"] = lambda s=seconds, digits=digits: f"{min(s):.{digits}f}"
-    for file in ("transfer", "transfer_other_seeds"):
-        for verdict in ("fits", "doubtful", "does not fit"):
-            short = f"{file}-{verdict}".replace("_", "-").replace(" ", "-")
-            figures[short] = lambda file=file, verdict=verdict: good_and_bad(file, verdict)
-            figures[f"{short}-lost"] = lambda file=file, verdict=verdict: most_lost(file, verdict)
+    for kind in ("table", "adapted_table", "cases_table"):
+        figures[f"transfer-{kind.replace('_', '-')}"] = lambda kind=kind: table_of(
+            "transfer", result("transfer"), function=kind
+        )
+    of_transfer = runpy.run_path(str(ROOT / "benchmarks" / "transfer.py"))["figures"](result("transfer"))
+    figures |= {f"transfer-{name}": lambda said=said: said for name, said in of_transfer.items()}
     return figures
 
 

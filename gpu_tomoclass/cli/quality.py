@@ -373,7 +373,10 @@ def _drift_text(result: Drift) -> str:
             *(
                 []
                 if result.moved is None
-                else [f"adapting would move {100 * result.moved:.1f} % of the pixels between classes"]
+                else [
+                    f"adapting would move {100 * result.moved:.1f} % of the pixels between classes and change the mean"
+                    f" margin by {result.surer or 0.0:+.3f}"
+                ]
             ),
             table([("family", "drift"), *families]),
         )

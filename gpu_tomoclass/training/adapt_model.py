@@ -20,13 +20,13 @@ from gpu_tomoclass.errors import DataError, ModelError
 from gpu_tomoclass.features import FeatureEngine, IntensityScale
 from gpu_tomoclass.model import GREY_LEVELS, Model, check_fits, fits_volume
 from gpu_tomoclass.training.drift import (
+    DOUBTFUL_DRIFT,
     N_PLANES,
-    WRONG_MOVE,
     Drift,
     Looked,
+    asker,
     compare,
     look_at,
-    probabilities_of,
     verdict_of,
 )
 from gpu_tomoclass.training.grey_memory import FEW, sure, weighted_quantiles
@@ -36,8 +36,10 @@ from gpu_tomoclass.volumes import Crop, VolumeLike, open_volume
 ROUNDS = 2
 SAME_GREY = 0.5  # medians of two classes nearer than this part of their quartiles' distance: not told apart by grey
 LOST_MARGIN, MORE_DRIFT = 0.07, 0.05  # more than that after adapting: not kept; docs/adapt.md
+SURER = 0.02  # gain of margin: no more than that, and a doubtful model is left as it is; docs/adapt.md
 NEAR = (
-    "drift and margin are like those of the training planes: the model is left as it is (--always tries all the same)"
+    "its features are near those of the training planes, and a map would change little and make the forest hardly"
+    " surer: the model is left as it is (--always adapts it all the same)"
 )
 Points = list[tuple[float, float]]
 
@@ -64,6 +66,18 @@ class Adaptation:
     before: Drift
     after: Drift | None
     reason: str
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A model on some planes of a volume, as given and with a map of grey values, and the scale with that map.
+
+    ``after`` is None where grey values are the same everywhere.
+    """
+
+    before: Drift
+    after: Drift | None
+    scale: IntensityScale
 
 
 def check_drift(
@@ -122,7 +136,7 @@ def check_drift(
     fits_volume(model, volume, force=force)
     looked = Looked.at(volume, planes=planes, crop=crop, mask=mask, n_planes=n_planes)
     if remembers_grey(model):
-        return _tried(model, looked, device=device, nan=nan, progress=progress)[0]
+        return try_map(model, looked, device=device, nan=nan, progress=progress).before
     engine = FeatureEngine(choose_device(device), model.bank.blocks)
     sample, used = look_at(model.bank, looked, engine=engine, scale=model.intensity, nan=nan, progress=progress)
     return compare(model, sample, planes=used)
@@ -175,18 +189,15 @@ def adapt(
     other = replace(model, training={**model.training, "dtype": volume.dtype.name})
     check_fits(other, dtype=volume.dtype, voxel_size=volume.voxel_size, bin=volume.bin, force=force)
     looked = Looked.at(volume, planes=planes, crop=crop, mask=mask, n_planes=n_planes)
-    before, after, scale = _tried(model, looked, device=device, nan=nan, progress=progress)
-    near = verdict_of(before.drift, before.trained_margin - before.mean_margin) == "fits"
-    few = before.moved is None or before.moved <= WRONG_MOVE
-    # Where few pixels would change, the specimen may be of another composition, and a map would undo what is true.
-    if (before.verdict == "fits" or (near and few)) and not always:
-        reason = "the model fits as it is" if before.verdict == "fits" else NEAR
-        return Adaptation(model, False, before, None, reason)
+    tried = try_map(model, looked, device=device, nan=nan, progress=progress)
+    before, after = tried.before, tried.after
+    if before.verdict == "fits" and not always:
+        return Adaptation(model, False, before, None, "the model fits as it is")
     if after is None:
         raise DataError("grey values are the same everywhere on the planes looked at", where=volume.path)
-    better, reason = fits_better(before, after)
-    if not better:
-        return Adaptation(model, False, before, after, reason)
+    keep, reason = keeps_map(before, after, always=always)
+    if not keep:
+        return Adaptation(model, False, before, None if reason == NEAR else after, reason)
     made = {
         "from": model.hash,
         "volume": volume.fingerprint(),
@@ -195,15 +206,16 @@ def adapt(
             name: {"drift": d.drift, "mean_margin": d.mean_margin} for name, d in (("before", before), ("after", after))
         },
     }
-    adapted = replace(other, intensity=scale, training={**other.training, "adapted": made}, report=None)
+    adapted = replace(other, intensity=tried.scale, training={**other.training, "adapted": made}, report=None)
     return Adaptation(adapted, True, before, after, reason)
 
 
-def _tried(
-    model: Model, looked: Looked, *, device: Device | str, nan: str, progress: Progress | None
-) -> tuple[Drift, Drift | None, IntensityScale]:
-    """Try the model on planes as given and adapted, and the scale with the map; None without contrast."""
+def try_map(
+    model: Model, looked: Looked, *, device: Device | str, nan: str = "fill", progress: Progress | None = None
+) -> Tried:
+    """Classify the planes as given and with a map of grey values; nothing is decided yet."""
     engine = FeatureEngine(choose_device(device), model.bank.blocks)
+    ask = asker(model.forest, engine.device)
     total, done = len(looked.planes) * (ROUNDS + 2), 0
 
     def sample(scale: IntensityScale) -> npt.NDArray[np.float32]:
@@ -219,7 +231,7 @@ def _tried(
 
     used: list[int] = []
     as_given = sample(model.intensity)
-    given = probabilities_of(model.forest, as_given)
+    given = ask(as_given)
     before = compare(model, as_given, planes=used, probabilities=given)
     base = _base_scale(model, looked)
     grey = as_given[:, 0] if base == model.intensity else looked.grey(base, nan=nan)
@@ -228,28 +240,37 @@ def _tried(
     scale, mapped, probabilities = base, as_given, given
     for turn in range(ROUNDS + 1):
         if len(points) < 2:
-            return before, None, base
+            return Tried(before, None, base)
         scale = base.mapped(points)
         mapped = sample(scale)
-        probabilities = probabilities_of(model.forest, mapped)
+        probabilities = ask(mapped)
         if turn < ROUNDS:
             points = class_points(model, source, grey, probabilities) or points
     moved = float((given.argmax(axis=0) != probabilities.argmax(axis=0)).mean())
+    after = compare(model, mapped, planes=used, probabilities=probabilities)
+    surer = after.mean_margin - before.mean_margin
     loss = before.trained_margin - before.mean_margin
-    before = replace(before, moved=moved, verdict=verdict_of(before.drift, loss, moved))
-    return before, compare(model, mapped, planes=used, probabilities=probabilities), scale
+    before = replace(before, moved=moved, surer=surer, verdict=verdict_of(before.drift, loss, moved, surer))
+    return Tried(before, after, scale)
 
 
-def fits_better(before: Drift, after: Drift) -> tuple[bool, str]:
-    """Tell whether to keep the adapted model, and why in a sentence.
+def keeps_map(before: Drift, after: Drift, *, always: bool = False) -> tuple[bool, str]:
+    """Tell whether to keep the map of a model that does not fit, and why in a sentence.
 
-    Where noise differs, a good map leaves the forest a little less sure and its features a little farther away; only
-    where they are much worse was the map wrong.
+    Where few pixels would change (the verdict is doubtful), features drift little and the forest becomes hardly surer,
+    the specimen may be of another composition, and a map would undo what is true. Where noise differs, a good map
+    leaves the forest a little less sure and its features a little farther away; only where they are much worse was the
+    map wrong.
     """
     figures = (
         f"drift {after.drift:.3f} instead of {before.drift:.3f}, margin {after.mean_margin:.3f} instead of"
         f" {before.mean_margin:.3f}"
     )
+    surer = after.mean_margin - before.mean_margin
+    if before.verdict == "fits" and not always:
+        return False, "the model fits as it is"
+    if before.verdict == "doubtful" and before.drift <= DOUBTFUL_DRIFT and surer <= SURER and not always:
+        return False, NEAR
     lead = min(before.mean_margin, before.trained_margin)
     worse = lead - after.mean_margin > LOST_MARGIN or after.drift - before.drift > MORE_DRIFT
     return (False, f"not adapted, it would fit worse: {figures}") if worse else (True, f"adapted: {figures}")
