@@ -36,10 +36,10 @@ from gpu_tomoclass.volumes import Crop, VolumeLike, open_volume
 ROUNDS = 2
 SAME_GREY = 0.5  # medians of two classes nearer than this part of their quartiles' distance: not told apart by grey
 LOST_MARGIN, MORE_DRIFT = 0.07, 0.05  # more than that after adapting: not kept; docs/adapt.md
-SURER = 0.02  # gain of margin: no more than that, and a doubtful model is left as it is; docs/adapt.md
+SURER, LESS_SURE = 0.02, -0.015  # gain of margin: no more, and a model that is near is left as it is; docs/adapt.md
 NEAR = (
-    "its features are near those of the training planes, and a map would change little and make the forest hardly"
-    " surer: the model is left as it is (--always adapts it all the same)"
+    "its features are near those of the training planes, and a map would make the forest hardly surer, or less sure:"
+    " perhaps the specimen is of another composition; the model is left as it is (--always adapts it all the same)"
 )
 Points = list[tuple[float, float]]
 
@@ -257,8 +257,8 @@ def try_map(
 def keeps_map(before: Drift, after: Drift, *, always: bool = False) -> tuple[bool, str]:
     """Tell whether to keep the map of a model that does not fit, and why in a sentence.
 
-    Where few pixels would change (the verdict is doubtful), features drift little and the forest becomes hardly surer,
-    the specimen may be of another composition, and a map would undo what is true. Where noise differs, a good map
+    Where features drift little, and the forest becomes less sure, or hardly surer where few pixels would change (the
+    verdict is doubtful), the specimen may be of another composition, and a map would undo what is true. Where noise differs, a good map
     leaves the forest a little less sure and its features a little farther away; only where they are much worse was the
     map wrong.
     """
@@ -269,7 +269,8 @@ def keeps_map(before: Drift, after: Drift, *, always: bool = False) -> tuple[boo
     surer = after.mean_margin - before.mean_margin
     if before.verdict == "fits" and not always:
         return False, "the model fits as it is"
-    if before.verdict == "doubtful" and before.drift <= DOUBTFUL_DRIFT and surer <= SURER and not always:
+    least = SURER if before.verdict == "doubtful" else LESS_SURE
+    if before.drift <= DOUBTFUL_DRIFT and surer <= least and not always:
         return False, NEAR
     lead = min(before.mean_margin, before.trained_margin)
     worse = lead - after.mean_margin > LOST_MARGIN or after.drift - before.drift > MORE_DRIFT

@@ -123,7 +123,8 @@ def looked_at(verdict="", *, drift=0.06, margin=0.7):
     ("doubtful", 0.06, {"margin": 0.71}, True),
     ("doubtful", 0.03, {"margin": 0.71}, False),  # near, and hardly surer: perhaps another composition
     ("doubtful", 0.03, {"margin": 0.75}, True),
-    ("does not fit", 0.03, {"margin": 0.71}, True),
+    ("does not fit", 0.03, {"margin": 0.71}, True), ("does not fit", 0.06, {"margin": 0.68}, True),
+    ("does not fit", 0.03, {"margin": 0.68}, False),  # near, and less sure
     ("fits", 0.06, {"margin": 0.75}, False),
     ("does not fit", 0.06, {"margin": 0.60}, False),  # far less sure than before: the map is wrong
     ("does not fit", 0.06, {"margin": 0.70, "drift": 0.2}, False),
