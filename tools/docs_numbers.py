@@ -87,9 +87,9 @@ def named() -> dict[str, Callable[[], str]]:
             figures[f"{rows}-{engine}"] = lambda s=seconds, digits=digits: f"{min(s):.{digits}f}"
     for kind in ("table", "adapted_table", "cases_table"):
         figures[f"transfer-{kind.replace('_', '-')}"] = lambda kind=kind: table_of(
-            "transfer", result("transfer"), function=kind
+            "transfer_tables", result("transfer"), function=kind
         )
-    of_transfer = runpy.run_path(str(ROOT / "benchmarks" / "transfer.py"))["figures"](result("transfer"))
+    of_transfer = runpy.run_path(str(ROOT / "benchmarks" / "transfer_tables.py"))["figures"](result("transfer"))
     figures |= {f"transfer-{name}": lambda said=said: said for name, said in of_transfer.items()}
     return figures
 

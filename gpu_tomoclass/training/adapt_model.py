@@ -258,9 +258,9 @@ def keeps_map(before: Drift, after: Drift, *, always: bool = False) -> tuple[boo
     """Tell whether to keep the map of a model that does not fit, and why in a sentence.
 
     Where features drift little, and the forest becomes less sure, or hardly surer where few pixels would change (the
-    verdict is doubtful), the specimen may be of another composition, and a map would undo what is true. Where noise differs, a good map
-    leaves the forest a little less sure and its features a little farther away; only where they are much worse was the
-    map wrong.
+    verdict is doubtful), the specimen may be of another composition, and a map would undo what is true. Where noise
+    differs, a good map leaves the forest a little less sure and its features a little farther away; only where they are
+    much worse was the map wrong.
     """
     figures = (
         f"drift {after.drift:.3f} instead of {before.drift:.3f}, margin {after.mean_margin:.3f} instead of"
