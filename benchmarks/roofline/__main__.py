@@ -21,7 +21,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ sys.path[:0] = [
 import budget  # noqa: E402
 import nvrtc  # noqa: E402
 
+from benchmarks.roofline import counts as counting  # noqa: E402
 from benchmarks.roofline.clusters import (  # noqa: E402
     barrier_seconds,
     cluster_counts,
@@ -48,8 +49,13 @@ from benchmarks.roofline.gpus import (  # noqa: E402
     DRAM_EFFICIENCY,
     GAP_SECONDS,
     GPUS,
+    HIDDEN_LATENCY,
     HOST_SECONDS,
     ISSUE_PER_CLOCK,
+    L2_BYTES_PER_CLOCK,
+    L2_LATENCY,
+    NEW_SECTORS,
+    WALKS,
     Gpu,
 )
 from benchmarks.roofline.instructions import USEFUL  # noqa: E402
@@ -116,7 +122,11 @@ def predict(launch: Launch, counts: Counter[str], gpu: Gpu, *, n_results: int) -
 
     n_instructions = sum(v for k, v in counts.items() if k.startswith("class ")) / n_warps
     cycles = 2 * n_instructions + 6 * counts["shared wavefronts needed"] / n_warps
-    cycles += 50 * counts["global accesses"] / n_warps + 30 * counts["barriers"] / n_blocks
+    is_walk = launch.kernel in WALKS
+    cycles += (L2_LATENCY if is_walk else HIDDEN_LATENCY) * counts["global accesses"] / n_warps
+    cycles += 30 * counts["barriers"] / n_blocks
+    if is_walk:
+        parts["L2"] = 32 * NEW_SECTORS * counts["load sectors"] / (L2_BYTES_PER_CLOCK * clocks)
     waves = math.ceil(n_blocks / (at_once * multiprocessors))
     parts["latency"] = waves * cycles / gpu.clock
 
@@ -232,15 +242,25 @@ def predicted_gpu(gpu: Gpu, parts: list[str], volume: tuple[int, int, int]) -> d
         for total in volume_totals(part, gpu, slab=across_slab if part in across else slab, volume=volume)
     ]
     n_voxels = math.prod(volume)
+    large_planes = {}
+    if gpu.cluster_blocks and "anisotropic_diffusion" in parts:
+        plain = volume_totals("anisotropic_diffusion", replace(gpu, has_clusters=False), slab=slab, volume=volume)
+        large_planes["anisotropic_diffusion"] = {
+            "seconds": sum(k.seconds for k in plain),
+            "launches": sum(k.launches for k in plain),
+        }
     of_run = [k for k in kernels if k.part not in across]  # of a run with the paper's channels
     of_gpu, of_host = sum(k.seconds for k in of_run), HOST_SECONDS * sum(k.launches for k in of_run)
     transfers = {"h2d": 4 * n_voxels / gpu.host_bandwidth, "d2h": n_voxels / gpu.host_bandwidth}
     return {
         "gpu": asdict(gpu),
+        "cluster_blocks": gpu.cluster_blocks,
+        "shared_bytes": gpu.shared_bytes,
         "slab_planes": slab,
         "across_slab_planes": across_slab,
         "across_s": sum(k.seconds for k in kernels if k.part in across),
         "kernels_s": of_gpu,
+        "large_planes": large_planes,  # of the same volume, by kernels for planes that do not fit a cluster
         "launching_s": of_host,
         **{f"{way}_s": seconds for way, seconds in transfers.items()},
         "total_s": max(of_gpu, of_host) + sum(transfers.values()),
@@ -259,10 +279,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--families", default=",".join([*families, "forest"]))
     parser.add_argument("--volume", default="850,400,400")
     parser.add_argument("--output", type=Path, default=RESULTS / "roofline.json")
+    parser.add_argument("--forest-rows", type=int, default=counting.FOREST_ROWS, help="that the forest is grown from")
     parser.add_argument(
         "--ship", type=Path, help="also write what was counted to the table of gpu-tomoclass plan --gpu"
     )
     given = parser.parse_args(arguments)
+    counting.FOREST_ROWS = given.forest_rows
     z, y, x = (int(n) for n in given.volume.split(","))
     parts = [p for p in given.families.split(",") if p == "forest" or accelerated_family(p) is not None]
     for part in parts:
@@ -274,6 +296,8 @@ def main(arguments: list[str] | None = None) -> None:
         "nvrtc": nvrtc.version(),
         "volume": (z, y, x),
         "n_channels": bank.n_channels,
+        "forest_rows": given.forest_rows,
+        "forest_nodes": standard_forest().n_nodes if "forest" in parts else None,
         "assumptions": ASSUMPTIONS,
         "predictions": [predicted_gpu(gpu, parts, (z, y, x)) for gpu in GPUS],
     }

@@ -139,10 +139,13 @@ class NotingDevice(DryDevice):
 
 
 # -- what is run ---------------------------------------------------------------------------------------------------
+FOREST_ROWS = 5000  # then 200 trees have about 100,000 nodes
+
+
 @cache
 def standard_forest() -> Forest:
-    """200 trees from 5,000 rows, about 100,000 nodes."""
-    values, labels = training_rows(5000, 0.01, n_planes=1)
+    """200 trees from so many rows."""
+    values, labels = training_rows(FOREST_ROWS, 0.01, n_planes=1)
     classifier = RandomForestClassifier(200, criterion="entropy", max_features=2, random_state=42, n_jobs=2)
     return forest_from_sklearn(classifier.fit(values, labels))
 

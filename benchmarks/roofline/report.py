@@ -31,7 +31,8 @@ def markdown(stored: dict[str, Any]) -> str:
     lines = [
         "# Predicted times on GPUs",
         "",
-        f"Predicted, not measured: {z} planes of {y} x {x}; all: {stored['n_channels']} channels of planes, 200 trees."
+        f"Predicted, not measured: {z} planes of {y} x {x}; all: {stored['n_channels']} channels of planes, 200 trees"
+        f" of {stored.get('forest_rows', 5000)} training rows."
         f" Made by `benchmarks/roofline` with NVRTC {stored['nvrtc']}; gpu_tomoclass {stored['gpu_tomoclass']}.",
         "",
         "The floor of a kernel is what its launches' arrays need at full bandwidth, or their floating-point arithmetic"

@@ -58,6 +58,18 @@ def table(stored: dict[str, Any], *, n_trees: int, n_nodes: int, earlier: dict[s
             "memory": found["gpu"]["memory"],
             "seconds_per_voxel": {**kept, **seconds},
             "launches": {**before.get("launches", {}), **launches},
+            "cluster_blocks": found["cluster_blocks"],
+            "shared_bytes": found["shared_bytes"],
+            "large_planes": {
+                **before.get("large_planes", {}),
+                **{
+                    part: {
+                        "seconds_per_voxel": float(f"{large['seconds'] / n_voxels:.3e}"),
+                        "launches": large["launches"] // math.ceil(stored["volume"][0] / found["slab_planes"]),
+                    }
+                    for part, large in found["large_planes"].items()
+                },
+            },
         }
     shipped = {
         "what": "predicted, nothing was measured on a GPU; each GPU says where its times are from",

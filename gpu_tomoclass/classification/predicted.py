@@ -22,7 +22,7 @@ from gpu_tomoclass.classification.pipeline import n_writers
 from gpu_tomoclass.classification.slab import ProductOptions
 from gpu_tomoclass.device import DryDevice
 from gpu_tomoclass.errors import UsageError
-from gpu_tomoclass.features import CUBES, Aspect, FeatureBank, FeatureBlock
+from gpu_tomoclass.features import CUBES, Aspect, FeatureBank, FeatureBlock, smallest_cluster
 from gpu_tomoclass.model import Model
 
 TABLE = Path(__file__).with_name("predicted_speed.json")
@@ -80,6 +80,7 @@ class PlannedGpu(DryDevice):
     def __init__(self, name: str) -> None:
         super().__init__("cuda")
         self.row = gpu_row(name)
+        self.cluster_blocks, self.shared_bytes = self.row["cluster_blocks"], self.row["shared_bytes"]
         self.description = f"{self.row['name']}, which is not here: predicted"
 
     def free_memory(self) -> int:
@@ -139,8 +140,10 @@ def predict_time(
     dearest = max(row["seconds_per_voxel"][family] / weight for family, weight in of_paper.items())
     reference = {**of_paper, **_weights(FeatureBank.create("weka-3d").blocks)}
     blocks = used_blocks(model)
+    fits = smallest_cluster(PlannedGpu(name), *shape[1:]) > 0
+    large = {} if fits else row["large_planes"]
     for family, weight in _weights(blocks, aspect).items():
-        seconds = row["seconds_per_voxel"].get(family)
+        seconds = large[family]["seconds_per_voxel"] if family in large else row["seconds_per_voxel"].get(family)
         if seconds is None:
             unknown.append(family)
             per_voxel += weight * dearest
@@ -148,7 +151,8 @@ def predict_time(
         else:
             share = weight / reference[family]
             per_voxel += share * seconds
-            launches += math.ceil(share * row["launches"][family])
+            per_slab = large[family]["launches"] if family in large else row["launches"][family]
+            launches += math.ceil(share * per_slab)
     per_voxel += row["seconds_per_voxel"]["forest"] * _forest_weight(model)
     kernels = n_voxels * per_voxel
     n_slabs = math.ceil(shape[0] / slab_planes)

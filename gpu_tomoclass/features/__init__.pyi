@@ -1,3 +1,4 @@
+from .accelerated.diffusion import smallest_cluster
 from .bank import FeatureBank
 from .bank_description import DEFINITION_VERSION
 from .block import FeatureBlock, check_lengths, halo
@@ -53,5 +54,6 @@ __all__ = [
     "prepare_plane",
     "prepare_slab",
     "scale_on_device",
+    "smallest_cluster",
     "write_features",
 ]
