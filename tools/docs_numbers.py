@@ -31,10 +31,15 @@ def minutes(seconds: float) -> str:
     return f"{round(seconds) // 60} min {round(seconds) % 60} s"
 
 
+def on_gpu(gpu: str, file: str = "roofline") -> dict[str, Any]:
+    """What is predicted."""
+    (found,) = (p for p in result(file)["predictions"] if p["gpu"]["name"].startswith(gpu))
+    return found
+
+
 def kernels_on(gpu: str) -> float:
     """Seconds, predicted."""
-    (found,) = (p["total_s"] for p in result("roofline")["predictions"] if p["gpu"]["name"].startswith(gpu))
-    return found
+    return on_gpu(gpu)["total_s"]
 
 
 def table_of(benchmark: str, content: Any, *, function: str = "table") -> str:
@@ -61,6 +66,8 @@ def named() -> dict[str, Callable[[], str]]:
         "h100": lambda: f"{kernels_on('H100'):.1f} s",
         "a100": lambda: f"{kernels_on('A100'):.1f} s",
         "rtx4090": lambda: f"{kernels_on('RTX 4090'):.0f} s",
+        "h100-diffusion": lambda: f"{on_gpu('H100')['parts_s']['anisotropic_diffusion']:.2f} s",
+        "h100-diffusion-plain": lambda: f"{on_gpu('H100')['large_planes']['anisotropic_diffusion']['seconds']:.2f} s",
     }
     python = result("launches")["milliseconds"]
     figures["launches-graphs"] = lambda: f"{python['graphs']:.1f} ms"

@@ -85,6 +85,23 @@ def test_what_is_longest_depends_on_what_is_written(sample_model: Model) -> None
     assert floats.seconds == floats.writing + floats.around > 5 * labels.writing + labels.around
 
 
+def test_planes_that_fit_no_cluster_take_longer() -> None:
+    """Diffusion stays on chip for planes of up to about 420 x 420, and only on GPUs with clusters."""
+    bank = FeatureBank.create(["anisotropic_diffusion"])
+    rows = np.random.default_rng(0).normal(size=(50, bank.n_channels)).astype(np.float32)
+    classes = default_classes(["a", "b"])
+    model = Model(grow_forest(rows, np.arange(50) % 2 + 1).forest, bank, classes, IntensityScale())
+    ratio = {}
+    for name in ("h100", "a100"):
+        times = [
+            predict_time(model, name, shape=(100, n, n), slab_planes=50, products=ProductOptions()) for n in (400, 500)
+        ]
+        ratio[name] = times[1].kernels / times[0].kernels / (500 / 400) ** 2
+        assert (times[1].launching > times[0].launching) is (name == "h100")
+    assert ratio["a100"] == pytest.approx(1.0)
+    assert ratio["h100"] > 1.5
+
+
 def test_a_large_plane_fits_a_card_of_24_gb() -> None:
     """4096 x 4096 with the paper's 252 channels: they are ranked family by family, not kept."""
     bank = FeatureBank.create("paper")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,33 @@ def test_work_across_planes(roofline: Any, monkeypatch: pytest.MonkeyPatch) -> N
     volumes.fitted.cache_clear()
 
 
+def test_diffusion_in_clusters(roofline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten jobs of 2 x (1 + 2 + 4 + 8 + 16) smoothings in each iteration, on all blocks of all planes."""
+    clusters = importlib.import_module("benchmarks.roofline.clusters")
+    gpus = {gpu.name.split()[0]: gpu for gpu in roofline.GPUS}
+    for name, n_clusters in (("H100", 7), ("B200", 8)):
+        assert clusters.clusters_at_once(gpus[name], 16) == n_clusters
+    plan = roofline.plan_of("anisotropic_diffusion", (3, 400, 400), gpus["H100"])
+    (launch,) = (launch for launch in plan if clusters.cluster_launch(launch))
+    assert launch.grid == (16, 3, 10)
+    for gpu, shape in (("A100", (3, 400, 400)), ("H100", (3, 500, 500))):
+        plan = roofline.plan_of("anisotropic_diffusion", shape, gpus[gpu])
+        assert not any(clusters.cluster_launch(launch) for launch in plan)
+    # Of two blocks: 10 for the tensors of an iteration's first steps, and 4 for each step.
+    monkeypatch.setattr(
+        clusters, "_counts_of_two", lambda rows, nx, n: Counter({"x": 10 + 4 * n} if (rows, nx) == (25, 400) else {})
+    )
+    assert clusters.cluster_counts(launch)["x"] == 3 * 16 / 2 * 2 * (5 * 10 + 4 * 31)
+    steps = 3 * 2 * 20 * 31  # of one job after the other
+    expected = steps * 2 * clusters.BARRIER_CYCLES / gpus["H100"].clock / 7
+    assert clusters.barrier_seconds(launch, gpus["H100"]) == pytest.approx(expected)
+
+
 def test_a_table_keeps_what_was_not_counted(roofline: Any) -> None:
     shipping = importlib.import_module("benchmarks.roofline.shipping")
     kernel = {"part": "mean_3d", "launches": 28}
     prediction = {"slab_planes": 100, "across_slab_planes": 128, "kernels": [kernel], "parts_s": {"mean_3d": 2.0}}
+    prediction |= {"cluster_blocks": 0, "shared_bytes": 1, "large_planes": {}}
     predictions = [{**prediction, "gpu": {"name": name, "memory": 1.0}} for name in shipping.NAMES.values()]
     stored = {"volume": (850, 10, 10), "predictions": predictions}
     row = {"basis": "guessed", "seconds_per_voxel": {"median": 1.0, "mean_3d": 3.0}, "launches": {"median": 2}}
