@@ -9,6 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
 
+import cucim_stand_in
 import cuml_stand_in
 import nvforest_stand_in
 import pytest
@@ -111,3 +112,13 @@ def nvforest(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "nvforest", nvforest_stand_in.module())
     elif find_spec("nvforest") is None:
         pytest.skip("nvForest is not installed")
+
+
+@pytest.fixture
+def cucim(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real one on a GPU, where it is installed; its stand-in on a simulated GPU."""
+    if why_no_gpu():
+        for name, module in cucim_stand_in.modules(gpu).items():
+            monkeypatch.setitem(sys.modules, name, module)
+    elif find_spec("cucim") is None:
+        pytest.skip("cuCIM is not installed")

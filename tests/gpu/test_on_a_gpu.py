@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from cases_forest import NEAR_ZERO
 from kernel_cases import all_cases
+from scipy import ndimage
 
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.classification import classify, predict
@@ -24,6 +25,7 @@ from gpu_tomoclass.errors import ResourceError
 from gpu_tomoclass.features import FeatureBank, FeatureEngine, IntensityScale
 from gpu_tomoclass.forest import LEAF, DeviceForest, Forest, grow_forest, predict_probabilities
 from gpu_tomoclass.forest.arrays import smallest_above
+from gpu_tomoclass.labels import evaluate_volumes, measure_particles
 from gpu_tomoclass.model import Model
 from gpu_tomoclass.volumes import ArrayVolume, open_volume
 
@@ -177,3 +179,21 @@ def test_nvforest_is_of_the_same_opinion(tmp_path: Path, gpu: Device, nvforest: 
         with open_volume(a, channel=1) as own, open_volume(b, channel=1) as other:
             for z in range(3):
                 np.testing.assert_allclose(own.plane(z), other.plane(z), atol=1e-6)
+
+
+def test_objects_and_distances_by_cucim(gpu: Device, cucim: None) -> None:
+    """Numbers, sizes and surfaces of objects, and distances to borders: those of the CPU, in every bit."""
+    random = np.random.default_rng(6)
+    smooth = ndimage.gaussian_filter(random.normal(size=(11, 40, 50)), 1.2)
+    labels = np.digitize(smooth, np.quantile(smooth, [0.6, 0.85])).astype(np.uint8)
+    volume = ArrayVolume(labels, voxel_size=(2.0, 0.5, 1.0))
+    truth = ArrayVolume(np.roll(labels, 1, axis=2), voxel_size=(2.0, 0.5, 1.0))
+    on_gpu, on_cpu = (
+        [vars(measure_particles(volume, value=value, slab_planes=4, device=device)) for value in (1, 2)]
+        + [evaluate_volumes(volume, truth, halo=(2, 0), device=device).to_dict()]
+        for device in (gpu, None)
+    )
+    for found, expected in zip(on_gpu, on_cpu, strict=True):
+        for name, values in expected.items():
+            np.testing.assert_equal(found[name], values)
+    assert len(on_cpu[0]["voxels"]) > 5

@@ -1,18 +1,17 @@
-"""cuCIM against its twins on the CPU: stand-ins with the parameters of cuCIM 26.10, on a simulated GPU."""
+"""cuCIM against its twins on the CPU, by a stand-in with the parameters of cuCIM 26.10, on a simulated GPU."""
 
 from __future__ import annotations
 
 import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cucim_stand_in
 import numpy as np
 import pytest
 from late_gpu import late_gpu
 from scipy import ndimage
-from skimage import measure
 
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.errors import ResourceError
@@ -23,29 +22,9 @@ from gpu_tomoclass.volumes import ArrayVolume, open_volume
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
-    """A simulated GPU with cuCIM: arrays must come as the GPU's, answers are such; numbers are in another order."""
-    with late_gpu("now") as (device, cupy):
-
-        def label(label_image: Any, background: Any = None, return_num: bool = False, connectivity: Any = None) -> Any:
-            assert isinstance(label_image, cupy.ndarray)
-            numbers, count = measure.label(np.asarray(label_image), background, True, connectivity)
-            numbers = np.where(numbers > 0, count + 1 - numbers, 0).astype(np.int32)
-            return (device.array(numbers), count) if return_num else device.array(numbers)
-
-        def distance_transform_edt(
-            image: Any, sampling: Any = None, return_distances: bool = True, return_indices: bool = False,
-            distances: Any = None, indices: Any = None, *, block_params: Any = None, float64_distances: bool = False,
-        ) -> Any:  # fmt: skip
-            assert isinstance(image, cupy.ndarray)
-            assert float64_distances  # else they are float32
-            return device.array(ndimage.distance_transform_edt(np.asarray(image), sampling))
-
-        for name, function in (
-            ("cucim.skimage.measure", label),
-            ("cucim.core.operations.morphology", distance_transform_edt),
-        ):
-            module = types.ModuleType(name)
-            setattr(module, function.__name__, function)
+    """A simulated GPU with cuCIM."""
+    with late_gpu("now") as (device, _):
+        for name, module in cucim_stand_in.modules(device).items():
             monkeypatch.setitem(sys.modules, name, module)
         yield device
 
