@@ -50,9 +50,20 @@ def test_every_case(real_gpu: CudaDevice, case_name: str) -> None:
     """All sizes of tests/kernels within the tolerances of their cases."""
     case = all_cases()[case_name]
     device = real_gpu if case.kernels is None else CudaDevice(0, kernels=case.kernels)
+    if case.needs_clusters and not device.cluster_blocks:
+        pytest.skip("this GPU has no clusters of thread blocks")
     for size in case.sizes:
         inputs = case.inputs(size)
         case.check(inputs, np.asarray(case.run(device, inputs)))
+
+
+def test_diffusion_of_planes_that_fit_no_cluster(real_gpu: CudaDevice) -> None:
+    """Where there are clusters, the planes of the cases fit one."""
+    case = all_cases()["anisotropic_diffusion"]
+    real_gpu.cluster_blocks = 0
+    for size in case.sizes:
+        inputs = case.inputs(size)
+        case.check(inputs, np.asarray(case.run(real_gpu, inputs)))
 
 
 def test_doctor_agrees(real_gpu: CudaDevice) -> None:

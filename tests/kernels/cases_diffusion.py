@@ -53,7 +53,7 @@ def cluster_case() -> Case:
         small_sizes=IN_CLUSTERS,
         name="anisotropic_diffusion in clusters",
     )
-    return replace(case, run=in_clusters)
+    return replace(case, run=in_clusters, needs_clusters=True)
 
 
 CASES = [

@@ -50,6 +50,8 @@ class Case:
         which the two compilers have different code for.
     kernels : pathlib.Path, optional
         Folder of the sources, if not the package's.
+    needs_clusters : bool
+        Whether a real GPU must have clusters of thread blocks for it.
     naive : callable, optional
         A plain float32 evaluation; then up to twice its own difference from ``expected`` is tolerated instead.
     """
@@ -65,6 +67,7 @@ class Case:
     ptx_tolerance: float = 0.0
     relative: bool = False
     kernels: Path | None = None
+    needs_clusters: bool = False
     naive: Callable[[Inputs], np.ndarray] | None = None
 
     def inputs(self, size: Any) -> Inputs:

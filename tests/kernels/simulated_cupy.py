@@ -347,7 +347,8 @@ class _Function:
     def __call__(
         self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], *, shared_mem: int = 0
     ) -> None:
-        self.module.cupy.record("RawKernel.__call__", self, grid, block, args)
+        given = {"shared_mem": shared_mem} if shared_mem else {}
+        self.module.cupy.record("RawKernel.__call__", self, grid, block, args, **given)
         if nvrtc.cluster_blocks(self.module.options) > self.module.cupy.largest_cluster:
             raise CUDARuntimeError("CUDA_ERROR_INVALID_CLUSTER_SIZE")
         if shared_mem > self.max_dynamic_shared_size_bytes:

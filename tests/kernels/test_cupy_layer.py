@@ -74,7 +74,9 @@ def calls() -> list[Call]:
     device.release_memory()
     with installed(simulated), cupys_own_allocator():
         free_cupys_pool()
-    return simulated.calls
+    with installed(SimulatedCupy(architecture=90)) as with_clusters:
+        CudaDevice()
+    return simulated.calls + with_clusters.calls
 
 
 def documented(function: Any) -> tuple[inspect.Signature, dict[str, str]]:
@@ -152,6 +154,7 @@ def test_every_call_fits_the_installed_cupy(cupy: Any, calls: list[Call]) -> Non
         "cuda.Stream.__init__",
         "cuda.Stream.synchronize",
         "cuda.alloc_pinned_memory",
+        "cuda.driver.funcSetAttribute",
         "cuda.get_allocator",
         "cuda.get_elapsed_time",
         "cuda.runtime.driverGetVersion",
@@ -167,6 +170,14 @@ def test_every_call_fits_the_installed_cupy(cupy: Any, calls: list[Call]) -> Non
         "ndarray.set",
         "zeros",
     }
+
+
+def test_a_kernel_can_be_given_memory_and_clusters(cupy: Any) -> None:
+    """Attributes that no call shows."""
+    assert hasattr(cupy.RawKernel, "max_dynamic_shared_size_bytes")
+    assert hasattr(cupy.RawKernel, "kernel")
+    assert hasattr(cupy.cuda.Function, "ptr")
+    assert "shared_mem=0" in (inspect.getdoc(cupy.RawKernel.__call__) or "")
 
 
 @pytest.mark.parametrize(
