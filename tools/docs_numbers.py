@@ -69,6 +69,10 @@ def named() -> dict[str, Callable[[], str]]:
         "h100-diffusion": lambda: f"{on_gpu('H100')['parts_s']['anisotropic_diffusion']:.2f} s",
         "h100-diffusion-plain": lambda: f"{on_gpu('H100')['large_planes']['anisotropic_diffusion']['seconds']:.2f} s",
     }
+    for gpu in ("H100", "A100"):
+        figures[f"{gpu.lower()}-large-forest"] = lambda gpu=gpu: (
+            f"{on_gpu(gpu, 'roofline_forest_100000')['kernels_s']:.2f} s"
+        )
     python = result("launches")["milliseconds"]
     figures["launches-graphs"] = lambda: f"{python['graphs']:.1f} ms"
     figures["launches-checked"] = lambda: f"{python['every launch checked anew']:.0f} ms"

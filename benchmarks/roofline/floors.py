@@ -131,6 +131,7 @@ RULES = {
         "per node on a pixel's way (mean over pixels and trees, leaf included) the node and the value that it asks for"
         " are read, the value is compared, and two integer operations take the node apart; per tree one vote",
     ),
+    "forest_values": Rule(_forest, "as forest"),
     "forest_ranks": Rule(
         _forest_ranks, "a rank among up to 254 thresholds takes 8 halvings, each reads a threshold and compares"
     ),
@@ -177,6 +178,10 @@ RULES = {
 WHY_ABOVE = {  # kernels that take more than three times their floors
     "forest": "a step is one addition, but the places of node, column and rank are integers, too, and all pixels of a"
     " tile walk as deep as the tree",
+    "forest_values": "nodes come one after the other from L2, 8 bytes of a sector of 32, and all pixels of a warp walk as"
+    " deep as the tree",
+    "forest_missing": "looks for pixels with a missing value and finds none: few blocks that wait for memory, a"
+    " millisecond",
     "median_ranks": "a bitonic network makes log2(n) / 4 times the exchanges of a sort that compares only as needed, of"
     " 64-bit items",
     "median": "the sets of its windows take 16 KB of shared memory per block, so few warps run at once, each of which"
