@@ -180,8 +180,7 @@ WHY_ABOVE = {  # kernels that take more than three times their floors
     " tile walk as deep as the tree",
     "forest_values": "nodes come one after the other from L2, 8 bytes of a sector of 32, and all pixels of a warp walk as"
     " deep as the tree",
-    "forest_missing": "looks for pixels with a missing value and finds none: few blocks that wait for memory, a"
-    " millisecond",
+    "forest_missing": "looks for missing values and finds none: few blocks that wait for memory, a millisecond",
     "median_ranks": "a bitonic network makes log2(n) / 4 times the exchanges of a sort that compares only as needed, of"
     " 64-bit items",
     "median": "the sets of its windows take 16 KB of shared memory per block, so few warps run at once, each of which"
