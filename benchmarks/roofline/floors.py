@@ -178,7 +178,7 @@ RULES = {
 WHY_ABOVE = {  # kernels that take more than three times their floors
     "forest": "a step is one addition, but the places of node, column and rank are integers, too, and all pixels of a"
     " tile walk as deep as the tree",
-    "forest_values": "nodes come one after the other from L2, 8 bytes of a sector of 32, and all pixels of a warp walk as"
+    "forest_values": "nodes come one after the other from L2, 8 bytes of a sector of 32; all pixels of a warp walk as"
     " deep as the tree",
     "forest_missing": "looks for missing values and finds none: few blocks that wait for memory, a millisecond",
     "median_ranks": "a bitonic network makes log2(n) / 4 times the exchanges of a sort that compares only as needed, of"
