@@ -100,6 +100,8 @@ class SlabClassifier:
                         self.classifier.release_others()
                     slabs.append(self._classify(start + done, part, timings))
                     done += n
+                    for note in self.classifier.device.found_out:
+                        self._note(note)
                     if self.size.n_threads < self._n_threads:  # the next to be let in may be another thread
                         self.classifier.release()
                     continue

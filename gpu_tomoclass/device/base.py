@@ -246,6 +246,11 @@ class Device(ABC):
         """Figures measured here under a name, a positive number for each key, now or by an earlier process."""
         return measure()
 
+    @property
+    def found_out(self) -> tuple[str, ...]:
+        """Notes that a user should see, of what became known while the device worked."""
+        return ()
+
     @contextmanager
     def recording(self) -> Iterator[LaunchRecord | None]:
         """Record of what this thread asks of the device meanwhile; None where repeating it would save nothing."""

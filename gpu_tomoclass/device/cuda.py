@@ -205,6 +205,12 @@ class CudaDevice(Device):
         if (record := self._record) is not None:
             record.add("a copy", copy)
 
+    @property
+    def found_out(self) -> tuple[str, ...]:
+        if (problem := self.graphs.problem) is None:
+            return ()
+        return (f"launches cannot be captured in CUDA graphs and are repeated one by one: {_reason(problem)}",)
+
     @contextmanager
     def recording(self) -> Iterator[LaunchRecord | None]:
         if self._record is not None or _is_launch_blocking():

@@ -268,6 +268,15 @@ def test_too_little_memory(sample_path, sample_model, expected, tmp_path, monkey
         classified(sample_path, sample_model, tmp_path, device)
 
 
+def test_a_capture_that_fails_is_a_note(sample_path, sample_model, expected, tmp_path):
+    with late_gpu("late") as (device, cupy):
+        cupy.schedule.capture_fails = True
+        result, labels = classified(sample_path, sample_model, tmp_path, device, slab_planes=1)
+    np.testing.assert_array_equal(labels, expected[0])
+    (note,) = (note for note in result.notes if "CUDA graphs" in note)
+    assert note.endswith("are repeated one by one: CUDARuntimeError: cudaErrorNotSupported: operation not supported")
+
+
 def test_an_error_of_the_gpu_names_the_planes(sample_path, sample_model, tmp_path):
     with (
         late_gpu("late", broken=("neighbors.cu", 3)) as (device, _),
