@@ -67,7 +67,7 @@ def steps(folder: Path, *, device: str, gpu_id: int, quick: bool, ncu: bool, san
         doctor = [python, bench, *common, "--step", "doctor", "--json", str(folder / "doctor.json"), "--quick"]
     parts = [python, bench, *common, *small, "--planes", "0", "--json", str(folder / "parts.json"), *_few(quick)]
     found = [Step("doctor", doctor, 90), Step("tests", tests, 120), Step("parts", parts, 60)]
-    for name, limit in (("forests", 80), ("whole", 100), ("rivals", 50)):
+    for name, limit in (("forests", 80), ("launches", 20), ("whole", 100), ("rivals", 50)):
         target = str(folder / f"{name}.json")
         found.append(Step(name, [python, bench, *common, "--step", name, "--json", target, *_few(quick)], limit))
     one_slab = [python, bench, *common, "--slab", "16", "--planes", "0", "--repeats", "1"]
@@ -134,7 +134,7 @@ def collected(folder: Path, outcomes: list[Outcome], *, device: str, quick: bool
         "system": platform.platform(),
         "steps": [asdict(outcome) for outcome in outcomes],
     }
-    for name in ("parts", "forests", "whole", "rivals"):
+    for name in ("parts", "forests", "launches", "whole", "rivals"):
         found[name] = _json(folder / f"{name}.json")
     found["doctor"] = _json(folder / "doctor.out")  # one line when all is quick
     said = folder / "tests.out"
@@ -180,6 +180,10 @@ def page(found: dict[str, Any]) -> Report:
         report.heading("Forests of 200 trees, milliseconds per plane")
         rows = [(f"{r['rows']} rows", r["nodes"], r["walk"], r["min_ms"], r["median_ms"]) for r in found["forests"]]
         report.table(("grown from", "nodes", "compares", "least", "median"), rows)
+    if found["launches"]:
+        report.heading("One plane to its labels, milliseconds of wall time")
+        rows = [(r["launches"], r["min_ms"], r["median_ms"], "; ".join(r["notes"])) for r in found["launches"]]
+        report.table(("launches", "least", "median", "notes"), rows)
     if found["whole"]:
         report.heading("Whole volumes, file to file, in seconds")
         names = list(dict.fromkeys(stage for r in found["whole"] for stage in r["profile"]["seconds"]))

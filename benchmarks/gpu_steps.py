@@ -1,4 +1,4 @@
-"""The pieces of ``bench_gpu.py --report`` that are not there anyway: forests of three sizes, whole runs, rivals."""
+"""The pieces of ``bench_gpu.py --report`` that are not there anyway: forests, launches, whole runs, rivals."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import dataclasses
 import json
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import bench_gpu
 import numpy as np
@@ -18,7 +21,9 @@ from scipy.ndimage import gaussian_filter
 from gpu_tomoclass import doctor
 from gpu_tomoclass.classes import default_classes
 from gpu_tomoclass.classification import classify
+from gpu_tomoclass.classification.on_device import Classifier
 from gpu_tomoclass.device import Device, choose_device
+from gpu_tomoclass.device.cuda import CudaDevice
 from gpu_tomoclass.device.memory import peak_bytes
 from gpu_tomoclass.features import FeatureBank, FeatureEngine, IntensityScale
 from gpu_tomoclass.forest import DeviceForest, Forest
@@ -63,10 +68,7 @@ def forests(device: Device, note: Note, *, quick: bool) -> None:
 def whole(device: Device, note: Note, *, quick: bool) -> None:
     """Whole volumes from file to file, the first once before; seconds by stage, and the most memory that was held."""
     shape = QUICK_SHAPE if quick else WHOLE
-    bank = FeatureBank.create(["gaussian_blur"] if quick else "paper")
-    forest = bench_gpu.sample_forest(bank)
-    classes = default_classes([f"class {i + 1}" for i in range(forest.n_classes)])
-    model = Model(forest, bank, classes, IntensityScale())
+    model = _sample_model(quick=quick)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         slab = bench_gpu.sample_slab((min(32, shape[0]), *shape[1:]))
@@ -85,6 +87,34 @@ def whole(device: Device, note: Note, *, quick: bool) -> None:
                     "host_peak_bytes": peak_bytes(),
                     "notes": list(result.notes),
                 })  # fmt: skip
+
+
+def launches(device: Device, note: Note, *, quick: bool) -> None:
+    """Wall milliseconds from one plane to its labels, by how its launches are asked for; on a CPU all are alike."""
+    plane, repeats = bench_gpu.sample_slab((1, *(QUICK_SHAPE if quick else WHOLE)[1:])), 2 if quick else 20
+    model = _sample_model(quick=quick)
+    ways: dict[str, AbstractContextManager[object]] = {"in graphs": nullcontext()}
+    if isinstance(device, CudaDevice):
+        ways["one by one"] = mock.patch.object(device.graphs, "problem", RuntimeError("not wanted"))
+    ways["checked anew"] = mock.patch.dict("os.environ", {"CUDA_LAUNCH_BLOCKING": "1"})  # too late for the driver
+    for name, way in ways.items():
+        with way:
+            classifier = Classifier(model, device)
+            for _ in range(3):  # compiled, kept, captured
+                classifier.classify(plane)
+            began = [time.perf_counter()]
+            for _ in range(repeats):
+                classifier.classify(plane)
+                began.append(time.perf_counter())
+        each = 1e3 * np.diff(began)
+        note({"launches": name, "min_ms": each.min(), "median_ms": float(np.median(each)), "notes": device.found_out})
+
+
+def _sample_model(*, quick: bool) -> Model:
+    bank = FeatureBank.create(["gaussian_blur"] if quick else "paper")
+    forest = bench_gpu.sample_forest(bank)
+    classes = default_classes([f"class {i + 1}" for i in range(forest.n_classes)])
+    return Model(forest, bank, classes, IntensityScale())
 
 
 def rivals(device: Device, note: Note, *, quick: bool) -> None:
@@ -157,7 +187,7 @@ RIVALS = {
     "cuCIM: multiscale_basic_features": _basic_features,
     "nvForest: the forest of gaussian_blur, from host rows": _nvforest,
 }
-STEPS = {"forests": forests, "whole": whole, "rivals": rivals, "doctor": small_doctor}
+STEPS = {"forests": forests, "launches": launches, "whole": whole, "rivals": rivals, "doctor": small_doctor}
 
 
 def run_step(name: str, *, device: str, gpu_id: int, target: Path, quick: bool) -> None:

@@ -69,9 +69,14 @@ def test_a_report_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     gpu_report, gpu_steps = (importlib.import_module(name) for name in ("gpu_report", "gpu_steps"))
     every = gpu_report.steps(tmp_path, device="native", gpu_id=0, quick=True, ncu=True, sanitize=True)
     usual = [step for step in every if not step.name.startswith(("ncu", "sanitizer"))]
-    assert [step.name for step in usual] == ["doctor", "tests", "parts", "forests", "whole", "rivals"]
+    assert [step.name for step in usual] == ["doctor", "tests", "parts", "forests", "launches", "whole", "rivals"]
     assert sum(step.limit for step in usual) <= gpu_report.TOTAL_SECONDS + 60  # no step is to take all of its limit
-    for name in ("forests", "whole", "rivals"):  # here rather than in processes, which would cost their imports
+    for name in (
+        "forests",
+        "launches",
+        "whole",
+        "rivals",
+    ):  # here rather than in processes, which would cost their imports
         gpu_steps.run_step(name, device="native", gpu_id=0, target=tmp_path / f"{name}.json", quick=True)
     python = sys.executable
     planted = [
@@ -93,7 +98,14 @@ def test_a_report_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {r["rival"]: "min_ms" in r for r in found["rivals"]}["ours: gaussian_blur"]
     assert all(check["agrees"] for check in found["doctor"]["devices"][0]["checks"])
     text = (tmp_path / "report.html").read_text()
-    for word in ("stopped at its limit", "neighbors", "float32.ome.zarr", "grown from", "CuPy: median_filter"):
+    for word in (
+        "stopped at its limit",
+        "neighbors",
+        "float32.ome.zarr",
+        "grown from",
+        "CuPy: median_filter",
+        "checked anew",
+    ):
         assert word in text
     assert "http" not in text  # nothing is loaded from elsewhere
     assert gpu_report.run_steps(usual[:1], tmp_path, total=1)[0].result == "no time left"
