@@ -50,21 +50,20 @@ class Shadow:
 
     def __init__(self, n_bytes: int, granule: int, threads: Threads) -> None:
         n = -(-n_bytes // granule)
-        self.granule, self.threads = granule, threads
+        self.granule, self.threads, self.in_clusters = granule, threads, threads.n_cluster > 1
         self.writer = np.full(n, NOBODY)
         self.writer_block = np.full(n, NOBODY)
         self.writer_warp = np.full(n, NOBODY)
         self.writer_epoch = np.full(n, -1)
         self.writer_turn = np.full(n, -1)
-        self.writer_cluster = np.full(n, NOBODY)
-        self.writer_meeting = np.full(n, -1)
         self.reader = np.full(n, NOBODY)
         self.reader_block = np.full(n, NOBODY)
         self.reader_warp = np.full(n, NOBODY)
         self.reader_epoch = np.full(n, -1)
         self.reader_turn = np.full(n, -1)
-        self.reader_cluster = np.full(n, NOBODY)
-        self.reader_meeting = np.full(n, -1)
+        if self.in_clusters:
+            self.writer_cluster, self.reader_cluster = np.full(n, NOBODY), np.full(n, NOBODY)
+            self.writer_meeting, self.reader_meeting = np.full(n, -1), np.full(n, -1)
 
     def cells(self, offset: np.ndarray, size: int) -> list[np.ndarray]:
         """The granules of accesses at byte offsets, one array per granule of an access."""
@@ -80,7 +79,8 @@ class Shadow:
         fresh = (self.reader_epoch[cell] != now.epoch) & (self.reader_block[cell] == block)
         fresh |= (self.reader_turn[cell] != now.turn) & (self.reader_warp[cell] == warp)
         cluster = self.threads.cluster[me]
-        fresh |= (self.reader_meeting[cell] != now.meeting) & (self.reader_cluster[cell] == cluster)
+        if self.in_clusters:
+            fresh |= (self.reader_meeting[cell] != now.meeting) & (self.reader_cluster[cell] == cluster)
         fresh |= self.reader[cell] == NOBODY
         same = fresh | (self.reader[cell] == me)
         other_block = ~fresh & (self.reader_block[cell] != block)
@@ -88,8 +88,10 @@ class Shadow:
         self.reader[cell] = np.where(same, me, SEVERAL)
         self.reader_block[cell] = np.where(other_block, SEVERAL, block)
         self.reader_warp[cell] = np.where(other_warp, SEVERAL, warp)
-        self.reader_cluster[cell] = np.where(~fresh & (self.reader_cluster[cell] != cluster), SEVERAL, cluster)
-        self.reader_epoch[cell], self.reader_turn[cell], self.reader_meeting[cell] = now
+        self.reader_epoch[cell], self.reader_turn[cell] = now.epoch, now.turn
+        if self.in_clusters:
+            self.reader_cluster[cell] = np.where(~fresh & (self.reader_cluster[cell] != cluster), SEVERAL, cluster)
+            self.reader_meeting[cell] = now.meeting
         if (cell[1:] > cell[:-1]).all():
             return found
         # Several threads may read one granule in one instruction; the last assignment won, so mark those.
@@ -100,7 +102,8 @@ class Shadow:
             self.reader[cell[first[me[first] != me[second]]]] = SEVERAL
             self.reader_block[cell[first[block[first] != block[second]]]] = SEVERAL
             self.reader_warp[cell[first[warp[first] != warp[second]]]] = SEVERAL
-            self.reader_cluster[cell[first[cluster[first] != cluster[second]]]] = SEVERAL
+            if self.in_clusters:
+                self.reader_cluster[cell[first[cluster[first] != cluster[second]]]] = SEVERAL
         return found
 
     def write(self, cell: np.ndarray, me: np.ndarray, now: Moment) -> dict[str, int]:
@@ -111,8 +114,9 @@ class Shadow:
         }  # fmt: skip
         self.writer[cell] = me
         self.writer_block[cell], self.writer_warp[cell] = self.threads.block[me], self.threads.warp[me]
-        self.writer_cluster[cell] = self.threads.cluster[me]
-        self.writer_epoch[cell], self.writer_turn[cell], self.writer_meeting[cell] = now
+        self.writer_epoch[cell], self.writer_turn[cell] = now.epoch, now.turn
+        if self.in_clusters:
+            self.writer_cluster[cell], self.writer_meeting[cell] = self.threads.cluster[me], now.meeting
         return found
 
     def update(self, cell: np.ndarray, me: np.ndarray, now: Moment) -> dict[str, int]:
@@ -126,36 +130,46 @@ class Shadow:
         is_atomic = self.writer[cell] == ATOMICALLY
         same_epoch = self.writer_epoch[cell] == now.epoch  # an earlier one is past for every warp of the block
         cluster = self.threads.cluster[me]
-        past = (self.writer_cluster[cell] == cluster) & (self.writer_meeting[cell] != now.meeting)
-        shared = is_atomic & (self.writer_block[cell] != block) & ~past
+        shared = is_atomic & (self.writer_block[cell] != block)
+        if self.in_clusters:
+            shared &= (self.writer_cluster[cell] != cluster) | (self.writer_meeting[cell] == now.meeting)
         of_warps = is_atomic & (self.writer_warp[cell] != warp) & (same_epoch | shared)
         self.writer[cell] = ATOMICALLY
         self.writer_block[cell] = np.where(shared, SEVERAL, block)
         self.writer_warp[cell] = np.where(of_warps, SEVERAL, warp)
-        self.writer_cluster[cell] = np.where(shared & (self.writer_cluster[cell] != cluster), SEVERAL, cluster)
-        self.writer_epoch[cell], self.writer_turn[cell], self.writer_meeting[cell] = now
+        self.writer_epoch[cell], self.writer_turn[cell] = now.epoch, now.turn
+        if self.in_clusters:
+            self.writer_cluster[cell] = np.where(shared & (self.writer_cluster[cell] != cluster), SEVERAL, cluster)
+            self.writer_meeting[cell] = now.meeting
         order = np.argsort(cell, kind="stable")
         equal = cell[order][1:] == cell[order][:-1]
         self.writer_block[cell[order][1:][equal & (block[order][1:] != block[order][:-1])]] = SEVERAL
         self.writer_warp[cell[order][1:][equal & (warp[order][1:] != warp[order][:-1])]] = SEVERAL
-        self.writer_cluster[cell[order][1:][equal & (cluster[order][1:] != cluster[order][:-1])]] = SEVERAL
+        if self.in_clusters:
+            self.writer_cluster[cell[order][1:][equal & (cluster[order][1:] != cluster[order][:-1])]] = SEVERAL
         return found
 
     def _conflicts(self, cell: np.ndarray, me: np.ndarray, now: Moment, *, written: bool, is_atomic: bool) -> int:
         if written:
             who, block, warp = self.writer[cell], self.writer_block[cell], self.writer_warp[cell]
             epoch, turn = self.writer_epoch[cell], self.writer_turn[cell]
-            cluster, meeting = self.writer_cluster[cell], self.writer_meeting[cell]
         else:
             who, block, warp = self.reader[cell], self.reader_block[cell], self.reader_warp[cell]
             epoch, turn = self.reader_epoch[cell], self.reader_turn[cell]
-            cluster, meeting = self.reader_cluster[cell], self.reader_meeting[cell]
         concerned = (who != NOBODY) & (who != HOST) & (who != me)
         if is_atomic:
             concerned &= who != ATOMICALLY
         met = (warp == self.threads.warp[me]) & (turn != now.turn)  # of one warp, with a __syncwarp between them
-        apart = (cluster != self.threads.cluster[me]) | (meeting == now.meeting)  # of two blocks
-        return int((concerned & ~met & np.where(block != self.threads.block[me], apart, epoch == now.epoch)).sum())
+        concerned &= ~met
+        apart = block != self.threads.block[me]
+        if self.in_clusters:  # a barrier of the cluster may stand between two blocks
+            cluster, meeting = (
+                (self.writer_cluster[cell], self.writer_meeting[cell])
+                if written
+                else (self.reader_cluster[cell], self.reader_meeting[cell])
+            )
+            concerned &= ~apart | (cluster != self.threads.cluster[me]) | (meeting == now.meeting)
+        return int((concerned & (apart | (epoch == now.epoch))).sum())
 
 
 @dataclass
