@@ -131,6 +131,7 @@ def cases_table(record: dict) -> list[str]:
 def figures(record: dict) -> dict[str, str]:
     """What pages say in a sentence, of pairs not seen before."""
     pairs = transfers(record, chosen=False)
+    verdicts = [pair["verdict"] for pair in pairs]
     wrong = [mapped(pair) - pair["accuracy"] for pair in pairs if pair["verdict"] == "fits" and bad(pair)]
     called = [pair for pair in pairs if pair["verdict"] == "does not fit" and not bad(pair)]
     others = [pair for pair in transfers(record, chosen=False, seeds=CHOSEN_MAPS) if composition(pair)]
@@ -146,6 +147,8 @@ def figures(record: dict) -> dict[str, str]:
         "false-alarms": f"{len(called)}",
         "false-alarms-lost": f"{100 * np.mean([lost(p, p['accuracy']) for p in called] or [0]):.1f} points",
         "false-alarms-gain": f"{100 * np.mean([mapped(p) - p['accuracy'] for p in called] or [0]):.1f} points",
+        "wrong-fits": f"{100 * len(wrong) / max(1, verdicts.count('fits')):.1f} %",
+        "doubtful": f"{100 * verdicts.count('doubtful') / max(1, len(pairs)):.1f} %",
         "wrong-fits-gain": f"{100 * min(wrong, default=0.0):.1f} to {100 * max(wrong, default=0.0):.1f} points",
         "composition": f"{len(changed)}",
         "composition-harm": f"{100 * max(changed, default=0.0):.1f} points",
