@@ -1,14 +1,14 @@
 """This software beside its peers: the same strokes, the same planes, the same two cores.
 
-    python benchmarks/peers.py [--python OTHER/bin/python] [--needle VOLUME TRUTH] [--seeds 0 1] [--only NAME ..]
+    python benchmarks/peers.py [--python OTHER/bin/python ..] [--needle VOLUME TRUTH] [--seeds 0 1 2] [--only NAME ..]
 
 Each peer learns from strokes on three planes and classifies three others, in a process of its own with two
-threads; one that is not installed is reported with the line that installs it. ``--python`` is an interpreter that
-has peers which are not to be installed beside this package. Written for each peer and case: accuracy and mean IoU on
-the planes that nobody marked, CPU and wall seconds for features and forest of one plane (the least of its planes,
-after a first one that is not counted), peak memory of the process. Needles are given by their files (truth 0..k-1).
-TWS needs Fiji: its figures were taken on another machine. Writes benchmarks/results/peers.json and prints a table;
-seeds that were not asked for stay.
+threads; one that is not installed is reported with the line that installs it. ``--python`` names interpreters that
+have peers which are not to be installed beside this package, or not beside each other: APOC needs NumPy 1, Convpaint
+NumPy 2. Written for each peer and case: accuracy and mean IoU on the planes that nobody marked, CPU and wall seconds
+for features and forest of one plane (the least of its planes, after a first one that is not counted), peak memory of
+the process. Needles are given by their files (truth 0..k-1). TWS needs Fiji: its figures were taken on another
+machine. Writes benchmarks/results/peers.json and prints a table; rows of seeds and peers not asked for stay.
 """
 
 from __future__ import annotations
@@ -115,10 +115,10 @@ def apoc(planes: np.ndarray, strokes: np.ndarray) -> Predictor:
 
 
 def convpaint(planes: np.ndarray, strokes: np.ndarray) -> Predictor:
-    """Its Gaussian features (no network) and its classifier."""
-    from napari_convpaint.conv_paint_model import ConvpaintModel
+    """Its Gaussian features (no network: nothing is downloaded) and its classifier, as its alias sets them."""
+    from napari_convpaint import ConvpaintModel
 
-    model = ConvpaintModel(fe_name="gaussian_features")
+    model = ConvpaintModel(alias="gaussian")
     model.train(list(planes.astype(np.float32)), list(strokes.astype(np.uint8)))
     return lambda plane: np.asarray(model.segment(plane.astype(np.float32)))
 
@@ -131,7 +131,7 @@ PEERS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], Predictor], str, str]]
     "APOC (pyclesperanto on PoCL)": (
         apoc, "apoc", "pip install apoc pyclesperanto-prototype pocl-binary-distribution setuptools"
     ),
-    "Convpaint, Gaussian features": (convpaint, "napari_convpaint", "pip install napari-convpaint"),
+    "Convpaint, Gaussian features": (convpaint, "napari_convpaint", "pip install napari-convpaint PyQt6"),
 }  # fmt: skip
 
 
@@ -207,9 +207,9 @@ def cases(seeds: list[int], needle: list[str] | None) -> list[tuple[str, int, di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", type=Path, help="interpreter of peers that this one does not have")
+    parser.add_argument("--python", type=Path, nargs="+", default=[], help="interpreters of peers that this one lacks")
     parser.add_argument("--needle", nargs=2, metavar=("VOLUME", "TRUTH"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=PEERS, metavar="NAME", help="; ".join(PEERS))
     parser.add_argument("--peer", nargs=2, metavar=("NAME", "CASE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -219,17 +219,19 @@ def main() -> None:
     from shared import processor
 
     before = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    rows = [row for row in before if row["seed"] not in arguments.seeds]
+    asked = arguments.only or list(PEERS)
+    rows = [row for row in before if row["seed"] not in arguments.seeds or row["peer"] not in asked]
     machine = {"processor": processor(), "threads": THREADS, "python": platform.python_version()}
     content = {"machine": machine, "method": __doc__, "tws": TWS, "rows": rows}
     environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "POCL_MAX_PTHREAD_COUNT": str(THREADS)}
+    environment["QT_QPA_PLATFORM"] = "offscreen"  # Convpaint imports its window
     with tempfile.TemporaryDirectory() as folder:
         for case, seed, arrays in cases(arguments.seeds, arguments.needle):
             file = Path(folder) / f"{case}{seed}.npz"
             np.savez(file, **arrays)
-            for name in arguments.only or PEERS:
+            for name in asked:
                 row = {"not installed": "", "install": PEERS[name][2]}
-                for python in [sys.executable, *([str(arguments.python)] if arguments.python else [])]:
+                for python in [sys.executable, *map(str, arguments.python)]:
                     if "not installed" in row:
                         command = [python, __file__, "--peer", name, str(file)]
                         done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -245,7 +247,7 @@ def main() -> None:
 
 
 def table(content: dict) -> list[str]:
-    """Lines of Markdown: means over the seeds; the least time."""
+    """Lines of Markdown: means over the seeds, with the scatter of the accuracy; the least time, the most memory."""
     names = list(dict.fromkeys(row["case"] for row in content["rows"]))
     heads = [f"{case}: {what}" for case in names for what in ("accuracy", "IoU", "CPU s per plane", "MB")]
     lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
@@ -255,8 +257,9 @@ def table(content: dict) -> list[str]:
             own = [row for row in content["rows"] if (row["peer"], row["case"]) == (peer, case)]
             good = [row for row in own if "accuracy" in row]
             if good:
-                accuracy, iou = (np.mean([row[key] for row in good]) for key in ("accuracy", "mean_iou"))
-                cells += [f"{100 * accuracy:.2f} %", f"{iou:.3f}", f"{min(row['cpu_seconds'] for row in good):.2f}"]
+                accuracy, iou = ([row[key] for row in good] for key in ("accuracy", "mean_iou"))
+                cells.append(f"{100 * np.mean(accuracy):.2f} ± {100 * np.std(accuracy):.2f} %")
+                cells += [f"{np.mean(iou):.3f}", f"{min(row['cpu_seconds'] for row in good):.2f}"]
                 cells.append(f"{max(row['peak_memory_mb'] or 0 for row in good):.0f}")
             elif not own:
                 cells += ["not run", "", "", ""]

@@ -16,18 +16,25 @@ class Mutant:
     Attributes
     ----------
     file : str
-        Below ``gpu_tomoclass/``.
+        Below ``gpu_tomoclass/``, or one of the ``kernels/``.
     old, new : str
         Text that is there once, and what replaces it.
     tests : str
         Files or folders below ``tests/``, separated by spaces, one of whose tests must fail.
+    only : str
+        Those whose names pytest's ``-k`` finds with this; all where it is empty.
     """
 
     file: str
     old: str
     new: str
     tests: str
+    only: str = ""
 
+
+EVERY_KERNEL = "kernels/test_every_kernel.py"
+GPU = "test_compiled_for_a_gpu"  # the interpreter of PTX
+ALONE = "test_thread_by_thread"
 
 MUTANTS = (
     # ground floor
@@ -212,4 +219,20 @@ MUTANTS = (
         "baseline/test_thresholds.py",
     ),
     Mutant("baseline/thresholds.py", "minlength=len(exact)", "minlength=0", "baseline/test_thresholds.py"),
+    # kernels: a value, an array's end, barriers; each by the kind of run that has to notice it
+    Mutant("kernels/labels.cu", "probability > best", "probability >= best", EVERY_KERNEL, "test_agrees and labels"),
+    Mutant("kernels/difference.cu", "if (i < n)", "if (i <= n)", EVERY_KERNEL, f"{GPU} and difference_of_gaussians"),
+    Mutant("kernels/entropy.cu", "if (x >= nx) return;", "if (x > nx) return;", EVERY_KERNEL, f"{GPU} and entropy-0"),
+    Mutant("kernels/blur.cu", "    __syncthreads();\n", "", EVERY_KERNEL, f"{GPU} and gaussian_blur"),
+    Mutant("kernels/disk_extremes.cu", "        __syncthreads();\n", "", EVERY_KERNEL, f"{ALONE} and minimum"),
+    Mutant(
+        "kernels/extremes.cu", "int i = 1; i < n_parts", "int i = 2; i < n_parts", EVERY_KERNEL, "test_agrees and bytes"
+    ),
+    Mutant(
+        "kernels/neighbors_cpu.cu",
+        "(last - first) * sizeof",
+        "(last - first + 1) * sizeof",
+        EVERY_KERNEL,
+        "test_agrees and neighbors",
+    ),
 )

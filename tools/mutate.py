@@ -88,14 +88,14 @@ def copy_of_sources(copy: Path) -> Path:
 
 def try_mutant(copy: Path, mutant: Mutant) -> tuple[str, str]:
     """Try whether the tests of a room notice a fault; the result, and a word on why."""
-    file = copy / "gpu_tomoclass" / mutant.file
+    file = (copy if mutant.file.startswith("kernels/") else copy / "gpu_tomoclass") / mutant.file
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     if text.count(mutant.old) != 1:
         return BROKEN, f"the old text occurs {text.count(mutant.old)} times"
     tests = [f"tests/{name}" for name in mutant.tests.split()]
     file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
     try:
-        done = run_tests(copy, tests)
+        done = run_tests(copy, [*tests, *(("-k", mutant.only) if mutant.only else ())])
     except subprocess.TimeoutExpired:
         return NOTICED, f"the tests did not end within {TIMEOUT} s"
     finally:

@@ -162,7 +162,7 @@ def _show_training(model: Model, report: TrainingReport) -> None:
     rows = [("family", "importance", "s/plane")]
     for name, share in training["importance"].items():
         seconds = report.seconds_per_plane.get(name)
-        rows.append((name, f"{100 * share:.1f} %", "cached" if seconds is None else f"{seconds:.2f}"))
+        rows.append((name, f"{100 * share:.1f} %", "not computed" if seconds is None else f"{seconds:.2f}"))
     click.echo(table(rows))
     if report.cached_blocks:
         click.echo(f"{report.cached_blocks} feature blocks came from the cache")

@@ -206,7 +206,7 @@ def test_a_person_marks_looks_corrects_and_classifies(
             person = Person(page, truth.shape[1:])
             person.wait('body[data-connected="true"][data-looked]')
             assert "token" not in page.url
-            assert page.locator("#plane-text").inner_text() == "4 of 7"
+            assert page.locator("#plane-text").inner_text() == "4 (0 to 7)"
             # Rubber by the mouse.
             y, x = run_of(truth[z], 2, 10)
             page.keyboard.press("2")

@@ -1,5 +1,8 @@
 """Chunks that are written here are the library's, byte for byte; levels made on the way are those made at the end."""
 
+import itertools
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import zarr
@@ -89,6 +92,22 @@ def test_means(dtype):
     whole = np.pad(values, ((0, 0), (0, 1), (0, 1)), mode="edge").astype(np.float64)
     expected = whole.reshape(1, 2, 11, 2, 7, 2).mean(axis=(1, 3, 5))
     np.testing.assert_array_equal(found, (np.rint(expected) if dtype != "float32" else expected).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+@pytest.mark.parametrize("step", [(2, 2, 2), (1, 2, 2), (2, 1, 1), (1, 1, 1)])
+def test_means_of_64_bits(dtype, step):
+    """By Python's integers and fractions, at both ends of the type and where float64 has no odd numbers any more."""
+    random, limits = np.random.default_rng(4), np.iinfo(dtype)
+    values = random.integers(limits.min, limits.max, (3, 4, 5), dtype, endpoint=True)
+    values[:2, :2, :2], values[:2, 2:, :2] = limits.max, limits.min
+    values[:2, :, 2:4] = 2**53 + random.integers(0, 9, (2, 4, 2))
+    found = means(values, step)
+    assert found.dtype == values.dtype
+    for place in np.ndindex(found.shape):
+        pairs = [[min(f * i + k, n - 1) for k in range(f)] for i, f, n in zip(place, step, values.shape, strict=True)]
+        box = [int(values[of]) for of in itertools.product(*pairs)]
+        assert found[place] == round(Fraction(sum(box), len(box)))  # half to even
 
 
 def test_a_changed_file_has_another_stamp(tmp_path):

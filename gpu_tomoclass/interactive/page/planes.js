@@ -11,7 +11,7 @@ export function look(z) {
   if (!planes.includes(z)) return;
   state.z = z;
   slider.value = planes.indexOf(z);
-  byId("plane-text").textContent = `${z} of ${state.volume.shape[0] - 1}`;
+  byId("plane-text").textContent = `${z} (0 to ${state.volume.shape[0] - 1})`;
   const known = hasPlane(z);
   showPlane(z);
   ask({ do: "look", z, plane: !known });

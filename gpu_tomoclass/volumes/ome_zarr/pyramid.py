@@ -96,6 +96,8 @@ class Pyramid:
 def means(values: np.ndarray, step: Sequence[int]) -> np.ndarray:
     """Means of pairs along z, y, x where the step is 2, of the same dtype (integers: rounded, half to even)."""
     dtype: np.dtype[Any] = values.dtype
+    if dtype.kind in "iu" and dtype.itemsize == 8:
+        return _means_of_64_bits(values, step)
     exact_in_32_bits = dtype.kind in "iu" and dtype.itemsize <= 2  # sums of eight such values
     values = values.astype(np.float32 if exact_in_32_bits else np.float64)
     for axis, factor in zip((-3, -2, -1), step, strict=True):
@@ -103,9 +105,25 @@ def means(values: np.ndarray, step: Sequence[int]) -> np.ndarray:
     return np.rint(values).astype(dtype) if dtype.kind in "iu" else values.astype(dtype)
 
 
+def _means_of_64_bits(values: np.ndarray, step: Sequence[int]) -> np.ndarray:
+    """The same of int64 or uint64, whose sums do not fit into a float: those of upper and lower halves, apart."""
+    low, high = (values & 0xFFFFFFFF).astype(np.int64), (values >> 32).astype(np.int64)
+    bits = 0  # 2**bits values in each sum, at most 8
+    for axis, factor in zip((-3, -2, -1), step, strict=True):
+        if factor == 2:
+            low, high, bits = _summed(low, axis), _summed(high, axis), bits + 1
+    rest = ((high & 2**bits - 1) << 32) + low  # below 2**36
+    return ((high >> bits).astype(values.dtype) << 32) + np.rint(rest / 2**bits).astype(values.dtype)
+
+
 def _halved(values: np.ndarray, axis: int) -> np.ndarray:
     """Means of pairs along an axis; an odd last value stays as it is."""
+    return _summed(values, axis) / 2
+
+
+def _summed(values: np.ndarray, axis: int) -> np.ndarray:
+    """Sums of pairs along an axis; an odd last value counts twice."""
     values = np.moveaxis(values, axis, 0)
     if len(values) % 2:
         values = np.concatenate([values, values[-1:]])
-    return np.moveaxis((values[::2] + values[1::2]) / 2, 0, axis)
+    return np.moveaxis(values[::2] + values[1::2], 0, axis)
