@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from gpu_tomoclass.device import Array, Device, Workspace
 from gpu_tomoclass.forest.arrays import LEAF, Forest
+from gpu_tomoclass.forest.cells import CELLS, CellTables, cell_tables
 from gpu_tomoclass.forest.packing import PlacedForest, RankedNodes, place_forest, ranked_nodes
 from gpu_tomoclass.forest.questions import (
     LEAVES,
@@ -34,7 +35,6 @@ TILES = {"questions": TILE, "steps": 64, "gathers": 64}  # pixels; their ranks s
 QUESTIONS_TILES = 8  # per block: pixels that are asked more than others fill tiles of their own
 SUMS_BYTES = 256 * 1024  # of a block's pixels, on the stack
 VOTES_AS_QUESTIONS = 16  # what it costs to add four votes of a leaf
-COARSE = 4  # halvings of thresholds that are comparisons of vectors
 WORDS_STEP = 16  # the columns, in words of four, are rounded up to it, so that few variants are compiled
 MOST_WORDS_STEP = 64  # forest_cpu.cu has room for so many times a number
 RANKS_PIXELS = 2048  # per block, which reads the thresholds of four columns once
@@ -141,14 +141,13 @@ class CpuRankWalk(CpuWalk):
         self._tile, self._tiles = TILES[self.name], 1
         self.nodes = device.array(ranked.nodes)
         self._feature_of_column = device.array(ranked.feature_of_column)
-        self._fine = max(0, ranked.steps - COARSE)
-        self._keys = device.array(self._keys_of(ranked.thresholds))
+        self._cells = CellTables(*(device.array(table) for table in cell_tables(ranked.thresholds)))
         step = WORDS_STEP if asked is None else 1
         self._n_words = -(-ranked.n_words // step) * step
-        self._arrays = ("nodes", "_feature_of_column", "_keys")
+        self._arrays = ("nodes", "_feature_of_column")
         layout = {"WORDS": self._n_words, "TILE": self._tile, "ONE_THREAD": 1}
         passes = {"PIXELS": RANKS_TOGETHER, "PASSES": RANKS_PIXELS // RANKS_TOGETHER}
-        self._ranks_defines = {"COARSE": COARSE, **passes, "TILE": self._tile, "ONE_THREAD": 1}
+        self._ranks_defines = {"CELLS": CELLS, **passes, "TILE": self._tile, "ONE_THREAD": 1}
         n_classes = placed.forest.n_classes
         self._defines = {"CLASSES": n_classes, **layout}
         packing: dict[str, int | str] = {**self._defines, "COLUMN_BITS": ranked.column_bits}
@@ -171,10 +170,14 @@ class CpuRankWalk(CpuWalk):
         else:
             self._defines |= {"COLUMN_BITS": ranked.column_bits, "GATHERS": int(self.name == "gathers")}
 
+    @property
+    def n_bytes(self) -> int:
+        return super().n_bytes + sum(int(table.nbytes) for table in self._cells)
+
     def known(self, features: Array) -> Array:
         """(n_tiles, n_columns, tile) uint8, of the workspace."""
         ranks = self._ranks(int(features.shape[1]))
-        self._rank(features, self._feature_of_column, self._keys, ranks)
+        self._rank(features, self._feature_of_column, self._cells, ranks)
         ranks[:, self._feature_of_column.size :] = 0  # what fills the words up has no thresholds
         return ranks
 
@@ -188,12 +191,11 @@ class CpuRankWalk(CpuWalk):
             # The last word is filled up with its own first column.
             four = np.array([c if c in columns else first for c in range(first, first + 4)])
             numbers = self._ranked.feature_of_column[four] - np.int32(start)
-            keys = self._keys_of(self._ranked.thresholds[four])
-            constant = self._workspace.constant
+            cells, constant = self._cells.of(four), self._workspace.constant
             self._rank(
                 features,
                 constant(("features of columns", start, first), numbers.copy),
-                constant(("keys", start, first), keys.copy),
+                CellTables(*(constant((name, start, first), table.copy) for name, table in cells._asdict().items())),
                 of_word,
             )
         return np.asarray(ranks)
@@ -218,17 +220,12 @@ class CpuRankWalk(CpuWalk):
         first, last = np.searchsorted(of_columns, (start, stop))
         return range(int(first), int(last))
 
-    def _keys_of(self, thresholds: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-        """For as many halvings as the kernel makes."""
-        more = (1 << COARSE + self._fine) - thresholds.shape[1]
-        return keys_of(np.pad(thresholds, ((0, 0), (0, more)), constant_values=np.nan))
-
     def _ranks(self, n_pixels: int) -> Array:
         n_tiles = -(-n_pixels // self._tile)
         return self._workspace.array("ranks", (n_tiles, 4 * self._n_words, self._tile), np.uint8)
 
-    def _rank(self, features: Array, feature_of_column: Array, keys: Array, ranks: Array) -> None:
-        """Fill (n_tiles, columns, tile): the first columns, as many as have keys."""
+    def _rank(self, features: Array, feature_of_column: Array, cells: CellTables, ranks: Array) -> None:
+        """Fill (n_tiles, columns, tile): the first columns, as many as have cells."""
         n_pixels, n_words = int(features.shape[1]), feature_of_column.size // 4
         self._device.launch(
             "forest_ranks_cpu.cu",
@@ -238,11 +235,11 @@ class CpuRankWalk(CpuWalk):
             args={
                 "features": features,
                 "feature_of_column": feature_of_column,
-                "keys": keys,
+                **cells._asdict(),
                 "ranks": ranks,
                 "n_words": n_words,
                 "n_words_of_tile": ranks.shape[1] // 4,
-                "n_fine": self._fine,
+                "n_keys": cells.keys.shape[1],
                 "n_pixels": n_pixels,
             },
             defines=self._ranks_defines,
@@ -273,13 +270,6 @@ class CpuRankWalk(CpuWalk):
             args |= {"nodes": self.nodes, "roots": tables.roots, "rows": tables.rows, "votes": tables.votes}
         grid = (-(-len(known) // self._tiles),)
         self._device.launch(file, kernel, grid=grid, block=(1,), args=args, defines=self._defines)
-
-
-def keys_of(thresholds: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """Whole numbers in the order of the thresholds; the largest for NaN."""
-    bits = (thresholds + np.float32(0)).view(np.int32)
-    keys = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
-    return np.where(np.isnan(thresholds), np.iinfo(np.int32).max, keys).astype(np.int32)
 
 
 def fastest_walk(placed: PlacedForest, costs: dict[str, float], *, numbers: LeafNumbers | None) -> str:
