@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gpu_tomoclass.forest.arrays import LEAF, Forest
 from gpu_tomoclass.forest.packing import PlacedForest, RankedNodes
 
-TILE = 128  # pixels; their ranks stay in the first two caches
+TILE = 256  # pixels; their ranks stay in the second cache, and a question is read once for all of them
 VECTOR = 64  # bytes at a time; a place of answers is counted in these
 LEAVES = 256  # of a tree: their numbers are bytes
 MAX_COUNTED_TREES = 65535  # counted by 16 bits

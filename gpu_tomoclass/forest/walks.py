@@ -32,7 +32,7 @@ from gpu_tomoclass.forest.questions import (
 
 WALKS = ("questions", "steps", "gathers")
 TILES = {"questions": TILE, "steps": 64, "gathers": 64}  # pixels; their ranks stay in the first two caches
-QUESTIONS_TILES = 8  # per block: pixels that are asked more than others fill tiles of their own
+QUESTIONS_TILES = 4  # per block: pixels that are asked more than others fill tiles of their own
 SUMS_BYTES = 256 * 1024  # of a block's pixels, on the stack
 VOTES_AS_QUESTIONS = 16  # what it costs to add four votes of a leaf
 WORDS_STEP = 16  # the columns, in words of four, are rounded up to it, so that few variants are compiled
