@@ -19,7 +19,7 @@ from gpu_tomoclass.features.block import FeatureBlock, halo, row_of, volume_sour
 from gpu_tomoclass.features.family import Family
 from gpu_tomoclass.features.place import Place
 from gpu_tomoclass.features.reference.source import FeatureSource
-from gpu_tomoclass.features.reference.volume_source import VolumeSource
+from gpu_tomoclass.features.reference.volume_source import Aspect, VolumeSource
 
 TO_DEVICE = "host to device"  # a lap, where arrays must be moved
 Take = Callable[[Array, Sequence[int]], None]  # channels (n, n_pixels), and their numbers, rising
@@ -44,6 +44,7 @@ class FeatureEngine:
         self.n_channels = sum(len(block.channels) for block in self.blocks)
         self.workspace = Workspace(device)
         self._recorded: _Recorded | None = None
+        self._halos: dict[Aspect, int] = {}
 
     def compute(
         self,
@@ -85,7 +86,7 @@ class FeatureEngine:
         """
         place = Place.whole(len(planes)) if place is None else place
         blocks = self.blocks if blocks is None else blocks
-        nearest = place.nearest(halo(blocks, place.aspect))
+        nearest = place.nearest(self._halo(blocks, place.aspect))
         key = (len(planes), tuple(planes[0].shape), nearest, tuple(blocks), display_range, take)
         if self._recorded is not None:
             if self._recorded.key == key and self._recorded.n_replaced == self.device.n_replaced:
@@ -157,6 +158,14 @@ class FeatureEngine:
                 _check(should_stop)
                 for channel, values in enumerate(by_reference.compute(request)):
                     self.device.upload(values, request.out[channel])
+
+    def _halo(self, blocks: Sequence[FeatureBlock], aspect: Aspect) -> int:
+        """Planes that the blocks see on each side; of those of the engine it is counted once."""
+        if blocks is not self.blocks:
+            return halo(blocks, aspect)
+        if aspect not in self._halos:
+            self._halos[aspect] = halo(blocks, aspect)
+        return self._halos[aspect]
 
     @property
     def n_bytes(self) -> int:
