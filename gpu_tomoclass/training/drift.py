@@ -41,7 +41,7 @@ DOUBTFUL_LOSS, WRONG_LOSS = 0.05, 0.12  # lost mean margin
 # The quarter is about the ratio of the two in a logistic regression on the pairs (62.7 and 24.4 are its coefficients).
 OF_GAIN, DOUBTFUL_MOVE, WRONG_MOVE = 0.25, 0.031, 0.044
 NEAR_DRIFT, NEAR_LOSS = 0.09, 0.08  # need not be doubtful
-SAME = 0.025  # drift and loss of other planes of the training volume: then the map moves what it does by chance
+SAME = 0.02  # drift and loss of other planes of the training volume: then the map moves what it does by chance
 LOST_ACCURACY = 0.03  # compared with a model trained on the volume itself: more is a bad transfer
 
 
