@@ -12,7 +12,15 @@ import numpy.typing as npt
 from gpu_tomoclass.baseline import NadParameters, nad_planes, nad_volume
 from gpu_tomoclass.device import FOREST, NAD, NAD_VOLUME, Device, NumpyDevice, Tolerance
 from gpu_tomoclass.features import FAMILIES, ORIGINAL, FeatureBlock, FeatureEngine
-from gpu_tomoclass.forest import DeviceForest, Forest, device_labels, predict_classes, predict_probabilities
+from gpu_tomoclass.forest import (
+    DeviceForest,
+    Forest,
+    device_bytes,
+    device_labels,
+    predict_classes,
+    predict_probabilities,
+    probability_bytes,
+)
 
 Run = Callable[[Any], Any]
 """What :meth:`Trial.given` gives -> (n, ..) on the device."""
@@ -85,7 +93,7 @@ class NadTrial(Trial):
 
 
 class ForestTrial(Trial):
-    """Probabilities and labels of a forest; ``values`` are (n_features, n_pixels)."""
+    """Probabilities of a forest, labels and bytes made of them; ``values`` are (n_features, n_pixels)."""
 
     tolerance, relative = FOREST, False
 
@@ -106,7 +114,13 @@ class ForestTrial(Trial):
     def contradicts_itself(self, device: Device, result: Any) -> bool:
         labels = device.empty(self.inputs.shape[1], np.uint8)
         device_labels(device, result, values=device.array(self._class_values), out=labels)
-        return not np.array_equal(device.numpy(labels), predict_classes(device.numpy(result), self._class_values))
+        found = device.numpy(result)
+        as_bytes = device.empty(found.shape, np.uint8)
+        device_bytes(device, result, out=as_bytes)
+        return not (
+            np.array_equal(device.numpy(labels), predict_classes(found, self._class_values))
+            and np.array_equal(device.numpy(as_bytes), probability_bytes(found))
+        )
 
     def n_pixels(self, given: Any) -> int:
         return int(given.shape[1])
