@@ -258,7 +258,8 @@ def table(content: dict) -> list[str]:
             good = [row for row in own if "accuracy" in row]
             if good:
                 accuracy, iou = ([row[key] for row in good] for key in ("accuracy", "mean_iou"))
-                cells.append(f"{100 * np.mean(accuracy):.2f} ± {100 * np.std(accuracy):.2f} %")
+                scatter = f" ± {100 * np.std(accuracy):.2f}" if len(good) > 1 else ""
+                cells.append(f"{100 * np.mean(accuracy):.2f}{scatter} %")
                 cells += [f"{np.mean(iou):.3f}", f"{min(row['cpu_seconds'] for row in good):.2f}"]
                 cells.append(f"{max(row['peak_memory_mb'] or 0 for row in good):.0f}")
             elif not own:
