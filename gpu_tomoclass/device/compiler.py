@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from gpu_tomoclass.device.trust import is_ours, reason_against, temporary_folder
@@ -26,7 +26,8 @@ CANDIDATES = ("g++", "clang++", "c++")
 # No option here changes a result: -fno-trapping-math and -fno-math-errno only say that nobody reads the error flags;
 # -ffp-contract=off forbids fused multiply-add where the source does not say fmaf. Kernels reuse shared memory as
 # another type, as CUDA code does, hence -fno-strict-aliasing.
-COMMON = ("-std=c++17", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno")
+# C++14 with hexadecimal floats is all that kernels need: as C++17, GCC reads <math.h> for 0.13 s, for each of them.
+COMMON = ("-std=gnu++14", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno")
 EXACT = ("-fno-trapping-math", "-fno-strict-aliasing")
 # The first that a tiny program compiles with; an empty tuple means "do without".
 # GCC and Clang use half of an AVX-512 register unless told so: sums of products (Gabor) then take 1.7 times as long,
@@ -73,6 +74,8 @@ def find_compiler(cache: LibraryCache) -> Compiler:
     if path is None:
         looked = named[0] if named else ", ".join(CANDIDATES)
         raise ResourceError(f"there is no C++ compiler ({looked} not found)", do="install g++, or set CXX")
+    if (path, *named) in cache.compilers:
+        return cache.compilers[path, *named]
     version = _version(path)
     failure = ""
     for tuning in TUNING:
@@ -83,6 +86,7 @@ def find_compiler(cache: LibraryCache) -> Compiler:
         except CompileError as error:
             failure = failure or error.first_line
         else:
+            cache.compilers[path, *named] = compiler
             return compiler
     raise ResourceError(f"{path} cannot make a shared library: {failure}", do="set CXX to a compiler that can")
 
@@ -122,7 +126,8 @@ class LibraryCache:
 
     Several processes may fill it at once: a library appears by one rename. A damaged file does not have the content
     that its name promises and is compiled again. Where the folder cannot be written, or others could write into it or
-    replace a folder above it, a temporary one serves. The least recently used go beyond 1 GiB.
+    replace a folder above it, a temporary one serves. The least recently used go beyond 1 GiB. What one object has
+    loaded it does not look for again: that lists the folder and reads the file, for milliseconds.
 
     Parameters
     ----------
@@ -134,11 +139,15 @@ class LibraryCache:
     folder : pathlib.Path
     notes : tuple of str
         One sentence if the folder is a temporary one.
+    compilers : dict
+        Those that were tried and work, by path and words of ``CXX``.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.notes: tuple[str, ...] = ()
         self.limit = LIMIT
+        self.compilers: dict[tuple[str, ...], Compiler] = {}
+        self._loaded: dict[str, ctypes.CDLL] = {}
         self._figures: dict[str, dict[str, float]] = {}
         self._measuring = threading.Lock()
         wanted = default_cache_folder() if folder is None else folder
@@ -178,15 +187,9 @@ class LibraryCache:
         command = (*compiler.options, *options)
         # Not where the headers lie: the code says which they are, and another checkout or environment has the same.
         key = self._key(code, compiler, tuple(option for option in command if not option.startswith("-I")))
-        for path in sorted(self.folder.glob(f"{key}-*.so")):
-            if is_what_it_says(path):
-                with contextlib.suppress(OSError):
-                    os.utime(path)
-                return _load(path)
-            path.unlink(missing_ok=True)
-        made = self._compile(code, compiler, command, key)
-        self.trim()
-        return _load(made)
+        if key not in self._loaded:
+            self._loaded[key] = self._stored(key) or self._made(code, compiler, command, key)
+        return self._loaded[key]
 
     def entries(self) -> list[Path]:
         """The compiled libraries and measured figures in the folder."""
@@ -233,6 +236,20 @@ class LibraryCache:
                 self._figures[key] = found
             return self._figures[key]
 
+    def _stored(self, key: str) -> ctypes.CDLL | None:
+        for path in sorted(self.folder.glob(f"{key}-*.so")):
+            if is_what_it_says(path):
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+                return _load(path)
+            path.unlink(missing_ok=True)
+        return None
+
+    def _made(self, code: str, compiler: Compiler, command: tuple[str, ...], key: str) -> ctypes.CDLL:
+        made = self._compile(code, compiler, command, key)
+        self.trim()
+        return _load(made)
+
     def _compile(self, code: str, compiler: Compiler, command: tuple[str, ...], key: str) -> Path:
         while _told:
             _told.pop()()
@@ -251,6 +268,16 @@ class LibraryCache:
             final = self.folder / f"{key}-{_digest(made.read_bytes())}.so"
             os.replace(made, final)
         return final
+
+
+def shared_cache() -> LibraryCache:
+    """The user's cache, the same object for all devices of this process."""
+    return _cache_in(default_cache_folder())
+
+
+@cache
+def _cache_in(folder: Path | None) -> LibraryCache:
+    return LibraryCache(folder)
 
 
 def when_compiling(say: Callable[[], None] | None) -> None:

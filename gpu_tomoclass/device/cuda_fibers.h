@@ -11,7 +11,6 @@
 #define CUDA_CLUSTER 1
 #endif
 #include <sys/mman.h>
-#include <vector>
 #if !defined(__x86_64__) || defined(CUDA_ON_CPU_UCONTEXT)
 #define CUDA_ON_CPU_UCONTEXT 1
 #include <ucontext.h>
@@ -81,8 +80,9 @@ struct Fiber {
 
 struct Scheduler {
     static constexpr size_t STACK = 128 * 1024;
-    std::vector<Fiber> fibers;
-    std::vector<int> order;  // lanes within each warp
+    // Not std::vector: to read <vector> takes the compiler longer than most kernels, and every kernel includes this.
+    Fiber* fibers = nullptr;
+    int* order = nullptr;  // lanes within each warp
     char* stacks = nullptr;
     size_t n_stacks = 0;
     Context main;
@@ -91,18 +91,24 @@ struct Scheduler {
     void (*run)(void*) = nullptr;
     void* argument = nullptr;
 
-    ~Scheduler() { if (stacks) munmap(stacks, STACK * n_stacks); }
+    ~Scheduler() {
+        if (stacks) munmap(stacks, STACK * n_stacks);
+        free(fibers);
+        free(order);
+    }
 
     void prepare(int count) {
         if ((size_t)count > n_stacks) {
             if (stacks) munmap(stacks, STACK * n_stacks);
             stacks = (char*)mmap(nullptr, STACK * count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            if (stacks == MAP_FAILED) abort();
+            free(fibers);
+            free(order);
+            fibers = (Fiber*)calloc(count, sizeof(Fiber));
+            order = (int*)calloc(count, sizeof(int));
+            if (stacks == MAP_FAILED || !fibers || !order) abort();
             n_stacks = count;
         }
         n = count;
-        fibers.resize(count);
-        order.resize(count);
     }
 };
 static thread_local Scheduler scheduler;
@@ -181,14 +187,15 @@ static bool release_block(int first, int last) {
 static bool release_cluster() {
     Scheduler& s = scheduler;
     int n_done = 0, n_cluster = 0;
-    for (const Fiber& f : s.fibers) {
+    for (int i = 0; i < s.n; ++i) {
+        const Fiber& f = s.fibers[i];
         n_done += f.state == DONE;
         n_cluster += f.state == AT_CLUSTER;
     }
     if (!n_cluster || n_done + n_cluster < s.n) return false;
     if (n_done) report(*s.job, "a barrier of a cluster is reached by a part of it only");
-    for (Fiber& f : s.fibers)
-        if (f.state == AT_CLUSTER) f.state = READY;
+    for (int i = 0; i < s.n; ++i)
+        if (s.fibers[i].state == AT_CLUSTER) s.fibers[i].state = READY;
     return true;
 }
 
@@ -227,7 +234,7 @@ static void run_cluster() {
             } while (release_warp(first, last));
         }
         bool is_done = true, goes_on = false;
-        for (const Fiber& f : s.fibers) is_done &= f.state == DONE;
+        for (int i = 0; i < s.n; ++i) is_done &= s.fibers[i].state == DONE;
         if (is_done) return;
         for (int first = 0; first < s.n; first += n_threads) goes_on |= release_block(first, first + n_threads);
         if (!goes_on && !release_cluster()) {

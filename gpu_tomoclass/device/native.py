@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_tomoclass.device.base import Array, BoundKernel, Device, HostDevice
-from gpu_tomoclass.device.compiler import LibraryCache, find_compiler
+from gpu_tomoclass.device.compiler import LibraryCache, find_compiler, shared_cache
 from gpu_tomoclass.device.cores import worker_count
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.signature import KernelSignature, parse_signatures
@@ -31,7 +31,7 @@ _SANITIZERS = "-fsanitize=address,undefined"
 # What a build is for: speed; finding missing barriers and unwritten shared memory; finding accesses out of bounds.
 BUILDS: dict[str, tuple[str, ...]] = {
     "fast": ("-O3",),
-    "checked": ("-O1", "-DCUDA_ON_CPU_CHECKED"),
+    "checked": ("-Og", "-DCUDA_ON_CPU_CHECKED"),
     "sanitized": (
         *("-Og", "-g1", "-DCUDA_ON_CPU_CHECKED", "-DCUDA_ON_CPU_SANITIZED", "-fno-omit-frame-pointer"),
         *(_SANITIZERS, "-fno-sanitize-recover=all"),
@@ -83,7 +83,7 @@ class NativeDevice(HostDevice):
         self.threads = worker_count(threads)
         self._build, self._seed, self._folder = build, seed, kernels
         self.wants_gpu_plan = build != "fast" if gpu_plan is None else gpu_plan
-        self._cache = LibraryCache() if cache is None else cache
+        self._cache = shared_cache() if cache is None else cache
         self._compiler = find_compiler(self._cache)
         self._libraries: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[ctypes.CDLL, dict[str, KernelSignature]]]
         self._libraries = {}

@@ -211,6 +211,19 @@ def test_a_damaged_library_is_compiled_again(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("compile-*"))
 
 
+def test_what_is_loaded_is_not_looked_for_again(tmp_path: Path) -> None:
+    cache = LibraryCache(tmp_path)
+    compiler = find_compiler(cache)
+    code = 'extern "C" __attribute__((visibility("default"))) int answer() { return 42; }'
+    loaded = cache.library(code, compiler)
+    cache.clear()
+    assert cache.library(code, compiler) is loaded
+    assert find_compiler(cache) is compiler
+    assert not cache.entries()
+    assert LibraryCache(tmp_path).library(code, compiler).answer() == 42
+    assert len(cache.entries()) == 1
+
+
 def test_processes_that_compile_at_once(tmp_path: Path) -> None:
     program = (
         "import sys, numpy as np; from pathlib import Path; from gpu_tomoclass.device.native import NativeDevice\n"
