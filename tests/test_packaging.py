@@ -170,6 +170,11 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if not target.startswith(("http", "mailto")):
             assert ((ROOT / page).parent / target).exists(), target
+    for name in re.findall(
+        r"`((?:benchmarks|docs|examples|gpu_tomoclass|kernels|packaging|tests|tools)/[\w./*-]+)`", text
+    ):
+        made_elsewhere = name in ("docs/_build/html/index.html", "gpu_tomoclass/kernels")
+        assert made_elsewhere or list(ROOT.glob(name)) or list(ROOT.glob(f"{name}.py")), name
 
 
 def commands_of(page):

@@ -53,6 +53,7 @@ def named() -> dict[str, Callable[[], str]]:
     engines, run = result("forest_engines"), result("main_run")
     figures: dict[str, Callable[[], str]] = {
         "peers": lambda: table_of("peers", result("peers")),
+        "added-steps": lambda: table_of("added_steps", result("added_steps")),
         "peers-seeds": lambda: f"{len({row['seed'] for row in result('peers')['rows']})}",
         "loop-operator": lambda: table_of("loop_operator", RESULTS / "loop_operator.json"),
         "particles": lambda: table_of("particles", result("particles")["rows"]),
