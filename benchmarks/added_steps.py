@@ -19,6 +19,7 @@ from pathlib import Path
 from gpu_tomoclass import __version__
 
 RESULTS = Path(__file__).parent / "results" / "added_steps.json"
+KEPT = ("title", "pixels", "planes", "accuracy", "mean_iou", "specks_per_plane")
 COLUMNS = ("Pixels painted", "Accuracy (%)", "Mean IoU", "Specks")
 
 
@@ -28,7 +29,8 @@ def run(seed: int, shape: str) -> dict:
         output = Path(folder) / "study"
         command = ("-m", "gpu_tomoclass", "reproduce", "-o", str(output), "--only", "pillar", "--quiet")
         subprocess.run((sys.executable, *command, "--pillar-shape", shape, "--seed", str(seed)), check=True)
-        return json.loads((output / "numbers.json").read_text())["added_steps"]
+        found = json.loads((output / "numbers.json").read_text())["added_steps"]
+    return {name: {key: row[key] for key in KEPT} for name, row in found.items()}
 
 
 def table(kept: dict) -> list[str]:
