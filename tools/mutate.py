@@ -93,9 +93,10 @@ def try_mutant(copy: Path, mutant: Mutant) -> tuple[str, str]:
     if text.count(mutant.old) != 1:
         return BROKEN, f"the old text occurs {text.count(mutant.old)} times"
     tests = [f"tests/{name}" for name in mutant.tests.split()]
+    only = ["-k", mutant.only] if mutant.only else []
     file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
     try:
-        done = run_tests(copy, [*tests, *(("-k", mutant.only) if mutant.only else ())])
+        done = run_tests(copy, tests + only)
     except subprocess.TimeoutExpired:
         return NOTICED, f"the tests did not end within {TIMEOUT} s"
     finally:
@@ -106,7 +107,7 @@ def try_mutant(copy: Path, mutant: Mutant) -> tuple[str, str]:
     if done.returncode != 1 or failed is None:
         return BROKEN, (done.stdout + done.stderr)[-300:]
     name = failed[1]  # with all its parameters, whose names may hold spaces
-    if run_tests(copy, [name]).returncode != 0:
+    if run_tests(copy, [name, *only]).returncode != 0:
         return BROKEN, f"{name} fails without the fault, too"
     return NOTICED, name
 
