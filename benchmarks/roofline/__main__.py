@@ -42,7 +42,14 @@ from benchmarks.roofline.clusters import (  # noqa: E402
     cluster_launch,
     clusters_at_once,
 )
-from benchmarks.roofline.counts import Launch, extended, plan_of, slab_planes, standard_forest  # noqa: E402
+from benchmarks.roofline.counts import (  # noqa: E402
+    Launch,
+    extended,
+    jobs_at_once,
+    plan_of,
+    slab_planes,
+    standard_forest,
+)
 from benchmarks.roofline.floors import necessary_seconds  # noqa: E402
 from benchmarks.roofline.gpus import (  # noqa: E402
     ASSUMPTIONS,
@@ -165,7 +172,7 @@ def predicted_launches(part: str, gpu: Gpu, *, nz: int, shape: tuple[int, int]) 
                 yield predict(launch, counts, gpu, n_results=results_of(launch, nz * math.prod(shape)))
         return
     plan = plan_of(part, (nz, *shape), gpu)
-    known = extended(part)
+    known = extended(part, jobs_at_once(plan))
     if any(cluster_launch(launch) for launch in plan):  # the others are those of the plain way
         names = {launch.name for launch in plan}
         known = [(name, row) for name, row in known if name in names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, ClassVar, NamedTuple
 from unittest import mock
@@ -23,6 +24,7 @@ from gpu_tomoclass.classification.slabs import MAX_SLAB, MEMORY_SHARE
 from gpu_tomoclass.device import Device
 from gpu_tomoclass.device.base import Array
 from gpu_tomoclass.device.dry import DryDevice
+from gpu_tomoclass.features.accelerated import diffusion
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.engine import FeatureEngine
 from gpu_tomoclass.forest.arrays import Forest
@@ -169,9 +171,18 @@ def run_forest(device: Device, features: np.ndarray) -> None:
     device_labels(device, found, values=values, out=device.empty(features.shape[1], np.uint8))
 
 
-def counts_of_small(part: str, shape: tuple[int, int]) -> list[simulated_cupy.LaunchRecord]:
-    """Launches on one small plane, interpreted."""
-    with mock.patch.object(simulated_cupy, "Machine", CountingMachine):
+def jobs_at_once(plan: Iterable[Launch]) -> int:
+    """Jobs of diffusion that run side by side, step by step; 0 where there are none."""
+    return max((launch.grid[2] for launch in plan if launch.kernel == "diffusion_begin"), default=0)
+
+
+def counts_of_small(part: str, shape: tuple[int, int], jobs: int) -> list[simulated_cupy.LaunchRecord]:
+    """Launches on one small plane, interpreted; of diffusion with as many jobs at once as on a slab."""
+    pixels = jobs * math.prod(shape) or diffusion.PIXELS_AT_ONCE
+    with (
+        mock.patch.object(simulated_cupy, "Machine", CountingMachine),
+        mock.patch.object(diffusion, "PIXELS_AT_ONCE", pixels),
+    ):
         device, cupy = simulated_cupy.ptx_device()
         cupy.launches.clear()
         CountingMachine.done = {}
@@ -205,9 +216,12 @@ def slab_planes(gpu: Gpu, shape: tuple[int, int]) -> int:
 
 
 @cache
-def extended(part: str) -> list[tuple[str, Row]]:
-    """Of each launch of a part on one plane its name and, for each count, (per plane, per pixel)."""
-    small, larger = (counts_of_small(part, shape) for shape in SMALL_SHAPES)
+def extended(part: str, jobs: int = 0) -> list[tuple[str, Row]]:
+    """Of each launch of a part on one plane its name and, for each count, (per plane, per pixel).
+
+    ``jobs``: :func:`jobs_at_once` on the slab that is meant.
+    """
+    small, larger = (counts_of_small(part, shape, jobs) for shape in SMALL_SHAPES)
     names = [[f"{launch.file}: {launch.kernel}" for launch in launches] for launches in (small, larger)]
     if names[0] != names[1]:
         raise RuntimeError(f"{part} launches other kernels on a plane of another size")
