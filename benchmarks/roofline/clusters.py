@@ -18,7 +18,7 @@ from bench_native import sample_plane
 from benchmarks.roofline.counts import CountingMachine, Launch
 from benchmarks.roofline.gpus import Gpu
 from gpu_tomoclass.device.workspace import Workspace
-from gpu_tomoclass.features.accelerated.diffusion import anisotropic_diffusion
+from gpu_tomoclass.features.accelerated.diffusion import anisotropic_diffusion, cluster_bytes
 from gpu_tomoclass.features.accelerated.source import BlockRequest, DeviceSource
 from gpu_tomoclass.features.reference.diffusion import N_ITERATIONS
 
@@ -65,7 +65,7 @@ def cluster_counts(launch: Launch) -> Counter[str]:
 def _counts_of_two(rows: int, nx: int, smoothings: int) -> Counter[str]:
     """One job on a cluster of two blocks with ``rows`` rows each, interpreted."""
     plane = np.resize(sample_plane(), (1, 2 * rows, nx)).astype(np.float32)
-    needed = 4 * (64 + 5 * rows * nx + 2 * nx)
+    needed = cluster_bytes(rows, nx)
     with mock.patch.object(simulated_cupy, "Machine", CountingMachine):
         device, cupy = simulated_cupy.ptx_device()
         device.cluster_blocks, device.shared_bytes = 2, math.ceil(needed / 1024) * 1024

@@ -2,7 +2,7 @@ from .base import Array, BoundKernel, Device, HostDevice, NumpyDevice, Stopwatch
 from .choice import DEVICES, choose_device
 from .compiler import LibraryCache, find_compiler, when_compiling
 from .cores import usable_cores, worker_count
-from .cuda import cupys_own_allocator, free_cupys_pool, gpu_of, visible_gpus
+from .cupy_package import cupys_own_allocator, free_cupys_pool, gpu_of, visible_gpus
 from .dry import DryDevice
 from .launch_record import LaunchRecord
 from .memory import available_bytes, peak_bytes, resident_bytes

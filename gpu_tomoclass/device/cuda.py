@@ -1,10 +1,8 @@
-"""The ``cuda`` device: the CUDA sources through CuPy and NVRTC. The only module that imports CuPy."""
+"""The ``cuda`` device: the CUDA sources through CuPy and NVRTC."""
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,12 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from gpu_tomoclass.device.base import Array, BoundKernel, Device, Stopwatch, check_same_kind
+from gpu_tomoclass.device.cupy_package import (
+    OTHERWISE,
+    check_driver,
+    check_gpu,
+    import_cupy,
+    prepare_cupy_cache,
+    reason_of,
+)
 from gpu_tomoclass.device.launch import Dim3
 from gpu_tomoclass.device.launch_record import Graphs, LaunchRecord
 from gpu_tomoclass.device.signature import CLUSTER, SHARED_BYTES, KernelSignature, parse_signatures
 from gpu_tomoclass.device.sources import kernel_source
-from gpu_tomoclass.device.trust import reason_against, temporary_folder
-from gpu_tomoclass.errors import ResourceError, UsageError
+from gpu_tomoclass.errors import ResourceError
 
 # --fmad=false: a * b + c is fused only where the source says fmaf, on every device alike. CuPy itself adds -ftz=true.
 OPTIONS = ("-std=c++17", "--fmad=false")
@@ -43,7 +48,6 @@ CLUSTER_ARCHITECTURES = (9, 10)  # those with clusters and 227 KB of shared memo
 CLUSTER_SIZES = (16, 8)
 PORTABLE_CLUSTER = 8  # blocks; beyond, a GPU must be told that it is meant
 NON_PORTABLE_CLUSTERS = 14  # CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
-OTHERWISE = "choose --device native or numpy"
 STREAMS = 2  # while the host prepares and takes away the slab of one, the GPU computes that of the other
 LATE_ERRORS = "with CUDA_LAUNCH_BLOCKING=1 errors surface at the launch that makes them, not at a later one"
 
@@ -93,13 +97,13 @@ class CudaDevice(Device):
 
     def __init__(self, gpu_id: int = 0, *, kernels: Path | None = None, notes: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.notes = (*notes, *_prepare_cupy_cache())
-        self._cupy = _import_cupy()
+        self.notes = (*notes, *prepare_cupy_cache())
+        self._cupy = import_cupy()
         self._folder = kernels
         self._modules: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Any, dict[str, KernelSignature]]] = {}
         self._compiling = threading.Lock()
-        _check_driver(self._cupy)
-        _check_gpu(self._cupy, gpu_id)
+        check_driver(self._cupy)
+        check_gpu(self._cupy, gpu_id)
         self.gpu_id = gpu_id
         self._gpu = self._cupy.cuda.Device(gpu_id)
         self._stream = self._cupy.cuda.Stream.null
@@ -118,7 +122,9 @@ class CudaDevice(Device):
                 properties = self._cupy.cuda.runtime.getDeviceProperties(self.gpu_id)
         # CuPy, its loader, NVRTC and the driver all raise kinds of their own; any of them means "does not work here".
         except Exception as error:
-            raise ResourceError(f"no kernel can be run on GPU {self.gpu_id}: {_reason(error)}", do=OTHERWISE) from error
+            raise ResourceError(
+                f"no kernel can be run on GPU {self.gpu_id}: {reason_of(error)}", do=OTHERWISE
+            ) from error
         if answer != 42:
             raise ResourceError(f"GPU {self.gpu_id} computes {answer} instead of 42", do=OTHERWISE)
         self.shared_bytes = int(properties.get("sharedMemPerBlockOptin", self.shared_bytes))
@@ -209,7 +215,7 @@ class CudaDevice(Device):
     def found_out(self) -> tuple[str, ...]:
         if (problem := self.graphs.problem) is None:
             return ()
-        return (f"launches cannot be captured in CUDA graphs and are repeated one by one: {_reason(problem)}",)
+        return (f"launches cannot be captured in CUDA graphs and are repeated one by one: {reason_of(problem)}",)
 
     @contextmanager
     def recording(self) -> Iterator[LaunchRecord | None]:
@@ -390,113 +396,3 @@ class CudaDevice(Device):
 def _is_launch_blocking() -> bool:
     """Whoever looks for the launch of an error must see each of them."""
     return os.environ.get("CUDA_LAUNCH_BLOCKING", "0") not in ("", "0")
-
-
-def gpu_of(values: object) -> int | None:
-    """The number of the GPU that a CuPy array lies on; None if it is none. CuPy is not imported for that."""
-    if not hasattr(values, "__cuda_array_interface__"):
-        return None
-    return int(values.device.id) if hasattr(values, "device") and hasattr(values.device, "id") else 0
-
-
-@contextmanager
-def cupys_own_allocator() -> Iterator[None]:
-    """Whatever is imported in this block, CuPy's arrays stay in CuPy's pool, which the device asks and empties.
-
-    ``import cuml`` gives CuPy the allocator of RMM, which asks the driver for every array.
-    """
-    before = sys.modules["cupy"].cuda.get_allocator() if "cupy" in sys.modules else None
-    try:
-        yield
-    finally:
-        cupy = sys.modules.get("cupy")
-        if cupy is not None:
-            cupy.cuda.set_allocator(before or cupy.get_default_memory_pool().malloc)
-
-
-def free_cupys_pool() -> None:
-    """Give memory that CuPy's pool keeps for later arrays back to the driver, for libraries that do not ask CuPy."""
-    cupy = sys.modules.get("cupy")
-    if cupy is not None:
-        cupy.get_default_memory_pool().free_all_blocks()
-
-
-def visible_gpus() -> list[str]:
-    """Names that CUDA_VISIBLE_DEVICES gives to the GPUs that this process sees.
-
-    Raises
-    ------
-    ResourceError
-        If CuPy or the driver does not work.
-    """
-    cupy = _import_cupy()
-    _check_driver(cupy)
-    n_gpus = int(cupy.cuda.runtime.getDeviceCount())
-    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return (named or [str(i) for i in range(n_gpus)])[:n_gpus]
-
-
-def _prepare_cupy_cache() -> tuple[str, ...]:
-    """CuPy makes its cache folder when it is imported and fails where it cannot: give it one that can be written."""
-    if "cupy" in sys.modules:
-        return ()
-    named = os.environ.get("CUPY_CACHE_DIR")
-    wanted = Path(named) if named else Path(os.path.expanduser("~")) / ".cupy" / "kernel_cache"
-    problem = reason_against(wanted)
-    if problem is None:
-        return ()
-    folder = temporary_folder() / "cupy"
-    os.environ["CUPY_CACHE_DIR"] = str(folder)
-    return (f"CuPy keeps compiled kernels in {folder}, not in {wanted}: {problem}",)
-
-
-def _import_cupy() -> Any:
-    try:
-        return importlib.import_module("cupy")
-    except ModuleNotFoundError as error:
-        if error.name == "cupy":
-            do = "install gpu_tomoclass[cuda12] or gpu_tomoclass[cuda13]"
-            raise ResourceError("CuPy is not installed", do=do) from None
-        raise ResourceError(f"CuPy cannot be imported: {_reason(error)}", do="install CuPy again") from error
-    # A broken installation raises whatever its libraries raise.
-    except Exception as error:
-        raise ResourceError(f"CuPy cannot be imported: {_reason(error)}", do="install CuPy again") from error
-
-
-def _check_driver(cupy: Any) -> None:
-    runtime = cupy.cuda.runtime
-    driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
-    if driver == 0:
-        raise ResourceError("there is no NVIDIA driver on this machine", do=OTHERWISE)
-    if driver // 1000 < needed // 1000:  # within one major version, drivers serve newer runtimes
-        raise ResourceError(
-            f"the NVIDIA driver supports CUDA {_version(driver)}, CuPy {cupy.__version__} needs {needed // 1000}.0",
-            do=f"install CuPy for CUDA {driver // 1000}, or a newer driver",
-        )
-
-
-def _check_gpu(cupy: Any, gpu_id: int) -> None:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    hint = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise ResourceError(f"no GPU can be used{hint}: {_reason(error)}", do=OTHERWISE) from error
-    if count == 0:
-        raise ResourceError(f"no GPU is visible{hint}", do=OTHERWISE)
-    if not 0 <= gpu_id < count:
-        raise UsageError(f"there is no GPU {gpu_id}; {count} visible{hint}", do=f"give --gpu-id 0 to {count - 1}")
-
-
-def _version(number: int) -> str:
-    """12040 -> 12.4."""
-    return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _reason(error: BaseException) -> str:
-    """Kind and first line of an error, and what a missing compiler library means."""
-    lines = str(error).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    if "nvrtc" in str(error).lower():
-        text += " (NVRTC, CUDA's run-time compiler, is missing or does not fit: install cupy with the [ctk] extra)"
-    return text

@@ -58,7 +58,7 @@ def probe_device(name: str, *, threads: int | None = None) -> tuple[str, list[st
 
 def main(arguments: list[str]) -> None:
     """Print what :func:`probe_device` reads."""
-    from gpu_tomoclass.device.cuda import visible_gpus
+    from gpu_tomoclass.device.cupy_package import visible_gpus
 
     name, threads = json.loads(arguments[0])
     found: dict[str, str | list[str] | None]

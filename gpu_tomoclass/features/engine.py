@@ -91,7 +91,7 @@ class FeatureEngine:
         if self._recorded is not None:
             if self._recorded.key == key and self._recorded.n_replaced == self.device.n_replaced:
                 return self._repeat(self._recorded, planes, watch=watch, should_stop=should_stop)
-            self._recorded = None  # or it would keep arrays that others are made for now
+            self._recorded = None  # before new arrays are made: it keeps the old ones in memory
         groups = self._groups(blocks)
         counts = [sum(len(block.channels) for _, block in group) for group in groups]
         room = sum(counts) if take is None else max(counts, default=0)

@@ -37,6 +37,7 @@ ROUNDS = 2
 SAME_GREY = 0.5  # medians of two classes nearer than this part of their quartiles' distance: not told apart by grey
 LOST_MARGIN, MORE_DRIFT = 0.07, 0.05  # more than that after adapting: not kept; docs/adapt.md
 SURER, LESS_SURE = 0.02, -0.015  # gain of margin: no more, and a model that is near is left as it is; docs/adapt.md
+FITS = "the model fits as it is"
 NEAR = (
     "its features are near those of the training planes, and a map would make the forest hardly surer, or less sure:"
     " perhaps the specimen is of another composition; the model is left as it is (--always adapts it all the same)"
@@ -192,7 +193,7 @@ def adapt(
     tried = try_map(model, looked, device=device, nan=nan, progress=progress)
     before, after = tried.before, tried.after
     if before.verdict == "fits" and not always:
-        return Adaptation(model, False, before, None, "the model fits as it is")
+        return Adaptation(model, False, before, None, FITS)
     if after is None:
         raise DataError("grey values are the same everywhere on the planes looked at", where=volume.path)
     keep, reason = keeps_map(before, after, always=always)
@@ -268,7 +269,7 @@ def keeps_map(before: Drift, after: Drift, *, always: bool = False) -> tuple[boo
     )
     surer = after.mean_margin - before.mean_margin
     if before.verdict == "fits" and not always:
-        return False, "the model fits as it is"
+        return False, FITS
     least = SURER if before.verdict == "doubtful" else LESS_SURE
     if before.drift <= DOUBTFUL_DRIFT and surer <= least and not always:
         return False, NEAR

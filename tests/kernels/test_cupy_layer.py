@@ -25,7 +25,8 @@ from family_cases import Planes, make_planes
 from simulated_cupy import Call, SimulatedArray, SimulatedCupy, installed, ptx_device
 
 from gpu_tomoclass.device import launch_record
-from gpu_tomoclass.device.cuda import CudaDevice, cupys_own_allocator, free_cupys_pool
+from gpu_tomoclass.device.cuda import CudaDevice
+from gpu_tomoclass.device.cupy_package import cupys_own_allocator, free_cupys_pool
 from gpu_tomoclass.errors import ResourceError, UsageError
 from gpu_tomoclass.features.bank import FeatureBank
 from gpu_tomoclass.features.engine import FeatureEngine

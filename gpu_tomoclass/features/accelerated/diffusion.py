@@ -48,10 +48,14 @@ def anisotropic_diffusion(source: DeviceSource, requests: Sequence[BlockRequest]
 def smallest_cluster(device: Device, ny: int, nx: int) -> int:
     """Blocks of the smallest cluster whose shared memory holds a job on a plane; 0 if none does."""
     for n in CLUSTERS:
-        needed = 4 * (CLUSTER_HEADER + 5 * -(-ny // n) * nx + 2 * nx)
-        if n <= device.cluster_blocks and needed <= device.shared_bytes:
+        if n <= device.cluster_blocks and cluster_bytes(-(-ny // n), nx) <= device.shared_bytes:
             return n
     return 0
+
+
+def cluster_bytes(rows: int, nx: int) -> int:
+    """Shared memory of a block of a cluster that holds so many rows."""
+    return 4 * (CLUSTER_HEADER + 5 * rows * nx + 2 * nx)
 
 
 class _Jobs(NamedTuple):
