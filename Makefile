@@ -37,6 +37,8 @@ demo: $(VENV)/.run
 
 # OMP_NUM_THREADS: each of the parallel test processes would otherwise start one BLAS thread per core.
 # OMP_WAIT_POLICY: threads that wait would otherwise spin, on cores that other tests need.
+# Without bytecode each of some hundred processes would compile the package again, for 0.4 s.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 

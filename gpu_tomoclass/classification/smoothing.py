@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from gpu_tomoclass.errors import UsageError
 from gpu_tomoclass.volumes import VoxelSize
@@ -117,6 +116,8 @@ class Smoother:
                 continue
 
     def _within(self, plane: np.ndarray) -> np.ndarray:
+        from scipy.ndimage import gaussian_filter1d  # half a second, for runs that smooth only
+
         for axis, sigma in zip((1, 2), self._in_plane, strict=True):
             if sigma > 0:
                 plane = gaussian_filter1d(plane, sigma, axis=axis, mode="nearest", truncate=TRUNCATE)

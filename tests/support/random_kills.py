@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def forked(work: Callable[[], int], *, seconds: float | None = None) -> int | No
         code = 255
         try:
             code = work()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -60,7 +63,7 @@ def forked(work: Callable[[], int], *, seconds: float | None = None) -> int | No
 
 def listed(folder: Path) -> int:
     """Write the names of the modules that a run imports and that start no threads."""
-    ours = [name for name in sys.modules if name.partition(".")[0] in ("gpu_tomoclass", "scipy")]
+    ours = [name for name in sys.modules if name.partition(".")[0] in ("gpu_tomoclass", "scipy", "zarr")]
     (folder / "modules").write_text("\n".join(ours))
     return 0
 

@@ -11,16 +11,18 @@ import itertools
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numcodecs
 import numpy as np
-import zarr
 
 from gpu_tomoclass.errors import DataError
 from gpu_tomoclass.outputs import sync_entry
 from gpu_tomoclass.volumes.ome_zarr.array import ZarrArray, read_node
+
+if TYPE_CHECKING:
+    import zarr
 
 BLOSC = numcodecs.Blosc(cname="zstd", clevel=1, shuffle=numcodecs.Blosc.SHUFFLE)
 Stamp = tuple[tuple[int, int, int], ...]

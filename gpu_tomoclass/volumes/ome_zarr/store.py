@@ -6,12 +6,10 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numcodecs
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from gpu_tomoclass.classes import LabelClass
 from gpu_tomoclass.volumes.ome_zarr.level import BLOSC, Level, Stamp
@@ -19,6 +17,9 @@ from gpu_tomoclass.volumes.ome_zarr.metadata import PORTAL_FACTORS, level_factor
 from gpu_tomoclass.volumes.ome_zarr.pyramid import Pyramid, means
 from gpu_tomoclass.volumes.place import position
 from gpu_tomoclass.volumes.volume import VoxelSize
+
+if TYPE_CHECKING:  # half a second, and whoever writes a TIFF needs none of it
+    import zarr
 
 TILE = 1024  # pixels; planes up to this size are one chunk
 SHARD_PLANES = 32  # of a sharded array: one file holds so many planes
@@ -67,6 +68,8 @@ class ZarrStore:
     ) -> ZarrStore:
         """An image without voxels, in an empty folder; see
         :class:`gpu_tomoclass.volumes.ome_zarr.writer.ZarrWriter`."""
+        import zarr
+
         origin = position(metadata or {}, voxel_size)
         ome = ome_metadata(name, dtype, voxel_size, classes, channels, origin=origin, in_angstroms=portal)
         zarr_format: Literal[2, 3] = 2 if ome_version == "0.4" else 3
@@ -79,6 +82,8 @@ class ZarrStore:
     @classmethod
     def open(cls, folder: Path) -> ZarrStore:
         """An image that :meth:`create` made, to be filled further."""
+        import zarr
+
         return cls(folder, zarr.open_group(folder, mode="r+"))
 
     def write(self, start: int, planes: np.ndarray) -> None:
@@ -225,6 +230,8 @@ def _attributes(
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    import zarr
+
     array = group[name]
     assert isinstance(array, zarr.Array)
     return array.with_config({"write_empty_chunks": True})
@@ -264,6 +271,8 @@ def _create_array(
         options["compressors"] = PORTAL_BLOSC if portal else BLOSC
         options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
     else:
+        from zarr.codecs import BloscCodec, Crc32cCodec
+
         blosc = BloscCodec(typesize=dtype.itemsize, cname="zstd", clevel=1, shuffle="shuffle")
         options["compressors"] = [blosc, Crc32cCodec()]
         options["dimension_names"] = ("c", "z", "y", "x")[-len(shape) :]
