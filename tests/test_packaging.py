@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 import gpu_tomoclass
 from gpu_tomoclass.cli import cli
+from gpu_tomoclass.cli.pages import SECTIONS, all_pages, pages_folder
 from gpu_tomoclass.device.sources import kernels_folder
 from gpu_tomoclass.errors import ResourceError
 
@@ -40,13 +41,20 @@ def test_wheel_holds_package_and_kernels(tmp_path):
     page = {p.name for p in (ROOT / "gpu_tomoclass" / "interactive" / "page").iterdir()}
     assert {f"gpu_tomoclass/interactive/page/{name}" for name in page} <= set(names)
     assert not any(name.startswith(("tests/", "docs/")) for name in names)
+    pages = {name.removeprefix("gpu_tomoclass/docs/") for name in names if name.startswith("gpu_tomoclass/docs/")}
+    assert pages == {
+        *(page.path.relative_to(ROOT / "docs").as_posix() for page in all_pages().values()),
+        *(f"{section}.md" for section in SECTIONS),
+    }
     dependencies = sysconfig.get_path("purelib")  # -S: an editable install is not found
-    code = "from gpu_tomoclass.device.sources import kernels_folder; print(kernels_folder())"
+    code = "from gpu_tomoclass.device.sources import kernels_folder; from gpu_tomoclass.cli.pages import pages_folder; "
+    code += "print(kernels_folder(), pages_folder(), sep='\\n')"
     done = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {[str(tmp_path / 'site'), dependencies]!r}; {code}"],
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
-    assert Path(done.stdout.strip()) == tmp_path / "site" / "gpu_tomoclass" / "kernels", done.stderr
+    inside = tmp_path / "site" / "gpu_tomoclass"
+    assert done.stdout.splitlines() == [str(inside / "kernels"), str(inside / "docs")], done.stderr
 
 
 def test_kernels_are_found_here_and_their_absence_is_told(monkeypatch, tmp_path):
@@ -56,6 +64,13 @@ def test_kernels_are_found_here_and_their_absence_is_told(monkeypatch, tmp_path)
     )
     with pytest.raises(ResourceError, match="install gpu_tomoclass again"):
         kernels_folder()
+
+
+def test_pages_are_found_here_and_their_absence_is_told(monkeypatch, tmp_path):
+    assert pages_folder() == ROOT / "docs"
+    monkeypatch.setattr("gpu_tomoclass.cli.pages.__file__", str(tmp_path / "gpu_tomoclass" / "cli" / "pages.py"))
+    with pytest.raises(ResourceError, match="install gpu_tomoclass again"):
+        pages_folder()
 
 
 def test_citation_is_current():

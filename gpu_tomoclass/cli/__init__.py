@@ -21,62 +21,68 @@ from gpu_tomoclass.outputs import protecting, wait_for_removals
 
 STOPPED = "stopped at once; no output has its name before it is complete, and complete ones stay"
 # Help must not wait for the modules of all commands: a command's module is imported when it is asked for, and what the
-# command does is said here, too.
+# command does is said here, too. The last word is the page of the manual that tells more.
 COMMANDS = {
     "Look": {
-        "info": ("volumes", "Say what was understood of a file"),
-        "reslice": ("volumes", "Turn a volume: the tilt axis along z"),
-        "substack": ("volumes", "Write every n-th plane, to mark strokes on"),
-        "convert": ("volumes", "Write a volume in another format"),
-        "features": ("features", "Write features as channels"),
+        "info": ("volumes", "Say what was understood of a file", "formats"),
+        "reslice": ("volumes", "Turn a volume: the tilt axis along z", "formats"),
+        "substack": ("volumes", "Write every n-th plane, to mark strokes on", "annotations"),
+        "convert": ("volumes", "Write a volume in another format", "formats"),
+        "features": ("features", "Write features as channels", "features"),
     },
     "Teach": {
-        "paint": ("paint", "Mark, look and correct in a browser"),
-        "watch": ("watch", "Train whenever strokes are saved, and show it"),
-        "train": ("training", "Train a model from strokes on some planes"),
-        "preview": ("classification", "Classify one plane into a picture"),
-        "cross-validate": ("quality", "Say how good it will be on unseen pixels"),
-        "select-features": ("quality", "Find the cheapest families that do"),
-        "tune": ("tune", "Choose features, forest and smoothing"),
-        "check": ("quality", "Say whether a model fits a volume"),
-        "suggest": ("suggest", "Say where to mark next"),
-        "adapt": ("quality", "Make a model fit another volume, without strokes"),
-        "model": ("models", "Import Fiji's classifiers, look into model files"),
+        "paint": ("paint", "Mark, look and correct in a browser", "painting"),
+        "watch": ("watch", "Train whenever strokes are saved, and show it", "annotations"),
+        "train": ("training", "Train a model from strokes on some planes", "annotations"),
+        "preview": ("classification", "Classify one plane into a picture", "command_line"),
+        "cross-validate": ("quality", "Say how good it will be on unseen pixels", "quality"),
+        "select-features": ("quality", "Find the cheapest families that do", "quality"),
+        "tune": ("tune", "Choose features, forest and smoothing", "quality"),
+        "check": ("quality", "Say whether a model fits a volume", "quality"),
+        "suggest": ("suggest", "Say where to mark next", "quality"),
+        "adapt": ("quality", "Make a model fit another volume, without strokes", "adapt"),
+        "model": ("models", "Import Fiji's classifiers, look into model files", "model-file"),
     },
     "Apply": {
-        "plan": ("planning", "Say beforehand what memory, disk, time it takes"),
-        "classify": ("classification", "Classify a volume"),
-        "batch": ("batch", "Work through many volumes of a job file"),
+        "plan": ("planning", "Say beforehand what memory, disk, time it takes", "streaming"),
+        "classify": ("classification", "Classify a volume", "streaming"),
+        "batch": ("batch", "Work through many volumes of a job file", "streaming"),
     },
     "Use labels": {
-        "evaluate": ("labels", "Compare labels with the truth"),
-        "figure": ("figure", "Draw planes with their labels for a paper"),
-        "measure": ("labels", "Measure the particles of classes"),
-        "clean": ("labels", "Remove small objects"),
+        "evaluate": ("labels", "Compare labels with the truth", "measure"),
+        "figure": ("figure", "Draw planes with their labels for a paper", "measure"),
+        "measure": ("labels", "Measure the particles of classes", "measure"),
+        "clean": ("labels", "Remove small objects", "measure"),
     },
     "Compare": {
-        "baseline": ("baseline", "The conventional way: denoise, threshold"),
+        "baseline": ("baseline", "The conventional way: denoise, threshold", "baseline"),
     },
     "See it work": {
-        "demo": ("studies", "Sample tomogram, model, labels and report"),
-        "doctor": ("doctor", "Say which devices work here, compare kernels"),
-        "cache": ("cache", "Show or clear what is kept between runs"),
-        "schema": ("schema", "Print what a command takes as JSON schema"),
-        "simulate": ("studies", "Make a tomogram whose truth is known"),
-        "reproduce": ("studies", "Rerun the study: thresholds against training"),
+        "demo": ("studies", "Sample tomogram, model, labels and report", "command_line"),
+        "doctor": ("doctor", "Say which devices work here, compare kernels", "devices"),
+        "cache": ("cache", "Show or clear what is kept between runs", "facility"),
+        "schema": ("schema", "Print what a command takes as JSON schema", "facility"),
+        "simulate": ("studies", "Make a tomogram whose truth is known", "measure"),
+        "reproduce": ("studies", "Rerun the study: thresholds against training", "reproduce"),
+        "help": ("help", "Show a command, or a page of the manual", "commands"),
     },
+}
+# What --help explains, on one screen of 24 lines: the way from a tomogram to a figure. `help` has the rest.
+EVERYDAY = {
+    *("info", "paint", "train", "preview", "check", "plan", "classify", "batch"),
+    *("evaluate", "measure", "figure", "demo", "doctor"),
 }
 
 
 @group(
-    commands=CommandTable(__name__, COMMANDS),
+    commands=CommandTable(__name__, COMMANDS, everyday=EVERYDAY),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    options_metavar="[--help|--version]",
     subcommand_metavar="COMMAND ...",
 )
 @click.version_option(__version__, prog_name="gpu-tomoclass")
 def cli() -> None:
-    """Classify electron tomograms into materials from a few brush strokes. Each command has --help. Results go to
-    stdout, all else to stderr. Exit codes: 0 ok, 1 bug, 2 usage, 3 data, 4 model, 5 resources, 6 stopped."""
+    """Classify electron tomograms into materials from a few brush strokes."""
 
 
 def main() -> None:
@@ -118,8 +124,6 @@ def _run(arguments: list[str]) -> int:
 
 
 def _main(arguments: list[str]) -> object:
-    if arguments[:1] == ["help"]:  # as other programs have it: help train
-        arguments = [*arguments[1:], "--help"]
     # Not standalone, click returns the code of context.exit() instead of raising it.
     code = cli.main(
         args=arguments, prog_name="gpu-tomoclass", standalone_mode=False, auto_envvar_prefix="GPU_TOMOCLASS"

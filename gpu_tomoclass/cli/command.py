@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+import textwrap
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import click
@@ -28,6 +29,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "For programs": ("log_json", "result", "syslog"),
 }  # fmt: skip
 PROGRAM = "gpu-tomoclass"
+HELP = {
+    "help": ("", "All commands, and the pages of the manual"),
+    "help quality": ("", "That page; help train, or train --help: a command"),
+}
+TITLES = 12  # columns of titles
 RAW, ARGUMENTS = f"{__name__}.raw", f"{__name__}.arguments"  # in a context: the options as they were written
 
 
@@ -90,6 +96,7 @@ class Command(click.Command):
             with formatter.section("Examples"):
                 for example in self.examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{PROGRAM} {example}\n")
+        _format_page(ctx, formatter)
 
 
 class CommandTable(MutableMapping[str, click.Command]):
@@ -100,12 +107,20 @@ class CommandTable(MutableMapping[str, click.Command]):
     package : str
         Where the modules are.
     sections : mapping
-        Title -> name of a command -> (its module, what it does). The command is called as its function in the module,
-        with dashes for underscores.
+        Title -> name of a command -> (its module, what it does, the page that tells more). The command is called as its
+        function in the module, with dashes for underscores.
+    everyday : collection of str
+        The commands that ``--help`` explains; it only names the others.
     """
 
-    def __init__(self, package: str, sections: Mapping[str, Mapping[str, tuple[str, str]]]) -> None:
-        self.sections = sections
+    def __init__(
+        self,
+        package: str,
+        sections: Mapping[str, Mapping[str, tuple[str, str, str]]],
+        *,
+        everyday: Collection[str],
+    ) -> None:
+        self.sections, self.everyday = sections, everyday
         self._modules = {name: f"{package}.{row[0]}" for rows in sections.values() for name, row in rows.items()}
         self._loaded: dict[str, click.Command] = {}
 
@@ -127,6 +142,10 @@ class CommandTable(MutableMapping[str, click.Command]):
     def __len__(self) -> int:
         return len({**self._modules, **self._loaded})
 
+    def page_of(self, name: str) -> str | None:
+        """The page of the manual that tells more of a command."""
+        return next((rows[name][2] for rows in self.sections.values() if name in rows), None)
+
     def __contains__(self, name: object) -> bool:
         return name in self._modules or name in self._loaded
 
@@ -136,16 +155,59 @@ class Group(click.Group):
 
     command_class = Command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show a command table on one screen; options that every program has are not worth lines of it."""
         if not isinstance(self.commands, CommandTable):
-            super().format_commands(ctx, formatter)
+            super().format_help(ctx, formatter)
             return
-        widest = max(map(len, self.commands))
+        self.format_usage(ctx, formatter)
+        self.format_help_text(ctx, formatter)
         formatter.write_paragraph()
-        formatter.write("Commands:\n")
-        for title, rows in self.commands.sections.items():
-            for number, (name, (_, summary)) in enumerate(rows.items()):
-                formatter.write(f"  {'' if number else title:<12} {name:<{widest}}  {summary}\n")
+        table = self.commands
+        write_sections(formatter, table.sections, only=table.everyday)
+        also = [name for rows in table.sections.values() for name in rows if name not in {*table.everyday, "help"}]
+        formatter.write(fill(", ".join(also), formatter.width, title="Also"))
+        formatter.write_paragraph()
+        write_sections(formatter, {"More": HELP})
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        _format_page(ctx, formatter)
+
+
+def write_sections(
+    formatter: click.HelpFormatter,
+    sections: Mapping[str, Mapping[str, tuple[str, ...]]],
+    *,
+    only: Collection[str] | None = None,
+) -> None:
+    """Write names with a line each, under titles; the line is the second item of a row."""
+    shown = {
+        title: {name: row[1] for name, row in rows.items() if only is None or name in only}
+        for title, rows in sections.items()
+    }
+    widest = max(len(name) for rows in shown.values() for name in rows)
+    margin = max(TITLES, *map(len, shown))
+    for title, lines in shown.items():
+        for number, (name, line) in enumerate(lines.items()):
+            formatter.write(f"  {'' if number else title:<{margin}} {name:<{widest}}  {line}".rstrip() + "\n")
+
+
+def fill(text: str, width: int, *, title: str) -> str:
+    """Wrap words beside a title, as :func:`write_sections` has it."""
+    margin = f"  {title:<{max(TITLES, len(title))}} "
+    return textwrap.fill(text, width, initial_indent=margin, subsequent_indent=" " * len(margin),
+                         break_on_hyphens=False) + "\n"  # fmt: skip
+
+
+def _format_page(ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """Name the page that tells more, in the help of a command of the program."""
+    table = getattr(ctx.find_root().command, "commands", None)
+    name = ctx.command_path.removeprefix(PROGRAM).split()[:1]
+    page = table.page_of(*name) if isinstance(table, CommandTable) and name else None
+    if page is not None and isinstance(table, CommandTable):
+        formatter.write_paragraph()
+        formatter.write(f"More: {PROGRAM} help {'--page ' if page in table else ''}{page}\n")
 
 
 def _for_programs() -> list[click.Parameter]:

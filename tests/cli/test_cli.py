@@ -124,7 +124,7 @@ def test_help_is_light():
 
 def test_help_says_of_each_command_what_its_own_help_says():
     for rows in COMMANDS.values():
-        for name, (module, summary) in rows.items():
+        for name, (module, summary, _) in rows.items():
             command = cli.commands[name]
             assert (command.name, command.get_short_help_str(200)) == (name, summary)
             assert command.callback.__module__ in (f"gpu_tomoclass.cli.{module}", "click.decorators"), name

@@ -285,13 +285,6 @@ def test_examples_of_the_help_are_of_this_command(name):
         command.make_context(name, words, parent=click.Context(cli))
 
 
-def test_help_fits_a_screen(command):
-    lines = command("--help").out.splitlines()
-    assert len(lines) <= 41
-    assert max(map(len, lines)) <= 80
-    assert all(any(line.split(maxsplit=2)[-1] or name in line for line in lines) for name in cli.commands)
-
-
 def test_the_page_of_the_command_line_runs_as_printed(folder, command, tmp_path, monkeypatch):
     """All but "demo", whose files are those of this module; with few features and trees."""
     for name, of_demo in (("volume", "sample"), ("strokes", "strokes"), ("truth", "truth")):

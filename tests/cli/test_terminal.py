@@ -105,21 +105,18 @@ def test_completion(shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     script = capsys.readouterr().out
     assert f"_GPU_TOMOCLASS_COMPLETE={shell}_complete" in script
     monkeypatch.setenv("_GPU_TOMOCLASS_COMPLETE", f"{shell}_complete")
-    for typed, expected in (("cla", "classify"), ("classify --mem", "--memory-limit")):
+    for typed, expected in (
+        ("cla", "classify"),
+        ("classify --mem", "--memory-limit"),
+        ("help clas", "classify"),
+        ("help qua", "quality"),
+        ("help model imp", "import"),
+    ):
         monkeypatch.setenv("COMP_WORDS", f"gpu-tomoclass {typed}")
         monkeypatch.setenv("COMP_CWORD", typed.rpartition(" ")[2] if shell == "fish" else str(len(typed.split())))
         with pytest.raises(SystemExit, match="0"):
             run([])
         assert expected in capsys.readouterr().out
-
-
-def test_help_of_a_command_by_either_name(capsys: pytest.CaptureFixture[str]) -> None:
-    texts = []
-    for words in (["help", "model", "info"], ["model", "info", "--help"]):
-        assert run(words) == 0
-        texts.append(capsys.readouterr().out)
-    assert texts[0] == texts[1]
-    assert texts[0].startswith("Usage: gpu-tomoclass model info")
 
 
 def test_a_name_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
