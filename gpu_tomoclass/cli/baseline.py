@@ -21,6 +21,8 @@ from gpu_tomoclass.cli.options import (
     zarr_options,
 )
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
+from gpu_tomoclass.cli.pictures import draw_pictures, picture_options, pictures_beside
+from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
 
 
@@ -109,6 +111,7 @@ def nad(
                 **given_zarr_options(ome_version, sharded, portal),
             )
     show_notes(result.notes, quiet=quiet)
+    add_result(slab_planes=result.slab_planes, in_files=result.in_files, device=device.name)
     where = "files beside the output" if result.in_files else "memory"
     click.echo(f"{result.seconds:.1f} s, {result.slab_planes} planes at once, the volume in {where}")
     click.echo(f"denoised: {output}")
@@ -132,6 +135,7 @@ def nad(
     help="Given grey values instead; one more class than thresholds.",
 )
 @click.option("--names", metavar="DARK,..,BRIGHT", help="Of the classes.")
+@picture_options
 @volume_options
 @zarr_options
 @overwrite_option
@@ -142,6 +146,8 @@ def otsu(
     levels: int,
     thresholds: tuple[float, ...] | None,
     names: str | None,
+    thumbnail: bool | None,
+    sweep: bool,
     ome_version: str | None,
     sharded: bool,
     portal: bool,
@@ -156,6 +162,7 @@ def otsu(
     from gpu_tomoclass.baseline import write_otsu
     from gpu_tomoclass.volumes import open_volume
 
+    pictures = pictures_beside(output, thumbnail=thumbnail, sweep=sweep, overwrite=overwrite, quiet=quiet)
     with open_volume(volume, **reading) as source:
         show_notes(source.notes, quiet=quiet)
         named = () if names is None else tuple(name.strip() for name in names.split(","))
@@ -170,9 +177,16 @@ def otsu(
                 progress=advance,
                 **given_zarr_options(ome_version, sharded, portal),
             )
+        draw_pictures(source, output, pictures, overwrite=overwrite)
+    counts = {named[value - 1] if named else f"grey {value}": n for value, n in result.voxels.items()}
+    total = sum(counts.values())
+    add_result(
+        thresholds=list(result.thresholds), counts=counts, fractions={name: n / total for name, n in counts.items()}
+    )
     rows = [("class", "from grey", "voxels")]
     starts = ("", *(f"{value:g}" for value in result.thresholds))
-    for start, (value, count) in zip(starts, result.voxels.items(), strict=True):
-        rows.append((named[value - 1] if named else f"grey {value}", start, str(count)))
+    rows += [(name, start, str(count)) for start, (name, count) in zip(starts, counts.items(), strict=True)]
     click.echo(table(rows))
     click.echo(f"labels: {output}")
+    for picture in pictures:
+        click.echo(f"picture: {picture}")

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_tomoclass.cli.command import command
-from gpu_tomoclass.cli.options import (
-    open_device,
-    quiet_option,
-)
+from gpu_tomoclass.cli.options import READING, open_device, quiet_option
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
+from gpu_tomoclass.cli.pictures import draw_pictures, picture_options, pictures_beside
 from gpu_tomoclass.cli.record import add_result
-from gpu_tomoclass.cli.terminal import ProgressInTurn, stop_on_signal, table
+from gpu_tomoclass.cli.terminal import ProgressInTurn, show_notes, stop_on_signal, table
+from gpu_tomoclass.errors import TomoclassError
 
 if TYPE_CHECKING:
     from gpu_tomoclass.classification import Outcome
@@ -32,9 +31,18 @@ if TYPE_CHECKING:
 @click.argument("job", type=InputPath(), metavar="JOB.toml")
 @click.option("--dry-run", is_flag=True, help="Only open every volume and model, and say what would be done.")
 @click.option("--json", "json_path", type=OutputPath(), metavar="FILE", help="Write the summary for machines.")
+@picture_options
 @quiet_option
 @click.pass_context
-def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None, quiet: bool) -> None:
+def batch(
+    context: click.Context,
+    job: str,
+    dry_run: bool,
+    json_path: str | None,
+    thumbnail: bool | None,
+    sweep: bool,
+    quiet: bool,
+) -> None:
     """Classify, convert, clean, measure or evaluate many volumes as JOB.toml says; what is done already is skipped.
 
     A volume that fails does not stop the others; the exit code is then that of the first failure.
@@ -63,9 +71,30 @@ def batch(context: click.Context, job: str, dry_run: bool, json_path: str | None
 
     with stop_on_signal() as should_stop, ProgressInTurn(quiet=quiet) as bars:
         outcomes = run_job(items, open_device=opened, say=say, progress=bars.step("planes"), should_stop=should_stop)
+    for outcome in outcomes:
+        if outcome.status == "done" and outcome.item.task in ("classify", "clean"):
+            _draw(outcome, thumbnail=thumbnail, sweep=sweep, quiet=quiet)
     ran = [("status", "planes", "s", "volume", "message")]
     ran += [(o.status, str(o.n_planes or ""), f"{o.seconds:.1f}", o.item.source, o.message) for o in outcomes]
     _end_of_batch(context, outcomes, ran, json_path)
+
+
+def _draw(outcome: Outcome, *, thumbnail: bool | None, sweep: bool, quiet: bool) -> None:
+    """Draw beside the labels of one volume; where it fails the labels are there all the same."""
+    from gpu_tomoclass.volumes import open_volume
+
+    item = outcome.item
+    overwrite = item.settings.get("overwrite", False)
+    try:
+        pictures = pictures_beside(item.output, thumbnail=thumbnail, sweep=sweep, overwrite=overwrite, quiet=quiet)
+        if item.task == "clean":
+            draw_pictures(None, item.output, pictures, overwrite=overwrite)
+        elif pictures:
+            reading = {name: item.settings[name] for name in READING if name in item.settings}
+            with open_volume(item.source, **reading) as grey:
+                draw_pictures(grey, item.output, pictures, overwrite=overwrite)
+    except TomoclassError as error:
+        show_notes([f"no picture: {error}"], quiet=quiet)
 
 
 def _end_of_batch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from gpu_tomoclass.cli.options import (
     zarr_options,
 )
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
+from gpu_tomoclass.cli.pictures import draw_pictures, picture_options, pictures_beside
 from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, stop_on_signal, table
 from gpu_tomoclass.cli.training_options import cache_options, open_cache
@@ -34,7 +35,6 @@ from gpu_tomoclass.errors import UsageError
 
 if TYPE_CHECKING:
     from gpu_tomoclass.classification import ClassifyResult
-    from gpu_tomoclass.volumes import Volume
 
 
 @command(short_help="Classify one plane into a picture", examples=(
@@ -163,8 +163,7 @@ def preview(
 @click.option("--dask", metavar="local:N|ADDRESS", help="Compute in N processes here (N GPUs), or on a Dask cluster.")
 @click.option("--restart", is_flag=True, help="Begin anew instead of resuming an interrupted run.")
 @click.option("--profile", type=OutputPath(), metavar="FILE.json", help="Write where the time went; also as a table.")
-@click.option("--thumbnail", is_flag=True, help="Also draw LABELS_thumbnail.png: three sections.")
-@click.option("--sweep", is_flag=True, help="Also draw LABELS_sweep.gif: through the planes.")
+@picture_options
 @nan_option
 @volume_options
 @device_options
@@ -180,7 +179,7 @@ def classify(
     portal: bool,
     dask: str | None,
     profile: str | None,
-    thumbnail: bool,
+    thumbnail: bool | None,
     sweep: bool,
     device_name: str,
     gpu_id: int,
@@ -199,9 +198,7 @@ def classify(
 
     if profile is not None:
         check_output(profile, overwrite=options["overwrite"])
-    pictures = _pictures(output, thumbnail=thumbnail, sweep=sweep)
-    for picture in pictures:
-        check_output(picture, overwrite=options["overwrite"])
+    pictures = pictures_beside(output, thumbnail=thumbnail, sweep=sweep, overwrite=options["overwrite"], quiet=quiet)
     volume, loaded = volume_and_model(volume, model, quiet=quiet)
     options |= given_zarr_options(ome_version, sharded, portal)
     reading = {name: options.pop(name) for name in READING}
@@ -215,7 +212,7 @@ def classify(
             options["planes"] = (planes[0], source.shape[0] if planes[1] is None else planes[1])
         options |= where
         result = run(source, loaded, output=output, should_stop=should_stop, progress=advance, **options)
-        _draw_pictures(source, result.path, pictures, overwrite=options["overwrite"])
+        draw_pictures(source, result.path, pictures, overwrite=options["overwrite"])
     show_notes(result.notes, quiet=quiet)
     total = sum(result.counts.values())
     add_result(
@@ -237,26 +234,6 @@ def classify(
         click.echo(f"also: {path}")
     for picture in pictures:
         click.echo(f"picture: {picture}")
-
-
-def _pictures(output: str, *, thumbnail: bool, sweep: bool) -> list[str]:
-    """Names of the pictures beside the labels."""
-    from gpu_tomoclass.volumes import split_suffix
-
-    stem = split_suffix(output)[0]
-    return [f"{stem}_thumbnail.png"] * thumbnail + [f"{stem}_sweep.gif"] * sweep
-
-
-def _draw_pictures(source: Volume, labels: str, pictures: Sequence[str], *, overwrite: bool) -> None:
-    from gpu_tomoclass.labels import save_sweep, save_thumbnail
-    from gpu_tomoclass.volumes import open_volume
-
-    if not pictures:
-        return
-    with open_volume(labels) as found:
-        for picture in pictures:
-            save = save_thumbnail if picture.endswith(".png") else save_sweep
-            save(source, found, picture, overwrite=overwrite)
 
 
 @contextmanager

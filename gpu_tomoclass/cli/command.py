@@ -43,9 +43,9 @@ class Command(click.Command):
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = tuple(examples)
-        from gpu_tomoclass.cli.paths import InputPath
+        from gpu_tomoclass.cli.paths import InputPath, OutputPath
 
-        if any(isinstance(parameter.type, InputPath) for parameter in self.params):
+        if any(isinstance(parameter.type, (InputPath, OutputPath)) for parameter in self.params):
             self.params += _for_programs()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -77,7 +77,7 @@ def figure(
         show_notes([*source.notes, *found.notes], quiet=quiet)
         drawn = label_figure(
             source, found, planes=planes, panels=[name.strip() for name in panels.split(",")], alpha=alpha,
-            crop=(_part(rows, source.shape[1], "rows"), _part(columns, source.shape[2], "columns")),
+            crop=(_part(rows, found.shape[1], "rows"), _part(columns, found.shape[2], "columns")),
             scale_nm=scale_bar, width_mm=width_mm, letters=not no_letters, titles=not no_titles,
             legend=not no_legend,
         )  # fmt: skip

@@ -11,6 +11,7 @@ import click
 from gpu_tomoclass.cli.command import command
 from gpu_tomoclass.cli.options import PlaneRange, ValuePairs, json_option, overwrite_option, quiet_option
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
+from gpu_tomoclass.cli.pictures import draw_pictures, picture_options, pictures_beside
 from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import plural, progress, show_notes, table
 from gpu_tomoclass.errors import UsageError
@@ -269,6 +270,7 @@ def _show_particles(found: Measurement) -> None:
 @click.option("--fill", is_flag=True, help="Give the voxels to the class around them instead of 0.")
 @click.option("--class", "class_names", multiple=True, metavar="CLASS",
               help="Name or label value whose objects may go; repeatable; default all but 0.")  # fmt: skip
+@picture_options
 @on_gpu_option
 @overwrite_option
 @quiet_option
@@ -278,6 +280,8 @@ def clean(
     min_size: int,
     fill: bool,
     class_names: tuple[str, ...],
+    thumbnail: bool | None,
+    sweep: bool,
     device: str | None,
     overwrite: bool,
     quiet: bool,
@@ -287,6 +291,7 @@ def clean(
     from gpu_tomoclass.labels import clean as run
     from gpu_tomoclass.volumes import open_volume
 
+    pictures = pictures_beside(output, thumbnail=thumbnail, sweep=sweep, overwrite=overwrite, quiet=quiet)
     with open_volume(labels) as volume:
         show_notes(volume.notes, quiet=quiet)
         classes = [class_value(name, volume.classes) for name in class_names] or None
@@ -302,11 +307,19 @@ def clean(
                 device=device,
                 progress=advance,
             )
-    add_result(voxels_changed=result.voxels)
+    draw_pictures(None, output, pictures, overwrite=overwrite)
+    objects = {
+        names.get(value, f"class {value}"): {
+            "removed": result.objects.get(value, 0),
+            "kept": result.kept.get(value, 0),
+        }
+        for value in sorted({*result.objects, *result.kept})
+    }
+    add_result(voxels_changed=result.voxels, objects=objects)
     rows = [("class", "objects removed", "kept")]
-    for value in sorted({*result.objects, *result.kept}):
-        removed, kept = result.objects.get(value, 0), result.kept.get(value, 0)
-        rows.append((names.get(value, f"class {value}"), str(removed), str(kept)))
+    rows += [(name, str(n["removed"]), str(n["kept"])) for name, n in objects.items()]
     click.echo(table(rows))
     click.echo(f"{result.voxels} voxels changed")
     click.echo(f"labels: {output}")
+    for picture in pictures:
+        click.echo(f"picture: {picture}")

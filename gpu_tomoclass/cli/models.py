@@ -9,6 +9,7 @@ import click
 from gpu_tomoclass.cli.command import group
 from gpu_tomoclass.cli.options import gabor_option, hessian_option, json_option, overwrite_option, quiet_option
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
+from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import description_rows, show_notes, table
 
 
@@ -39,6 +40,13 @@ def import_(
     save_model(imported, output, overwrite=overwrite)
     show_notes(imported.training["notes"], quiet=quiet)
     forest = imported.forest
+    add_result(
+        trees=forest.n_trees,
+        nodes=forest.n_nodes,
+        channels=imported.bank.n_channels,
+        channels_used=int(forest.used_features().size),
+        classes=[c.name for c in imported.classes],
+    )
     click.echo(f"forest: {forest.n_trees} trees, {forest.n_nodes} nodes, depth {forest.depth}")
     click.echo(f"channels: {imported.bank.n_channels}, {forest.used_features().size} of them used")
     click.echo(f"classes: {', '.join(c.name for c in imported.classes)}")
@@ -58,4 +66,5 @@ def info(path: str, as_json: bool) -> None:
         from gpu_tomoclass.model import describe_fiji_model, load_fiji_model
 
         description = describe_fiji_model(load_fiji_model(path))
+    add_result(**description)
     click.echo(json.dumps(description, indent=2) if as_json else table(description_rows(description)))

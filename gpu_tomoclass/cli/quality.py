@@ -167,8 +167,10 @@ def select_features(
         save_figure(trade_off_figure(result), output, overwrite=overwrite)
     show_notes(result.notes, quiet=quiet)
     arguments = feature_arguments(result.chosen.families, {name: options[name] for name in BANK})
+    found = {**result.to_dict(), "arguments": arguments}
+    add_result(**found)
     if as_json:
-        click.echo(json.dumps({**result.to_dict(), "arguments": arguments}, indent=2))
+        click.echo(json.dumps(found, indent=2))
         return
     _show_selection(result)
     full, chosen = (1000 * result.seconds_together[name] for name in ("full", "chosen"))
@@ -342,9 +344,10 @@ def adapt(
         )  # fmt: skip
     if result.adapted:
         save_model(result.model, output, overwrite=overwrite)
+    after = None if result.after is None else result.after.to_dict()
+    found = {"adapted": result.adapted, "reason": result.reason, "before": result.before.to_dict(), "after": after}
+    add_result(**found)
     if as_json:
-        after = None if result.after is None else result.after.to_dict()
-        found = {"adapted": result.adapted, "reason": result.reason, "before": result.before.to_dict(), "after": after}
         click.echo(json.dumps(found, indent=2))
     else:
         click.echo(result.reason)

@@ -34,6 +34,11 @@ def current() -> Run | None:
     return _runs[-1] if _runs else None
 
 
+def wants_result() -> bool:
+    """Tell whether the run under way writes a result for programs."""
+    return bool(_runs) and _runs[-1].has_result
+
+
 def add_result(**values: Any) -> None:
     """Add to the result of the run under way; without one nothing happens."""
     if _runs:

@@ -12,22 +12,26 @@ import json
 import os
 import platform
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
+from click.core import ParameterSource
 
 from gpu_tomoclass import __version__
-from gpu_tomoclass.errors import DataError, visible
+from gpu_tomoclass.errors import DataError, TomoclassError, visible
 from gpu_tomoclass.outputs import check_output, folder_bytes, outputs_made, refuse_inputs, write_json, writing
 
 LOG, RESULT = "gpu_tomoclass/log/1", "gpu_tomoclass/result/1"
 PROGRESS_SECONDS = 1.0  # between two lines of progress
 PIECE = 1 << 20  # bytes of a file's beginning, middle and end that its fingerprint is made of
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "zarr", "tifffile", "h5py", "cupy-cuda12x", "cupy-cuda13x", "cuml-cu12",
+             "cuml-cu13")  # fmt: skip
 STATUS = {0: "ok", 6: "stopped"}  # by exit code; all others are "failed"
 
 
@@ -66,6 +70,7 @@ class Run:
         result: str | None = None,
         syslog: bool = False,
     ) -> None:
+        self.has_result = result is not None
         self._result, self._log, self._syslog = result, _open_log(log), syslog
         if result is not None:
             _check_ours(result, RESULT)
@@ -119,7 +124,10 @@ class Run:
             "seconds": round(time.perf_counter() - self._began, 3),
             "cpu_seconds": round(_cpu_seconds() - self._cpu, 3),
             "peak_memory_bytes": peak_bytes(),
-            "outputs": [{"path": os.path.abspath(path), "bytes": _size(path)} for path in outputs_made()],
+            "outputs": [
+                {"path": os.path.abspath(path), "bytes": _size(path), "volume": describe_output(path)}
+                for path in outputs_made()
+            ],
             "values": self._values,
         }
         self._emit("end", **outcome)
@@ -146,12 +154,11 @@ class Run:
 
 
 def versions() -> dict[str, str]:
-    """Of this program, Python, the system, and the libraries that are loaded."""
+    """Of this program, Python, the system, and the libraries on which values depend, as far as they are installed."""
     named = {"gpu_tomoclass": __version__, "python": platform.python_version(), "system": platform.platform()}
-    for name in ("numpy", "scipy", "sklearn", "zarr", "tifffile", "h5py", "cupy"):
-        version = getattr(sys.modules.get(name), "__version__", None)
-        if version is not None:
-            named[name] = str(version)
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            named[name] = metadata.version(name)
     return named
 
 
@@ -182,6 +189,24 @@ def describe_input(path: str) -> dict[str, Any]:
     return {"path": os.path.abspath(path), "bytes": size, "modified": modified, "fingerprint": digest.hexdigest()}
 
 
+def describe_output(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Shape, type, voxel size and classes of a volume that was written; None for anything else."""
+    from gpu_tomoclass.volumes import is_written, open_any_channel
+
+    if not is_written(path) or not os.path.lexists(path):
+        return None
+    try:
+        with open_any_channel(path) as volume:
+            return {
+                "shape": list(volume.shape),
+                "dtype": volume.dtype.name,
+                "voxel_size_nm": None if volume.voxel_size is None else list(volume.voxel_size),
+                "classes": {str(c.value): c.name for c in volume.classes},
+            }
+    except TomoclassError:  # a table or a folder with such a name
+        return None
+
+
 def settings_of(context: click.Context, raw: Mapping[str, Any]) -> dict[str, Any]:
     """Values of all parameters: numbers and choices as they are, what has a notation of ours as it was written."""
     settings = {}
@@ -190,8 +215,14 @@ def settings_of(context: click.Context, raw: Mapping[str, Any]) -> dict[str, Any
         if name is None or name not in context.params:
             continue
         value = context.params[name]
-        if type(parameter.type).__module__.startswith("gpu_tomoclass") and value is not None and name in raw:
-            value = raw[name]
+        if type(parameter.type).__module__.startswith("gpu_tomoclass") and value is not None:
+            source = context.get_parameter_source(name)
+            if source == ParameterSource.COMMANDLINE:
+                value = raw[name]
+            elif source == ParameterSource.ENVIRONMENT:
+                value = parameter.value_from_envvar(context)
+            elif (default := parameter.to_info_dict().get("default")) is not None:
+                value = default
         settings[name] = list(value) if isinstance(value, tuple) else value
     return settings
 

@@ -117,9 +117,21 @@ def _outcome() -> dict[str, Any]:
         "seconds": NUMBER,
         "cpu_seconds": NUMBER,
         "peak_memory_bytes": FILE_SIZE,
-        "outputs": _list(_object({"path": TEXT, "bytes": FILE_SIZE})),
+        "outputs": _list(_object({"path": TEXT, "bytes": FILE_SIZE, "volume": _or_none(_volume())})),
         "values": {"type": "object"},
     }
+
+
+def _volume() -> dict[str, Any]:
+    sizes = _or_none({"type": "array", "items": NUMBER, "minItems": 3, "maxItems": 3})
+    return _object(
+        {
+            "shape": _list(COUNT),
+            "dtype": TEXT,
+            "voxel_size_nm": sizes,
+            "classes": {"type": "object", "additionalProperties": TEXT},
+        }
+    )
 
 
 def _error() -> dict[str, Any]:
@@ -164,7 +176,8 @@ def _type_of(parameter: click.Parameter) -> dict[str, Any]:
         entry = _list(entry)
     if getattr(parameter, "multiple", False):
         entry = _list(entry)
-    if not parameter.required and "type" in entry and entry["type"] not in ("array", "boolean"):
+    plain_flag = entry.get("type") == "boolean" and parameter.to_info_dict().get("default") is not None
+    if not parameter.required and "type" in entry and entry["type"] != "array" and not plain_flag:
         entry["type"] = [entry["type"], "null"]
     elif not parameter.required and "enum" in entry:
         entry["enum"] = [*entry["enum"], None]

@@ -19,6 +19,7 @@ from gpu_tomoclass.cli.options import (
     volume_options,
 )
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
+from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import progress, show_notes, table
 
 
@@ -97,6 +98,16 @@ def suggest(
             n_planes=n_planes, patch=patch, nan=nan, force=force, device=device, progress=advance,
         )  # fmt: skip
     written = save_suggestions(found, output, classes=loaded.classes, overwrite=overwrite)
+    add_result(
+        places=[
+            {
+                **{name: int(getattr(s, name)) for name in ("z", "y", "x", "height", "width")},
+                **{name: float(getattr(s, name)) for name in ("uncertainty", "novelty", "alike")},
+                "between": [c.name for c in s.classes],
+            }
+            for s in found
+        ]
+    )
     rows = [("", "plane", "y", "x", "uncertainty", "new", "alike", "between")]
     rows += [
         (str(i), str(s.z), str(s.y), str(s.x), f"{s.uncertainty:.2f}", f"{s.novelty:.2f}", f"{100 * s.alike:.0f} %",

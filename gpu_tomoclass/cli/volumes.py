@@ -18,6 +18,7 @@ from gpu_tomoclass.cli.options import (
     zarr_options,
 )
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
+from gpu_tomoclass.cli.record import add_result
 from gpu_tomoclass.cli.terminal import description_rows, progress, show_notes, stop_on_signal, table
 
 
@@ -61,6 +62,7 @@ def info(
                     description["all_planes"] = volume_statistics(volume, progress=advance)
             if picture is not None:
                 save_sections(volume, picture, overwrite=overwrite)
+    add_result(**description)
     if as_json:
         click.echo(json.dumps(description, indent=2))
         return

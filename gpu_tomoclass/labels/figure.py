@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpu_tomoclass.classes import LabelClass
-from gpu_tomoclass.errors import ModelError, UsageError
+from gpu_tomoclass.errors import ModelError, TomoclassError, UsageError
 from gpu_tomoclass.labels.pictures import (
     class_image,
     draw_scale_bar,
@@ -16,7 +17,7 @@ from gpu_tomoclass.labels.pictures import (
     overlay_image,
     volume_contrast,
 )
-from gpu_tomoclass.volumes import Volume
+from gpu_tomoclass.volumes import Region, Volume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +62,7 @@ def label_figure(
     limits : (float, float), optional
         Grey values shown as black and white; default the 0.5 and 99.5 percentiles of the volume.
     crop : (slice, slice), optional
-        The part of each plane (y, x).
+        The part of each plane (y, x) of the labels.
     scale_nm : float, optional
         Length of the scale bar, 0 for none; default a round one. It needs the voxel size.
     width_mm : float
@@ -85,9 +86,9 @@ def label_figure(
         raise UsageError(f"there is no panel {unknown[0]!r}", do=f"choose among {', '.join(PANELS)}")
     if not 20 <= width_mm <= 2000:
         raise UsageError(f"a figure of {width_mm:g} mm cannot be read", do="give 20 to 2000")
-    first = first_plane(labels, volume)
+    first, within = place_of(labels, volume)
     part = (slice(None), slice(None)) if crop is None else crop
-    pictures = [(volume.plane(z)[part], _plane(labels, z - first)[part]) for z in planes]
+    pictures = [(volume.plane(z)[within][part], _plane(labels, z - first)[part]) for z in planes]
     ny, nx = pictures[0][0].shape
     if not ny or not nx:
         raise UsageError(f"nothing is left of planes of {volume.shape[1:]}", do="give another part")
@@ -134,8 +135,8 @@ def label_figure(
     return figure
 
 
-def first_plane(labels: Volume, volume: Volume) -> int:
-    """The plane of the volume that the first plane of the labels is.
+def place_of(labels: Volume, volume: Volume) -> tuple[int, tuple[slice, slice]]:
+    """Where the labels lie in the volume: the plane that their first one is, and rows and columns.
 
     Raises
     ------
@@ -143,13 +144,14 @@ def first_plane(labels: Volume, volume: Volume) -> int:
         If the labels do not belong to the volume.
     """
     settings = labels.metadata.get("settings")
-    made = settings.get("planes") if isinstance(settings, dict) else None
-    depth = labels.shape[0]
-    if labels.shape[1:] == volume.shape[1:]:
-        if depth == volume.shape[0]:
-            return 0
-        if isinstance(made, list) and len(made) == 2 and made[1] - made[0] == depth and made[1] <= volume.shape[0]:
-            return int(made[0])
+    settings = settings if isinstance(settings, dict) else {}
+    if labels.shape == volume.shape:
+        return 0, (slice(None), slice(None))
+    with suppress(TomoclassError, LookupError, TypeError, ValueError):  # a stranger's file may say anything
+        planes, crop = settings.get("planes"), settings.get("crop")
+        box = Region.of(volume, planes=None if planes is None else (planes[0], planes[1]), crop=crop)
+        if box.box_shape == labels.shape:
+            return box.first[0], box.in_plane
     raise ModelError(f"is {labels.shape}, and {volume.path} is {volume.shape}", where=labels.path,
                      do="give the labels of this volume")  # fmt: skip
 

@@ -63,7 +63,7 @@ def test_a_run_is_told_from_start_to_end(folder, tmp_path):
     counted = np.bincount(tifffile.imread(labels).ravel(), minlength=3)[1:]
     assert list(content["values"]["counts"].values()) == counted.tolist()
     made = [labels, tmp_path / "labels_thumbnail.png", tmp_path / "labels_sweep.gif"]
-    assert content["outputs"] == [{"path": str(path), "bytes": path.stat().st_size} for path in made]
+    assert [(o["path"], o["bytes"]) for o in content["outputs"]] == [(str(p), p.stat().st_size) for p in made]
     # Settings are what the schema of the parameters allows, in the notation of the command line.
     jsonschema.validate(content["settings"], parameter_schema("classify", cli.commands["classify"]))
     assert (content["settings"]["planes"], content["settings"]["memory_limit"]) == ("0:2", "2G")

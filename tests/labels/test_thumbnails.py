@@ -62,6 +62,32 @@ def test_thumbnail_shows_three_sections(tmp_path):
         assert seen == expected, n
 
 
+def test_without_grey_values_the_colours_stand_alone(tmp_path):
+    _, labels = case()
+    save_sweep(None, labels, tmp_path / "s.gif")
+    with Image.open(tmp_path / "s.gif") as animation:
+        animation.seek(1)
+        frame = np.asarray(animation.convert("RGB"))
+    assert [frame[20, x].tolist() for x in (1, 10, 50)] == [[0, 0, 0], [255, 0, 0], [0, 0, 255]]
+    save_thumbnail(None, labels, tmp_path / "t.png")
+    picture = np.asarray(Image.open(tmp_path / "t.png").convert("RGB"))
+    assert all((picture == colour).all(axis=2).sum() > 1000 for colour in ([255, 0, 0], [0, 0, 255]))
+
+
+def test_labels_of_a_box_lie_over_its_grey_values(tmp_path):
+    _, labels = case()
+    grey = np.zeros((9, 50, 70), np.uint16)
+    grey[3:8, 6:46, 8:68] = 1000
+    labels.metadata = {"settings": {"planes": [3, 8], "crop": "3:8,6:46,8:68"}}
+    save_sweep(ArrayVolume(grey), labels, tmp_path / "s.gif")
+    with Image.open(tmp_path / "s.gif") as animation:
+        assert np.asarray(animation.convert("RGB")).min() == 255  # the first plane has no labels
+    for crop in ("3:8,6:46,9:69x", "3:7,6:46,8:68", 5, [[1], 2]):
+        labels.metadata = {"settings": {"crop": crop}}
+        with pytest.raises(ModelError, match="give the labels of this volume"):
+            save_sweep(ArrayVolume(grey), labels, tmp_path / "n.gif")
+
+
 def test_labels_of_another_volume_are_refused(tmp_path):
     volume, _ = case()
     _, labels = case(nz=9)
