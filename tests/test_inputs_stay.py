@@ -299,7 +299,7 @@ def test_every_path_of_the_command_line_says_whether_it_is_read_or_written() -> 
     """A parameter that is a plain text must be one of those that are no paths."""
     texts = {
         "axes", "label_axes", "class_names", "class_name", "features", "halo", "dask", "names", "version", "title",
-        "dtype", "crop", "host", "origins", "panels", "outside", "z_sigma",
+        "dtype", "crop", "host", "origins", "panels", "outside", "z_sigma", "words",
     }  # fmt: skip
     plain = {
         (name, str(p.name)) for name, p in commands(cli) if p.type is click.STRING and not isinstance(p.type, InputPath)
