@@ -1,9 +1,11 @@
-"""Print JSON schemas: of a command's parameters, of the log and of the result."""
+"""Print JSON schemas of a command's parameters, of the log and of the result; check parameters that a form has."""
 
 from __future__ import annotations
 
 import inspect
 import json
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -11,6 +13,7 @@ import click
 from gpu_tomoclass.cli.command import GROUPS, PROGRAM, Command, command
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.run_record import LOG, RESULT, STATUS
+from gpu_tomoclass.errors import UsageError
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 TEXT: dict[str, Any] = {"type": "string"}
@@ -21,18 +24,29 @@ FILE_SIZE: dict[str, Any] = {"type": ["integer", "null"], "minimum": 0}
 
 @command(
     short_help="Print what a command takes as JSON schema",
-    examples=("schema classify", "schema model import", "schema result"),
+    examples=("schema classify", "schema model import", "schema result", "schema classify --check form.json"),
 )
 @click.argument("names", nargs=-1, metavar="[COMMAND|log|result]")
+@click.option("--check", type=InputPath(), metavar="FILE.json",
+              help="Check parameters, also those of a --result, and print the command line that they are.")  # fmt: skip
 @click.pass_context
-def schema(context: click.Context, names: tuple[str, ...]) -> None:
+def schema(context: click.Context, names: tuple[str, ...], check: str | None) -> None:
     """Print a JSON schema: of the parameters of COMMAND (a portal can show it as a form), of the log, of the result.
 
     Without a name: the names.
     """
     commands = _commands(context.find_root().command)
     name = " ".join(names)
-    if not name:
+    if check is not None:
+        if name not in commands:
+            raise click.UsageError("--check needs the name of a command", context)
+        words = arguments_of(commands[name], _parameters(check), where=check)
+        parent = context.find_root()
+        for group in names[:-1]:
+            parent = click.Context(parent.command.commands[group], info_name=group, parent=parent)  # type: ignore[attr-defined]
+        commands[name].make_context(names[-1], list(words), parent=parent)  # refuses what the command would refuse
+        click.echo(shlex.join([PROGRAM, *names, *words]))
+    elif not name:
         click.echo("\n".join([*commands, "log", "result"]))
     elif name in ("log", "result"):
         click.echo(json.dumps(log_schema() if name == "log" else result_schema(), indent=2))
@@ -43,7 +57,7 @@ def schema(context: click.Context, names: tuple[str, ...]) -> None:
 
 
 def parameter_schema(name: str, described: click.Command) -> dict[str, Any]:
-    """Arguments and options of a command as a JSON schema; ``x-flag``, ``x-group``, ``x-path`` are for forms."""
+    """Arguments and options of a command as a JSON schema; ``x-`` is for forms, see docs/facility.md."""
     group_of = {option: title for title, options in GROUPS.items() for option in options}
     properties, required = {}, []
     for parameter in described.params:
@@ -52,6 +66,8 @@ def parameter_schema(name: str, described: click.Command) -> dict[str, Any]:
         entry = _type_of(parameter)
         entry["description"] = getattr(parameter, "help", None) or f"{parameter.human_readable_name}"
         entry["x-flag"] = parameter.opts[-1] if isinstance(parameter, click.Option) else "argument"
+        if parameter.secondary_opts:
+            entry["x-flag-off"] = parameter.secondary_opts[-1]
         entry["x-group"] = group_of.get(parameter.name, "Options" if isinstance(parameter, click.Option) else "Inputs")
         default = parameter.to_info_dict().get("default")
         if isinstance(default, (bool, int, float, str)) and not parameter.required:
@@ -68,6 +84,63 @@ def parameter_schema(name: str, described: click.Command) -> dict[str, Any]:
         "required": required,
         "additionalProperties": False,
     }
+
+
+def arguments_of(described: click.Command, parameters: Mapping[str, Any], *, where: str) -> list[str]:
+    """Words of a command line that mean these parameters; None and what is left out are defaults.
+
+    Parameters
+    ----------
+    described : click.Command
+    parameters : mapping
+        As :func:`parameter_schema` describes them: name -> value.
+    where : str
+        The file that they are from, for errors.
+
+    Raises
+    ------
+    UsageError
+        If the command has no parameter of a name, or a value cannot be one.
+    """
+    known = {parameter.name: parameter for parameter in described.params}
+    if unknown := sorted(parameters.keys() - known.keys()):
+        raise UsageError(f"{unknown[0]!r} is no parameter of {described.name}", where=where)
+    options, arguments = [], []
+    for name, value in parameters.items():
+        parameter = known[name]
+        if value is None:
+            continue
+        values = list(value) if getattr(parameter, "multiple", False) and isinstance(value, list) else [value]
+        for one in values:
+            several = one if parameter.nargs != 1 and isinstance(one, list) else [one]
+            if not all(isinstance(item, (str, int, float)) for item in several):
+                raise UsageError(f"{name} cannot be {value!r}", where=where)
+            words = [str(item) for item in several]
+            if isinstance(parameter, click.Argument):
+                arguments += words
+            elif parameter.is_flag:  # type: ignore[attr-defined]
+                if not isinstance(one, bool):
+                    raise UsageError(f"{name} is true or false, not {one!r}", where=where)
+                options += [parameter.opts[-1]] if one else list(parameter.secondary_opts[-1:])
+            elif len(words) == 1 and parameter.opts[-1].startswith("--"):
+                options.append(f"{parameter.opts[-1]}={words[0]}")  # a value may begin with a dash
+            else:
+                options += [parameter.opts[-1], *words]
+    return [*options, "--", *arguments] if any(word.startswith("-") for word in arguments) else [*arguments, *options]
+
+
+def _parameters(path: str) -> dict[str, Any]:
+    """Parameters in a file, or the settings in the result of a run."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"is no JSON ({error})", where=path, do="give an object of names and values") from error
+    if isinstance(content, dict) and content.get("schema") == RESULT:
+        content = content.get("settings")
+    if not isinstance(content, dict):
+        raise UsageError("holds no parameters", where=path, do="give an object of names and values")
+    return content
 
 
 def result_schema() -> dict[str, Any]:

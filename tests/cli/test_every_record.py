@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -50,12 +51,13 @@ RUNS = {
     "clean": ("t.tif -o o.tif --min-size 2", {"voxels_changed", "objects"}),
     "baseline nad": (f"v.tif -o o.tif --iterations 1 --noise-area 1,1 {CPU}", {"slab_planes", "device"}),
     "baseline otsu": ("v.tif -o o.tif --levels 2", {"thresholds", "counts", "fractions"}),
+    "schema": ("classify --check form.json", set()),
     "simulate phantom": ("-o o --size 16", set()),
     "simulate pillar": ("-o o --shape 4,24,24 --iterations 1", set()),
 }
 # The first two end when a person ends them, the others are minutes of work made of the commands above.
 NOT_RUN = {"paint", "watch", "demo", "reproduce"}
-STEPLESS = {"preview", "model import", "model info", "figure", "plan"}  # no progress is told of them
+STEPLESS = {"schema", "preview", "model import", "model info", "figure", "plan"}  # no progress is told of them
 LABELS = {"classify", "clean", "baseline otsu"}
 
 
@@ -86,6 +88,7 @@ def inputs(tmp_path_factory):
                 *FEATURES.split(), *CPU.split()]) == 0  # fmt: skip
     shutil.copy(next((Path(__file__).parents[1] / "data").rglob("*.model")), folder / "c.model")
     (folder / "job.toml").write_text('model = "m.tcm"\ndevice = "numpy"\nworkers = 1\n[[volumes]]\npath = "v.tif"\n')
+    (folder / "form.json").write_text('{"volume": "v.tif", "model": "m.tcm", "output": "o.tif"}')
     return folder
 
 
@@ -149,7 +152,24 @@ def test_a_run_that_succeeds(name, place):
         assert labels["volume"]["shape"] == [4, 24, 22]
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if not name.startswith("simulate")])
+@pytest.mark.parametrize("name", RUNS)
+def test_settings_of_a_result_are_parameters_again(name, place, command, monkeypatch):
+    """The command line that they are means what was recorded; nothing is computed for that."""
+    callback = COMMANDS[name].callback
+    monkeypatch.setattr(COMMANDS[name], "callback", lambda **_: None)
+    _, _, first = told(name, RUNS[name][0])
+    monkeypatch.setattr(COMMANDS[name], "callback", callback)
+    done = command("schema", *name.split(), "--check", "../result.json")
+    assert done.code == 0, done.err
+    program, *words = shlex.split(done.out)
+    assert program == "gpu-tomoclass"
+    monkeypatch.setattr(COMMANDS[name], "callback", lambda **_: None)
+    Path("../log.jsonl").unlink()
+    _, _, second = told(name, " ".join(words[len(name.split()) :]))
+    assert second["settings"] == first["settings"]
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if not name.startswith("simulate") and name != "schema"])
 def test_a_run_whose_input_is_damaged(name, place):
     first = RUNS[name][0].split()[0]
     with open(first, "r+b") as file:
@@ -250,3 +270,44 @@ def test_settings_from_the_environment(place, monkeypatch):
     shutil.copy("t.tif", "p/truth.tif")
     code, _, result = told("simulate pillar", "-o p")  # refused at once
     assert (code, result["settings"]["voxels"]) == (3, "24,160,136")
+
+
+FORM = {"volume": "v.tif", "model": "m.tcm", "output": "o.tif"}
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({}, "gpu-tomoclass classify v.tif m.tcm --output=o.tif"),
+        ({"thumbnail": False, "sweep": False, "quiet": True}, "--no-thumbnail --quiet"),
+        ({"planes": "0:2", "workers": 2, "smooth": 1.5}, "--planes=0:2 --workers=2 --smooth=1.5"),
+        ({"probabilities": "uint8", "nan": None}, "--output=o.tif --probabilities=uint8"),
+        ({"workers": 0}, None),
+        ({"workers": "two"}, None),
+        ({"device_name": "tpu"}, None),
+        ({"quiet": "yes"}, None),
+        ({"planes": ["0:2"]}, None),
+        ({"planess": "0:2"}, None),
+        ({"smooth": -1}, None),
+        ({"output": None}, None),
+    ],
+)
+def test_a_form_is_checked_as_its_schema_says(more, line, place, command):
+    """What the schema refuses, the command refuses as well, and the other way round."""
+    Path("form.json").write_text(json.dumps(FORM | more))
+    done = command("schema", "classify", "--check", "form.json")
+    schema = json.loads(command("schema", "classify").out)
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(FORM | more))
+    assert bool(errors) == (line is None), errors
+    if line is None:
+        assert (done.code, done.out) == (2, ""), done
+    else:
+        assert done.code == 0, done.err
+        assert line in done.out
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"schema": "gpu_tomoclass/result/1"}'])
+def test_a_file_that_is_no_form(text, place, command):
+    Path("form.json").write_text(text)
+    assert command("schema", "classify", "--check", "form.json").code == 2
+    assert command("schema", "log", "--check", "form.json").code == 2

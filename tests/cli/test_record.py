@@ -131,6 +131,7 @@ def test_every_command_has_a_schema_that_is_one(name, command):
     schema = parameter_schema(name, command)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert sorted(schema["properties"]) == sorted(p.name for p in command.params)
+    assert all(len(entry["description"]) > 3 and entry["x-flag"] for entry in schema["properties"].values())
     for parameter in command.params:
         if isinstance(parameter.type, click.Choice):
             entry = schema["properties"][parameter.name]
