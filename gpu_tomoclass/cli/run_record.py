@@ -127,6 +127,7 @@ class Run:
             "outputs": [
                 {"path": os.path.abspath(path), "bytes": _size(path), "volume": describe_output(path)}
                 for path in outputs_made()
+                if os.path.lexists(path)  # not what a run wrote for itself and removed
             ],
             "values": self._values,
         }

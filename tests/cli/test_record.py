@@ -14,6 +14,7 @@ import tifffile
 from gpu_tomoclass.cli import cli, run
 from gpu_tomoclass.cli.command import Command
 from gpu_tomoclass.cli.schema import log_schema, parameter_schema, result_schema
+from gpu_tomoclass.errors import DataError
 
 FAST = ["--features", "gaussian_blur", "--sigma-max", "1", "--no-cache", "--device", "numpy", "--trees", "3"]
 
@@ -67,6 +68,22 @@ def test_a_run_is_told_from_start_to_end(folder, tmp_path):
     # Settings are what the schema of the parameters allows, in the notation of the command line.
     jsonschema.validate(content["settings"], parameter_schema("classify", cli.commands["classify"]))
     assert (content["settings"]["planes"], content["settings"]["memory_limit"]) == ("0:2", "2G")
+
+
+def test_what_a_run_wrote_for_itself_and_removed_is_no_output(folder, tmp_path, monkeypatch):
+    """As the processes of a cluster are given their model."""
+    from gpu_tomoclass.outputs import atomic
+
+    def measured(*_, **__):
+        with atomic(tmp_path / "own") as temporary:
+            temporary.write_text("x")
+        (tmp_path / "own").unlink()
+        raise DataError("enough")
+
+    monkeypatch.setattr("gpu_tomoclass.labels.measure_classes", measured)
+    result = tmp_path / "r.json"
+    assert run(["measure", f"{folder}/s.tif", "-o", f"{tmp_path}/p.csv", "--result", str(result)]) == 3
+    assert json.loads(result.read_text())["outputs"] == []
 
 
 def test_a_failure_is_told_too_and_the_next_run_continues_the_log(folder, tmp_path):
