@@ -8,9 +8,11 @@ import re
 from collections.abc import Collection
 from typing import Any, ClassVar
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.default_styles import DEFAULT_STYLES
-from rich.markdown import Heading, Markdown
+from rich.markdown import Heading, Markdown, TableElement
+from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
@@ -35,8 +37,38 @@ class _Heading(Heading):
             yield Text(("=" if self.tag == "h1" else "-") * min(self.text.cell_len, options.max_width))
 
 
+class _Table(TableElement):
+    """A table, not wider than it is; where cells are wrapped, a blank line tells its rows apart."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for item in super().__rich_console__(console, options):
+            if isinstance(item, Table):
+                whole = console.measure(item, options=options.update(max_width=10_000)).maximum
+                if whole > options.max_width:
+                    item.leading = 1
+                    _narrow(item, whole - options.max_width)
+            yield item
+
+
+def _narrow(table: Table, too_wide: int) -> None:
+    """Take columns from those that have most beyond their longest word; words are cut only where nothing else helps."""
+    texts = [[str(cell) for cell in (column.header, *column.cells)] for column in table.columns]
+    natural = [max(map(cell_len, cells)) for cells in texts]
+    needed = [max(cell_len(word) for cell in cells for word in cell.split() or [""]) for cells in texts]
+    spare = [a - b for a, b in zip(natural, needed, strict=True)]
+    for column in table.columns:
+        column.overflow = "fold"
+    if sum(spare) >= too_wide:
+        for _ in range(too_wide):
+            widest = max(range(len(spare)), key=lambda i: spare[i] and natural[i])
+            spare[widest] -= 1
+            natural[widest] -= 1
+        for column, width in zip(table.columns, natural, strict=True):
+            column.width = width
+
+
 class _Page(Markdown):
-    elements: ClassVar = {**Markdown.elements, "heading_open": _Heading}
+    elements: ClassVar = {**Markdown.elements, "heading_open": _Heading, "table_open": _Table}
 
 
 def page_text(markdown: str, *, width: int, bold: bool = False, names: Collection[str] = (), here: str = "") -> str:

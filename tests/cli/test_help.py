@@ -64,7 +64,7 @@ def test_the_help_of_each_command_names_a_page_that_speaks_of_it(name, command):
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))
-def test_every_page_is_shown_as_text(name, command):
+def test_every_page_is_shown_as_text(name, command, monkeypatch):
     """No mark of the site is left; prose and tables keep to the width; code is as on the page."""
     said = command("help", "--page", name)
     assert said.code == 0, said.err
@@ -73,7 +73,13 @@ def test_every_page_is_shown_as_text(name, command):
     assert max(map(len, prose)) <= SCREEN[1]
     for mark in MARKUP:
         assert mark not in "\n".join(prose), mark
-    assert len(re.sub(r"\W", "", said.out)) > 0.6 * len(re.sub(r"\W", "", PAGES[name].text))
+    text = re.sub(r"<!--.*?-->|\]\(.*?\)", "", FENCE.sub("", PAGES[name].text), flags=re.DOTALL)
+    assert "…" in text or "…" not in said.out
+    if name == "benchmarks":  # a table whose words alone are wider than 80 columns
+        monkeypatch.setenv("COLUMNS", "100")
+        said = command("help", "--page", name)
+    lost = set(re.findall(r"[A-Za-z]{3,}", text)) - set(re.findall(r"[A-Za-z]{3,}", said.out))
+    assert not lost, "words are left out or cut"
     for fence in FENCE.finditer(PAGES[name].text):
         if not fence[2].startswith("{"):
             assert "\n".join(f"    {line}".rstrip() for line in fence[3].rstrip().split("\n")) in said.out
