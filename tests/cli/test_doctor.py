@@ -66,7 +66,7 @@ def test_every_kernel_of_the_package_agrees(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(subjects, "COMPARED", (2, 33, 41))
     monkeypatch.setattr(checks, "TIMED", (9, 10))
     monkeypatch.setattr(checks, "REPEATS", 1)
-    device = NativeDevice(threads=2, gpu_plan=True)
+    device = NativeDevice(threads=2, build="checked")
     compared = subjects.Subjects()
     compared.compute_reference(lambda: None)
     found = checks.check_device(device, compared)
