@@ -22,7 +22,7 @@ def call(capfd):
 
 
 def test_a_small_pillar(tmp_path, monkeypatch, call):
-    make_small(monkeypatch)
+    make_small(monkeypatch, draws=False)  # tests/studies looks at the page
     arguments = ("reproduce", "-o", tmp_path / "out", "--only", "pillar", "--quick", "--pillar-shape", "24x48x40",
                  "--workers", 1)  # fmt: skip
     code, out, err = call(*arguments)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gpu_tomoclass.features import FeatureBank
 from gpu_tomoclass.labels import report
 from gpu_tomoclass.studies.reproduction.operator import Habits
 
 STUDY = "gpu_tomoclass.studies.reproduction"
+FEW = ("gaussian_blur", "sobel_filter", "hessian", "membrane_projections", "variance", "median", "structure")
 
 
 def fast_otsu(histogram, *, levels):
@@ -29,15 +31,16 @@ def fast_otsu(histogram, *, levels):
     return histogram.edges[cuts[:0:-1]]
 
 
-def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of pictures that are laid out alike the first is drawn: matplotlib took a third of the time."""
+def make_small(monkeypatch: pytest.MonkeyPatch, *, draws: bool = True) -> None:
+    """With few features; of pictures that are laid out alike the first is drawn, or none: matplotlib takes long."""
+    monkeypatch.setattr(f"{STUDY}.case.Settings.bank", lambda self: FeatureBank.create(FEW, sigma_max=8))
     monkeypatch.setattr(f"{STUDY}.case.otsu_thresholds", fast_otsu)
     monkeypatch.setattr(f"{STUDY}.page.DPI", 30)
     monkeypatch.setattr(f"{STUDY}.phantom.QUICK_SIZE", 64)
     monkeypatch.setattr(f"{STUDY}.results.QUICK_HABITS", Habits(rounds=1, corrections=4, n_trees=20))
     for name, n in (("N_PLANES", 3), ("N_OTHER", 2), ("N_LOOKED", 2)):
         monkeypatch.setattr(f"{STUDY}.added.{name}", n)
-    draw, drawn = report.chart_png, {}
+    draw, drawn = report.chart_png if draws else lambda *_, **__: b"a picture", {}
 
     def once(figure, *, dpi):
         layout = tuple(figure.get_size_inches()), tuple(axes.get_title() for axes in figure.axes)
