@@ -132,7 +132,8 @@ class _Steps:
             defines={
                 "TX": tx,
                 "TY": ty,
-                "RADIUS": 0 if weights is None else len(weights) // 2,
+                # Kernels that smooth nothing take any: with this one they need not be compiled for themselves.
+                "RADIUS": len(self.coarse if weights is None else weights) // 2,
                 "THREADS": STATISTICS_THREADS[self.device.wants_gpu_plan],
             },
         )

@@ -382,7 +382,8 @@ class _KernelFields(_Fields):
     ) -> None:
         gpu = self.device.wants_gpu_plan
         tx, ty = self._block
-        defines = {"TX": tx, "TY": ty, "RADIUS": 0 if weights is None else len(weights) // 2}
+        # Kernels that smooth nothing take any: with this one they need not be compiled for themselves.
+        defines = {"TX": tx, "TY": ty, "RADIUS": len(self._coarse if weights is None else weights) // 2}
         defines["THREADS"] = SUM_THREADS[gpu]
         if file == "nad_volume.cu":
             defines["RUN"] = GPU_RUN if gpu else CPU_RUN

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from gpu_tomoclass.baseline import nad_volume_kernels as kernels
 from gpu_tomoclass.baseline.nad_reference import NadParameters, nad_plane, smoothed
 from gpu_tomoclass.baseline.nad_volume_reference import (
     PAIRS,
@@ -19,6 +20,7 @@ from gpu_tomoclass.baseline.nad_volume_reference import (
     step_statistics,
     structure_tensor,
 )
+from gpu_tomoclass.device.native import NativeDevice
 from gpu_tomoclass.errors import UsageError
 
 
@@ -234,6 +236,11 @@ def test_gradient_is_that_of_numpy_inside():
         np.testing.assert_allclose(ours[inner], theirs[inner], rtol=0, atol=1e-13)
 
 
+def by_kernels(volume, p):
+    """Of the CPU, which give what the reference gives (tests/kernels) in a tenth of the time."""
+    return kernels.nad_volume(volume.astype(np.float32), device=NativeDevice(threads=1), parameters=p)
+
+
 def dashed_line(sd=15.0):
     """A dashed line along (1, 1, 1) in noise, its core, and where its gaps are."""
     z, y, x = np.mgrid[:36, :36, :36].astype(np.float64)
@@ -251,9 +258,9 @@ def test_a_dashed_line_in_noise():
     volume, line, gap, beside = dashed_line()
     p = {"iterations": 25, "grey_level": 0, "noise_area": (3, 32, 3)}
     results = {
-        "eed": nad_volume(volume, parameters(**p, balance=0)),
-        "hybrid": nad_volume(volume, parameters(**p)),
-        "lines alone": nad_volume(volume, parameters(**p, second_eigenvector=0)),
+        "eed": by_kernels(volume, parameters(**p, balance=0)),
+        "hybrid": by_kernels(volume, parameters(**p)),
+        "lines alone": by_kernels(volume, parameters(**p, second_eigenvector=0)),
     }
     for result in results.values():
         assert result[gap].mean() / result[line].mean() > volume[gap].mean() / volume[line].mean() + 0.03

@@ -25,7 +25,7 @@ from gpu_tomoclass.model.model import save_model
 from gpu_tomoclass.training.train_model import train
 from gpu_tomoclass.volumes.opening import create_volume, open_volume
 
-SHAPE = (8, 300, 400)
+SHAPE = (5, 300, 400)
 
 
 @pytest.fixture(scope="module")

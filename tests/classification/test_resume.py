@@ -89,7 +89,7 @@ def test_killed_at_random_moments(sample_path, sample_model, tmp_path):
     threads, whose locks they would else find held for ever."""
     save_model(sample_model, tmp_path / "m.tcm")
     (tmp_path / "runs").mkdir()
-    words = [sys.executable, RANDOM_KILLS, sample_path, tmp_path / "m.tcm", tmp_path / "runs", 16]
+    words = [sys.executable, RANDOM_KILLS, sample_path, tmp_path / "m.tcm", tmp_path / "runs", 12]
     alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=1200, check=False, env=alone)
     assert done.returncode == 0, done.stderr
