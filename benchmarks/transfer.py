@@ -208,7 +208,7 @@ def run_group(
                 tried = try_map(model, Looked.at(volume, planes=useful), device=device)
                 mapped = 0
                 for z in case.scored if k != here else ():
-                    flat = flat_of(volume, z, tried.scale)
+                    flat = flat_of(volume, z, tried.part)
                     mapped += classes_right(model, ask[k, strokes], flat, case.truth[z])
                 found.append({
                     "trained_on": cases[k].name,
@@ -217,6 +217,7 @@ def run_group(
                     "accuracy": round(right[k, strokes] / total, 4),
                     "mapped": round(mapped / total, 4) if k != here else None,
                     "before": figures_of(tried.before),
+                    "share": round(tried.share, 4),
                     "after": None if tried.after is None else figures_of(tried.after),
                 })  # fmt: skip
     return found

@@ -22,6 +22,7 @@ from gpu_tomoclass.model import GREY_LEVELS, Model, check_fits, fits_volume
 from gpu_tomoclass.training.drift import (
     DOUBTFUL_DRIFT,
     N_PLANES,
+    WRONG_DRIFT,
     Drift,
     Looked,
     asker,
@@ -30,6 +31,7 @@ from gpu_tomoclass.training.drift import (
     verdict_of,
 )
 from gpu_tomoclass.training.grey_memory import FEW, sure, weighted_quantiles
+from gpu_tomoclass.training.neighbours import agreement, share_of_map
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Crop, VolumeLike, open_volume
 
@@ -60,6 +62,9 @@ class Adaptation:
         is so near to that that it is left as it is.
     reason : str
         Why it was adapted or not, in a sentence.
+    share : float
+        So much of the way from grey values as they are to those of the training volume: less than 1 where labels would
+        agree less with their neighbours.
     """
 
     model: Model
@@ -67,18 +72,23 @@ class Adaptation:
     before: Drift
     after: Drift | None
     reason: str
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
 class Tried:
     """A model on some planes of a volume, as given and with a map of grey values, and the scale with that map.
 
-    ``after`` is None where grey values are the same everywhere.
+    ``after`` is None where grey values are the same everywhere. ``alike`` is how well labels agree with their
+    neighbours, as given and with the map; so much as ``share`` should be used of it, which is ``part``.
     """
 
     before: Drift
     after: Drift | None
     scale: IntensityScale
+    alike: tuple[float, float]
+    share: float
+    part: IntensityScale
 
 
 def check_drift(
@@ -199,16 +209,25 @@ def adapt(
     keep, reason = keeps_map(before, after, always=always)
     if not keep:
         return Adaptation(model, False, before, None if reason == NEAR else after, reason)
+    if tried.share < 1:
+        engine = FeatureEngine(choose_device(device), model.bank.blocks)
+        sample, used = look_at(model.bank, looked, engine=engine, scale=tried.part, nan=nan)
+        after = compare(model, sample, planes=used, probabilities=asker(model.forest, engine.device)(sample))
+        reason = (
+            f"adapted {100 * tried.share:.0f} % of the way, as the whole map frays regions (neighbouring labels agree"
+            f" by {tried.alike[1]:.2f} instead of {tried.alike[0]:.2f}): {_figures(before, after)}"
+        )
     made = {
         "from": model.hash,
         "volume": volume.fingerprint(),
         "planes": list(looked.planes),
+        "share": round(tried.share, 4),
         **{
             name: {"drift": d.drift, "mean_margin": d.mean_margin} for name, d in (("before", before), ("after", after))
         },
     }
-    adapted = replace(other, intensity=tried.scale, training={**other.training, "adapted": made}, report=None)
-    return Adaptation(adapted, True, before, after, reason)
+    adapted = replace(other, intensity=tried.part, training={**other.training, "adapted": made}, report=None)
+    return Adaptation(adapted, True, before, after, reason, tried.share)
 
 
 def try_map(
@@ -219,40 +238,59 @@ def try_map(
     ask = asker(model.forest, engine.device)
     total, done = len(looked.planes) * (ROUNDS + 2), 0
 
-    def sample(scale: IntensityScale) -> npt.NDArray[np.float32]:
+    def sample(scale: IntensityScale, *, with_beside: bool = False) -> npt.NDArray[np.float32]:
         nonlocal done
 
         def advance(n: int, _: int) -> None:
             if progress is not None:
                 progress(done + n, total)
 
-        found, used[:] = look_at(model.bank, looked, engine=engine, scale=scale, nan=nan, progress=advance)
+        found, used[:] = look_at(
+            model.bank, looked, engine=engine, scale=scale, nan=nan, with_beside=with_beside, progress=advance
+        )
         done += len(looked.planes)
         return found
 
+    def with_agreement(scale: IntensityScale) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
+        found = sample(scale, with_beside=True)
+        n = len(found) // 2  # the pixels looked at, then those beside them
+        probabilities = ask(found)
+        labels = probabilities.argmax(axis=0)
+        return found[:n], probabilities[:, :n], agreement(labels[:n], labels[n:])
+
     used: list[int] = []
-    as_given = sample(model.intensity)
-    given = ask(as_given)
+    as_given, given, alike = with_agreement(model.intensity)
     before = compare(model, as_given, planes=used, probabilities=given)
     base = _base_scale(model, looked)
     grey = as_given[:, 0] if base == model.intensity else looked.grey(base, nan=nan)
     source = _nearest(model, as_given)
     points = quantile_points(model, source, grey)
-    scale, mapped, probabilities = base, as_given, given
-    for turn in range(ROUNDS + 1):
-        if len(points) < 2:
-            return Tried(before, None, base)
-        scale = base.mapped(points)
-        mapped = sample(scale)
-        probabilities = ask(mapped)
-        if turn < ROUNDS:
-            points = class_points(model, source, grey, probabilities) or points
+    if len(points) < 2:
+        return Tried(before, None, base, (alike, alike), 1.0, base)
+    for _ in range(ROUNDS):
+        probabilities = ask(sample(base.mapped(points)))
+        points = class_points(model, source, grey, probabilities) or points
+    scale = base.mapped(points)
+    mapped, probabilities, alike_mapped = with_agreement(scale)
     moved = float((given.argmax(axis=0) != probabilities.argmax(axis=0)).mean())
     after = compare(model, mapped, planes=used, probabilities=probabilities)
     surer = after.mean_margin - before.mean_margin
     loss = before.trained_margin - before.mean_margin
     before = replace(before, moved=moved, surer=surer, verdict=verdict_of(before.drift, loss, moved, surer))
-    return Tried(before, after, scale)
+    # Where grey values are far off, or of another type, labels as given may agree and be wrong: no way back to them.
+    near = before.drift <= WRONG_DRIFT and looked.volume.dtype.name == model.training.get("dtype")
+    share = share_of_map(alike - alike_mapped) if near else 1.0
+    part = scale if share == 1 else base.mapped(_part_way(model.intensity, base, points, share))
+    return Tried(before, after, scale, (alike, alike_mapped), share, part)
+
+
+def _part_way(as_given: IntensityScale, base: IntensityScale, points: Points, share: float) -> Points:
+    """A map between that of the model as given and the one through points, of values that went through ``base``."""
+    xs, ys = np.transpose(points)
+    kinks = np.array([x for x, _ in as_given.points])
+    every = np.union1d(xs, (kinks - as_given.offset) / as_given.gain * base.gain + base.offset)
+    given = as_given.apply((every - base.offset) / base.gain).astype(np.float64)
+    return _rising(every, (1 - share) * given + share * np.interp(every, xs, ys))
 
 
 def keeps_map(before: Drift, after: Drift, *, always: bool = False) -> tuple[bool, str]:
@@ -263,10 +301,7 @@ def keeps_map(before: Drift, after: Drift, *, always: bool = False) -> tuple[boo
     differs, a good map leaves the forest a little less sure and its features a little farther away; only where they are
     much worse was the map wrong.
     """
-    figures = (
-        f"drift {after.drift:.3f} instead of {before.drift:.3f}, margin {after.mean_margin:.3f} instead of"
-        f" {before.mean_margin:.3f}"
-    )
+    figures = _figures(before, after)
     surer = after.mean_margin - before.mean_margin
     if before.verdict == "fits" and not always:
         return False, FITS
@@ -276,6 +311,13 @@ def keeps_map(before: Drift, after: Drift, *, always: bool = False) -> tuple[boo
     lead = min(before.mean_margin, before.trained_margin)
     worse = lead - after.mean_margin > LOST_MARGIN or after.drift - before.drift > MORE_DRIFT
     return (False, f"not adapted, it would fit worse: {figures}") if worse else (True, f"adapted: {figures}")
+
+
+def _figures(before: Drift, after: Drift) -> str:
+    return (
+        f"drift {after.drift:.3f} instead of {before.drift:.3f}, margin {after.mean_margin:.3f} instead of"
+        f" {before.mean_margin:.3f}"
+    )
 
 
 def remembers_grey(model: Model) -> bool:

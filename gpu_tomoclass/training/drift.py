@@ -28,6 +28,7 @@ from gpu_tomoclass.features import (
 )
 from gpu_tomoclass.forest import DeviceForest, Forest, lead, predict_probabilities
 from gpu_tomoclass.model import N_QUANTILES, Model
+from gpu_tomoclass.training.neighbours import beside
 from gpu_tomoclass.types import Progress
 from gpu_tomoclass.volumes import Crop, Region, Volume, VolumeLike
 
@@ -235,6 +236,14 @@ class Looked:
         found = sampled_pixels(plane.image.size, n, outside=self.region.outside(z), seed=z)
         return found if plane.filled is None else found[~plane.filled.ravel()[found]]
 
+    def beside(self, z: int, plane: PreparedPlane, pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Of each of these pixels the one it is compared with: itself where that does not count."""
+        found = beside(pixels, plane.image.shape)
+        for out in (self.region.outside(z), plane.filled):
+            if out is not None:
+                found = np.where(out.ravel()[found], pixels, found)
+        return found
+
     def grey(self, scale: IntensityScale, *, nan: str) -> npt.NDArray[np.float32]:
         """Grey values of the pixels looked at: (n_pixels,)."""
         planes = [(z, prepare_plane(self.volume, z, scale=scale, nan=nan)) for z in self.planes]
@@ -248,16 +257,19 @@ def look_at(
     engine: FeatureEngine,
     scale: IntensityScale,
     nan: str,
+    with_beside: bool = False,
     progress: Progress | None = None,
 ) -> tuple[npt.NDArray[np.float32], list[int]]:
     """Channels of the pixels looked at, (n_pixels, n_channels), and the planes that could be read.
+
+    ``with_beside`` gives as many rows again after these: of the pixel :func:`beside` each.
 
     Raises
     ------
     DataError
         If there is no such pixel.
     """
-    volume, samples, used = looked.volume, [], []
+    volume, samples, neighbours, used = looked.volume, [], [], []
     halo = bank.z_reach(aspect_of(volume.voxel_size))
     for done, z in enumerate(looked.planes, start=1):
         slab = prepare_slab(volume, z, z + 1, halo=halo, scale=scale, nan=nan)
@@ -265,13 +277,16 @@ def look_at(
         if not plane.missing:
             computed = engine.device.numpy(engine.compute(slab.images, place=slab.place))
             channels = computed.reshape(bank.n_channels, -1)
-            samples.append(channels[:, looked.pixels(z, plane)].T.copy())
+            pixels = looked.pixels(z, plane)
+            samples.append(channels[:, pixels].T.copy())
+            if with_beside:
+                neighbours.append(channels[:, looked.beside(z, plane, pixels)].T.copy())
             used.append(z)
         if progress is not None:
             progress(done, len(looked.planes))
     if not sum(len(sample) for sample in samples):
         raise DataError(f"none of the planes {looked.planes} has a pixel to look at", where=volume.path)
-    return np.concatenate(samples), used
+    return np.concatenate([*samples, *neighbours]), used
 
 
 def _nothing(outside: npt.NDArray[np.bool_] | None) -> bool:
