@@ -42,7 +42,8 @@ def beside(pixels: npt.NDArray[np.int64], shape: tuple[int, int]) -> npt.NDArray
 def agreement(here: npt.NDArray[np.integer], there: npt.NDArray[np.integer]) -> float:
     """Scott's pi of the classes of pixels and of those beside them: 1 where all agree, 0 where they do by chance.
 
-    It is Cohen's kappa of pairs whose order does not matter (Scott, Public Opinion Quarterly 19, 321, 1955). Chance depends on how much there is of each class: a map that gives pixels to a rarer class is not blamed for that.
+    It is Cohen's kappa of pairs whose order does not matter (Scott, Public Opinion Quarterly 19, 321, 1955). Chance
+    depends on how much there is of each class: a map that gives pixels to a rarer class is not blamed for that.
     All of one class agree by chance.
 
     Parameters
