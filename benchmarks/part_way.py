@@ -1,7 +1,8 @@
 """Adapting without harm: how much of a map of grey values is used where labels would agree less with their neighbours.
 
     python benchmarks/part_way.py --seeds 3 4 5 --only corrected
-    python benchmarks/part_way.py --seeds 6 4000 --only few
+    python benchmarks/part_way.py --seeds 21000 22000 --only few
+    python benchmarks/part_way.py --seeds 0 --only needle --needle TRUTH NAME=VOLUME NAME=VOLUME ..
 
 Models of few strokes (those of transfer.py, on its first pillar or phantom) and models that a scripted operator
 corrected in six rounds (those of added_steps.py), with the paper's features, on volumes of the same kind. Of each pair:
@@ -18,7 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from transfer import PILLARS, Case, annotation_of, phantoms, pillars
+from part_way_tables import CHANGES, CHOSEN, table
+from transfer import PILLARS, Case, annotation_of, given, phantoms, pillars
 
 from gpu_tomoclass import FeatureCache, __version__, default_classes
 from gpu_tomoclass.device import choose_device
@@ -37,12 +39,11 @@ FEATURES = "paper"
 SHAPE, OTHER = (60, 214, 160), (24, 214, 160)  # of the pillar that is corrected, and of those it is applied to
 VOXEL = 150 / (0.86 * SHAPE[2])
 PAINTED = 8  # planes of its lower two thirds
-CHANGES = "a quarter of the dose", "less contrast", "less silica", "60 iterations"  # of transfer.py's pillars
-CHOSEN = {"corrected": (0, 1, 2), "few": (0, 1000), "phantom": (0,)}  # seeds that the rule was chosen on
 Truth = Callable[[int], np.ndarray]
+Task = tuple[Model, str, Volume, Truth, list[int]]  # model, name of the change, volume, its truth, planes to score
 
 
-def corrected(seed: int, folder: Path, device) -> Iterator[tuple[Model, str, Volume, Truth, list[int]]]:
+def corrected(seed: int, folder: Path, device) -> Iterator[Task]:
     """A corrected model; volumes with their truth and the planes to score."""
     names = write_pillar(folder / "a.tif", shape=SHAPE, voxel=VOXEL, seed=seed)
     with open_volume(names[0]) as volume, open_volume(names[1]) as truth:
@@ -60,7 +61,7 @@ def corrected(seed: int, folder: Path, device) -> Iterator[tuple[Model, str, Vol
             yield model, change, volume, truth.plane, list(range(1, OTHER[0], 2))
 
 
-def few(cases: list[Case], folder: Path, device) -> Iterator[tuple[Model, str, Volume, Truth, list[int]]]:
+def few(cases: list[Case], folder: Path, device) -> Iterator[Task]:
     """A model of few strokes on the first case; the others."""
     for i, case in enumerate(cases):
         with create_volume(folder / f"{i}.tif", shape=case.array.shape, dtype=case.array.dtype, voxel_size=None) as out:
@@ -71,7 +72,20 @@ def few(cases: list[Case], folder: Path, device) -> Iterator[tuple[Model, str, V
         model = train(volume, strokes, bank=FeatureBank.create(FEATURES), device=device).model
     for i, case in enumerate(cases[1:], start=1):
         with open_volume(folder / f"{i}.tif") as volume:
-            yield model, case.name, volume, case.truth.__getitem__, case.scored
+            yield model, f"{cases[0].name} to {case.name}", volume, case.truth.__getitem__, case.scored
+
+
+def needle(truth: str, volumes: list[str], folder: Path, device) -> Iterator[Task]:
+    """Of each reconstruction a model, and the others; planes with the specimen only."""
+    cases = given(truth, volumes)
+    places = [*cases[0].marked, *cases[0].scored]
+    useful = slice(min(places), max(places) + 1)
+    for case in cases:
+        case.array, case.truth = case.array[useful], case.truth[useful]
+        case.marked, case.scored = ([z - useful.start for z in planes] for planes in (case.marked, case.scored))
+    for i in range(len(cases)):
+        (folder / str(i)).mkdir()
+        yield from few([cases[i], *cases[:i], *cases[i + 1 :]], folder / str(i), device)
 
 
 def measure(model: Model, volume: Volume, truth: Truth, scored: list[int], device) -> dict:
@@ -103,50 +117,11 @@ def measure(model: Model, volume: Volume, truth: Truth, scored: list[int], devic
     return {**found, "kept": keep, **{name: round(value, 4) for name, value in known.items()}}
 
 
-def adapted(pair: dict) -> dict:
-    """Scores of what ``adapt`` gives."""
-    return pair["part"] if pair["kept"] else pair["given"]
-
-
-def formerly(pair: dict) -> dict:
-    """Scores of what it gave before: the whole map, or none."""
-    return pair["whole"] if pair["kept"] else pair["given"]
-
-
-def gains(pairs: list[dict], of: Callable[[dict], dict], key: str = "accuracy") -> np.ndarray:
-    """Points by which models are better than as given."""
-    return np.array([100 * (of(pair)[key] - pair["given"][key]) for pair in pairs])
-
-
-def table(record: dict) -> list[str]:
-    """Lines of Markdown: gains over the model as given, before and with the rule, of seeds seen and unseen."""
-    lines = [
-        "| Model, change | Pairs | As given (%) | Whole map or none: gain (least) | IoU | Part way: gain (least) | IoU"
-        " | Shares used |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for kind, chosen in CHOSEN.items():
-        for seen in (True, False):
-            of_kind = [p for p in record["pairs"] if p["kind"] == kind and (p["seed"] in chosen) == seen]
-            changes = [*dict.fromkeys(p["change"] for p in of_kind)] if kind == "corrected" else []
-            for change in [*changes, None] if of_kind else []:
-                pairs = [p for p in of_kind if change in (None, p["change"])]
-                cells = []
-                for of in (formerly, adapted):
-                    points, iou = gains(pairs, of), gains(pairs, of, "iou")
-                    cells += [f"{points.mean():+.2f} ({points.min():+.2f})", f"{iou.mean():+.1f}"]
-                shares = [p["share"] for p in pairs if p["kept"] and p["share"] < 1]
-                said = f"{len(shares)}: {min(shares):.2f} to {max(shares):.2f}" if shares else "0"
-                given = 100 * np.mean([p["given"]["accuracy"] for p in pairs])
-                name = f"{kind}, {'to choose' if seen else 'not seen before'}: {change or 'all'}"
-                lines.append(f"| {name} | {len(pairs)} | {given:.1f} | {' | '.join(cells)} | {said} |")
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[])
     parser.add_argument("--only", nargs="+", choices=CHOSEN, default=list(CHOSEN))
+    parser.add_argument("--needle", nargs="+", default=[], metavar=("TRUTH", "VOLUME"), help="classes 0..k-1")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int)
     options = parser.parse_args()
@@ -155,6 +130,7 @@ def main() -> None:
     makers = {
         "corrected": lambda seed, folder: corrected(seed, folder, device),
         "few": lambda seed, folder: few(pillars(offset=seed), folder, device),
+        "needle": lambda _, folder: needle(options.needle[0], options.needle[1:], folder, device),
         "phantom": lambda seed, folder: few(phantoms(size=128, offset=seed), folder, device),
     }
     for seed in options.seeds:

@@ -53,6 +53,7 @@ def named() -> dict[str, Callable[[], str]]:
     engines, run = result("forest_engines"), result("main_run")
     figures: dict[str, Callable[[], str]] = {
         "peers": lambda: table_of("peers", result("peers")),
+        "part-way": lambda: table_of("part_way_tables", result("part_way")),
         "added-steps": lambda: table_of("added_steps", result("added_steps")),
         "peers-seeds": lambda: f"{len({row['seed'] for row in result('peers')['rows']})}",
         "loop-operator": lambda: table_of("loop_operator", RESULTS / "loop_operator.json"),
@@ -103,6 +104,8 @@ def named() -> dict[str, Callable[[], str]]:
             "transfer_tables", result("transfer"), function=kind
         )
     of_transfer = runpy.run_path(str(ROOT / "benchmarks" / "transfer_tables.py"))["figures"](result("transfer"))
+    of_parts = runpy.run_path(str(ROOT / "benchmarks" / "part_way_tables.py"))["figures"](result("part_way"))
+    figures |= {f"part-way-{name}": lambda said=said: said for name, said in of_parts.items()}
     figures |= {f"transfer-{name}": lambda said=said: said for name, said in of_transfer.items()}
     return figures
 

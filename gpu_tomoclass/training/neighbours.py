@@ -1,4 +1,4 @@
-"""How well labels agree with their neighbours: the specimen goes on beside a pixel, noise does not.
+"""Agreement of labels with their neighbours: the specimen goes on beside a pixel, noise does not.
 
 A map of grey values that steepens them steepens noise, too. A model that was corrected where it was wrong knows pixels
 at borders and in noise, and follows: regions fray and specks appear. That is seen without a truth, as the labels of
@@ -58,7 +58,7 @@ def agreement(here: npt.NDArray[np.integer], there: npt.NDArray[np.integer]) -> 
 
 
 def share_of_map(less_alike: float) -> float:
-    """How much of a map to use, 0..1: so much that labels agree less by `LESS_ALIKE` at most.
+    """Share of a map to use, 0..1: so much that labels agree less by `LESS_ALIKE` at most.
 
     ``less_alike`` is how much less they agree with the whole map; with half of it, they agree less by about half.
     """
