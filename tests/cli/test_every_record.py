@@ -70,6 +70,7 @@ def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
 
 
 COMMANDS = commands(cli)
+LINE, RESULT = (jsonschema.Draft202012Validator(content) for content in (log_schema(), result_schema()))
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +105,14 @@ def told(name: str, words: str) -> tuple[int, list, dict]:
     code = run([*name.split(), *words.split(), "--log-json", "../log.jsonl", "--result", "../result.json"])
     lines = [json.loads(line) for line in Path("../log.jsonl").read_text().splitlines()]
     for line in lines:
-        jsonschema.validate(line, log_schema())
+        LINE.validate(line)
     result = json.loads(Path("../result.json").read_text())
-    jsonschema.validate(result, result_schema())
+    RESULT.validate(result)
     assert (lines[0]["event"], lines[-1]["event"]) == ("start", "end")
     for event in (lines[0], lines[-1]):
         assert {key: result[key] for key in event.keys() & result.keys() - {"schema"}}.items() <= event.items()
     assert (result["command"], result["exit_code"]) == (name, code)
-    jsonschema.validate(result["settings"], parameter_schema(name, COMMANDS[name]))
+    jsonschema.Draft202012Validator(parameter_schema(name, COMMANDS[name])).validate(result["settings"])
     assert result["versions"].keys() >= {"gpu_tomoclass", "python", "numpy", "scipy", "scikit-learn"}
     return code, lines, result
 
