@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import click
+
+from gpu_tomoclass.errors import TomoclassError
 
 # Where an option stands in the help, by the name of its parameter; what is not listed stands first.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -34,6 +38,7 @@ HELP = {
     "help quality": ("", "That page; help train, or train --help: a command"),
 }
 TITLES = 12  # columns of titles
+CHECKING = f"{__name__}.checking"  # in a context: nothing will be run
 RAW, ARGUMENTS = f"{__name__}.raw", f"{__name__}.arguments"  # in a context: the options as they were written
 
 
@@ -49,12 +54,33 @@ class Command(click.Command):
             self.params += _for_programs()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return self._parsed(ctx, args)
+        except (click.UsageError, TomoclassError):
+            if not ctx.resilient_parsing and CHECKING not in ctx.meta:
+                self._begin_refused(ctx, given)
+            raise
+
+    def _parsed(self, ctx: click.Context, args: list[str]) -> list[str]:
         raw, _, given = self.make_parser(ctx).parse_args(args=list(args))
         ctx.meta[RAW], ctx.meta[ARGUMENTS] = raw, list(args)
         for number, option in enumerate(given):
             if _takes_one_value(option) and option in given[:number] and not ctx.resilient_parsing:
                 raise click.UsageError(f"{option.opts[-1]} is given twice; give it once", ctx)
         return super().parse_args(ctx, args)
+
+    def _begin_refused(self, ctx: click.Context, args: list[str]) -> None:
+        """Let programs hear of a command line that is refused, where it names a log or a result of theirs."""
+        asked = {flag: _value_of(flag, args) for flag in ("--log-json", "--result")}
+        if not any(asked.values()) or not any(p.name == "result" for p in self.params):
+            return
+        from gpu_tomoclass.cli.record import begin
+        from gpu_tomoclass.cli.run_record import Run
+
+        name = ctx.command_path.removeprefix(PROGRAM).strip()
+        with suppress(TomoclassError):  # the file is somebody else's; the first error is the one to tell
+            begin(Run(name, args, settings={}, inputs=[], log=asked["--log-json"], result=asked["--result"]))
 
     def invoke(self, ctx: click.Context) -> Any:
         asked = {name: ctx.params.pop(name, None) for name in ("log_json", "result", "syslog")}
@@ -222,6 +248,13 @@ def _for_programs() -> list[click.Parameter]:
         ),
         click.Option(["--syslog"], is_flag=True, help="Tell the system's log of start, errors and end."),
     ]
+
+
+def _value_of(flag: str, args: Sequence[str]) -> str | None:
+    """Value of an option in words that may make no sense otherwise; None if it is not there, or twice."""
+    found = [word.partition("=")[2] for word in args if word.startswith(f"{flag}=")]
+    found += [value for word, value in pairwise(args) if word == flag]
+    return found[0] if len(found) == 1 else None
 
 
 def _paths(value: Any) -> Iterator[str]:

@@ -109,7 +109,8 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """Record the error that stopped the run; :meth:`end` follows with the exit code."""
-        self._error = {"kind": type(error).__name__, "message": visible(str(error))}
+        said = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        self._error = {"kind": type(error).__name__, "message": visible(said)}
         self._emit("error", **self._error)
         self._tell_syslog("error", self._error["message"])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from gpu_tomoclass.cli.command import GROUPS, PROGRAM, Command, command
+from gpu_tomoclass.cli.command import CHECKING, GROUPS, PROGRAM, Command, command
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.run_record import LOG, RESULT, STATUS
 from gpu_tomoclass.errors import UsageError
@@ -42,6 +42,7 @@ def schema(context: click.Context, names: tuple[str, ...], check: str | None) ->
             raise click.UsageError("--check needs the name of a command", context)
         words = arguments_of(commands[name], _parameters(check), where=check)
         parent = context.find_root()
+        context.meta[CHECKING] = True
         for group in names[:-1]:
             parent = click.Context(parent.command.commands[group], info_name=group, parent=parent)  # type: ignore[attr-defined]
         commands[name].make_context(names[-1], list(words), parent=parent)  # refuses what the command would refuse

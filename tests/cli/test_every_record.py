@@ -69,6 +69,7 @@ def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
     return found
 
 
+FORM = {"volume": "v.tif", "model": "m.tcm", "output": "o.tif"}
 COMMANDS = commands(cli)
 LINE, RESULT = (jsonschema.Draft202012Validator(content) for content in (log_schema(), result_schema()))
 
@@ -259,6 +260,41 @@ def test_pictures_of_a_batch(place, command):
     assert {"v_labels_thumbnail.png", "v_labels_sweep.gif"} <= {path.name for path in place.iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("classify v.tif m.tcm -o o.tif --plans 0:2", "No such option"),
+        ("classify v.tif m.tcm", "Missing option"),
+        ("classify v.tif m.tcm -o o.tif --workers 0", "--workers"),
+        ("classify v.tif m.tcm -o none/o.tif", "its folder does not exist"),
+        ("classify v.tif m.tcm -o v.tif", "is the input"),
+        ("model info", "Missing argument"),
+        ("baseline nad v.tif -o o.tif --dim 2 --dim 3", "given twice"),
+    ],
+)
+def test_a_command_line_that_is_refused(words, said, place, command):
+    for option, file in (("--result=../r.json", "r.json"), ("--log-json=../l.jsonl", "l.jsonl")):
+        done = command(*words.split(), option)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
+        text = (place.parent / file).read_text()
+        content = json.loads(text.splitlines()[-1] if file == "l.jsonl" else text)
+        (LINE if file == "l.jsonl" else RESULT).validate(content)
+        assert (content["status"], content["exit_code"], content["outputs"]) == ("failed", 2, [])
+        if file == "r.json":
+            assert said in content["error"]["message"]
+            assert content["arguments"][-1] == option
+    before = (place / "v.tif").read_bytes()
+    assert command(*words.split(), "--result", "v.tif").code == 2
+    assert (place / "v.tif").read_bytes() == before
+
+
+def test_a_check_records_nothing(place, command):
+    Path("form.json").write_text(json.dumps(FORM | {"workers": 0, "result": "../r.json", "log_json": "../l.jsonl"}))
+    assert command("schema", "classify", "--check", "form.json").code == 2
+    assert {path.name for path in place.parent.iterdir()} == {"here"}
+
+
 def test_settings_from_the_environment(place, monkeypatch):
     """They are recorded as they were written, like those of the command line; defaults as well."""
     monkeypatch.setenv("GPU_TOMOCLASS_CLASSIFY_PLANES", "0:2")
@@ -271,9 +307,6 @@ def test_settings_from_the_environment(place, monkeypatch):
     shutil.copy("t.tif", "p/truth.tif")
     code, _, result = told("simulate pillar", "-o p")  # refused at once
     assert (code, result["settings"]["voxels"]) == (3, "24,160,136")
-
-
-FORM = {"volume": "v.tif", "model": "m.tcm", "output": "o.tif"}
 
 
 @pytest.mark.parametrize(
