@@ -57,6 +57,15 @@ def test_wheel_holds_package_and_kernels(tmp_path):
     assert done.stdout.splitlines() == [str(inside / "kernels"), str(inside / "docs")], done.stderr
 
 
+@pytest.mark.parametrize("file", ["Dockerfile", "gpu_tomoclass.def"])
+def test_containers_are_built_from_all_that_the_wheel_holds(file):
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    folders = {name.strip("/").split("/")[0] for name in (*wheel["include"], *wheel["force-include"])}
+    text = (ROOT / "packaging" / file).read_text(encoding="utf-8")
+    copied = re.findall(r"^(?:COPY|   ) (\w+) /(?:src|opt/gpu_tomoclass)/(\w+)$", text, re.MULTILINE)
+    assert {(name, name) for name in folders} <= set(copied)
+
+
 def test_kernels_are_found_here_and_their_absence_is_told(monkeypatch, tmp_path):
     assert kernels_folder() == ROOT / "kernels"
     monkeypatch.setattr(

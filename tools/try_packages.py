@@ -50,6 +50,7 @@ def try_package(python: str, package: Path) -> str:
         for command in (
             [python, "-m", "venv", Path(place, "env")],
             [scripts / "python", "-m", "pip", "install", "--quiet", package],
+            [scripts / "gpu-tomoclass", "help", "quality"],
             [scripts / "gpu-tomoclass", "doctor", "--device", "numpy"],
             [scripts / "gpu-tomoclass", "demo", "--output", Path(place, "demo")],
         ):
