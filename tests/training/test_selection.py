@@ -23,7 +23,7 @@ from gpu_tomoclass.training.selection import (
     trade_off_figure,
 )
 
-FOREST = {"engine": "sklearn", "n_trees": 20, "n_jobs": 1, "n_folds": 3}
+FOREST = {"engine": "weka", "n_trees": 20, "n_jobs": 1, "n_folds": 3}
 COSTS = {"gaussian_blur": 1.0, "median": 5.0, "neighbors": 3.0}
 
 
