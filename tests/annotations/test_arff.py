@@ -66,7 +66,7 @@ def test_scipy_reads_the_same(golden):
     assert [table.class_names[v - 1].encode() for v in table.label] == data["class"].tolist()
 
 
-# All that may need quotes, other ends of lines, and characters of 1 to 4 bytes. Looking up all of Unicode takes seconds.
+# All that may need quotes, other ends of lines, characters of 1 to 4 bytes: looking up all of Unicode takes seconds.
 CHARACTERS = "".join(map(chr, range(0x250))) + "\u2028\u2029\u3000\u4e2d\ufeff\ufffd\U0001f600\U0010ffff"
 
 

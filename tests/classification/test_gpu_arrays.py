@@ -92,7 +92,7 @@ def test_features_of_one_plane_of_integers():
     plane = np.arange(18 * 17).reshape(18, 17).astype(np.int16)
     expected = compute_features(plane, ["neighbors", "gaussian_blur"], device="numpy").channels
     with late_gpu("now") as (_, cupy):
-        found = compute_features(cupy.array(plane), ["neighbors", "gaussian_blur"]).channels  # on the GPU that it lies on
+        found = compute_features(cupy.array(plane), ["neighbors", "gaussian_blur"]).channels  # on its own GPU
         assert found.shape == expected.shape
         np.testing.assert_allclose(cupy.asnumpy(found), expected, atol=6e-6 * np.abs(expected).max())
         exact = FeatureBank.create(["gabor"], gabor="exact")  # has no kernel
