@@ -53,9 +53,15 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All of a module's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """Lines and dotted names (within the package) of what a module imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 assert not alias.name.startswith("gpu_tomoclass"), f"{path}:{node.lineno}: say from .. import .."
@@ -100,7 +106,7 @@ def test_a_module_imports_only_what_its_room_may(name: str) -> None:
 def test_only_the_plugin_knows_napari() -> None:
     """Whoever has no window needs no Qt; a plugin says qtpy, whichever Qt its user has."""
     for name, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 found = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
                 for other in found:
@@ -111,7 +117,7 @@ def test_only_the_plugin_knows_napari() -> None:
 def test_studies_use_what_users_use() -> None:
     for name, path in MODULES.items():
         if room(name) == "studies":
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in nodes(path):
                 base = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
                 if base.startswith("gpu_tomoclass.") and room(base.partition(".")[2]) != "studies":
                     here = base.partition(".")[2]
@@ -163,7 +169,7 @@ def test_a_door_opens(name: str) -> None:
 
 def test_docstrings_open_with_a_verb_or_a_noun() -> None:
     for name, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 first = (ast.get_docstring(node) or ".").split()[0]
                 assert first not in {"What", "Whether", "Which", "How", "Who"}, f"{name}: {getattr(node, 'name', '')}"
@@ -187,7 +193,7 @@ def test_the_command_line_uses_what_users_can_use() -> None:
 
     public = documented()
     for path in (PACKAGE / "cli").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             base = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
             here = room(base.partition(".")[2])
             if base.startswith("gpu_tomoclass.") and here not in {"cli", *GROUND}:

@@ -9,6 +9,7 @@ import re
 import runpy
 import statistics
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 MARK = re.compile(r"<!-- =([\w-]+) -->(.*?)<!-- / -->", re.DOTALL)
 
 
+@cache
 def result(name: str) -> Any:
     """A file of results; its keys and numbers."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
