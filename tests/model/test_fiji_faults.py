@@ -102,7 +102,7 @@ def test_any_damage_is_an_error_or_a_valid_forest(load, good):
     """Bytes changed in the header, in the description of classes and in the trees."""
     rng = np.random.default_rng(1)
     n_refused = 0
-    for i in range(150):
+    for i in range(75):
         damaged = bytearray(good)
         end = (2000, 45000, len(good))[i % 3]
         for at in rng.integers(4, end, rng.integers(1, 4)):
@@ -113,7 +113,7 @@ def test_any_damage_is_an_error_or_a_valid_forest(load, good):
             n_refused += 1
         else:
             model.forest.validate()
-    assert n_refused > 30
+    assert n_refused > 15
 
 
 def swapped(data, old, new):

@@ -151,7 +151,7 @@ def test_label_images_of_any_values(tmp_path, dtype, values, seed):
 # --- row 34: Fiji's classifiers --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_classifiers_are_refused_or_walk_to_their_leaves(golden, tmp_path, data):
     """Bytes changed anywhere; where it still loads, every walk ends and every probability is finite."""
