@@ -11,8 +11,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
 from importlib import import_module
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +97,32 @@ def test_nothing_is_loaded_before_it_is_used() -> None:
     )
     said = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, check=True).stdout
     assert said == f"False {gt.__version__}\n"
+
+
+def test_the_page_needs_only_what_the_docs_extra_brings() -> None:
+    """`make docs` imports every name of the page where neither the tests nor other extras are installed."""
+    project = tomllib.loads((API.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+
+    def plain(items: Iterable[str]) -> set[str]:
+        return {found[0].lower().replace("-", "_") for item in items if (found := re.match(r"[\w-]+", item))}
+
+    absent = plain(chain(*extras.values())) - plain([*project["dependencies"], *extras["docs"]])
+    modules = {
+        name
+        for name, brought_by in packages_distributions().items()
+        if {found.lower().replace("-", "_") for found in brought_by} <= absent
+    }
+    assert {"distributed", "rsciio"} <= modules
+    names = [*(("gpu_tomoclass", name) for name in gt.__all__),
+             *((f"gpu_tomoclass.{here}", name) for here, name in sorted(room_names()))]  # fmt: skip
+    program = (
+        "import sys; from importlib import import_module\n"
+        f"sys.modules.update(dict.fromkeys({sorted(modules)}))\n"
+        f"for module, name in {names}: getattr(import_module(module), name)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

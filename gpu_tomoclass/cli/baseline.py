@@ -36,7 +36,7 @@ def baseline() -> None:
     """The conventional way, to compare with: denoise, then thresholds of grey."""
 
 
-@baseline.command()
+@baseline.command(examples=("baseline nad volume.tif -o denoised.tif --noise-area 10,10",))
 @click.argument("volume", type=InputPath())
 @volume_output_option
 @click.option("--dim", "dimensions", type=click.IntRange(2, 3), default=2, show_default=True,
@@ -117,7 +117,7 @@ def nad(
     click.echo(f"denoised: {output}")
 
 
-@baseline.command()
+@baseline.command(examples=("baseline otsu denoised.tif -o labels.tif --names vacuum,rubber,silica",))
 @click.argument("volume", type=InputPath())
 @click.option(
     "-o",

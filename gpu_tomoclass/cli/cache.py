@@ -30,7 +30,7 @@ def cache() -> None:
     """
 
 
-@cache.command()
+@cache.command(examples=("cache info",))
 @folder_option
 @json_option
 def info(folder: str | None, as_json: bool) -> None:
@@ -53,7 +53,7 @@ def info(folder: str | None, as_json: bool) -> None:
     show_notes([*features.notes, *kernels.notes])
 
 
-@cache.command()
+@cache.command(examples=("cache clear --only kernels",))
 @folder_option
 @click.option("--only", type=click.Choice(["features", "kernels"]), help="Leave the other as it is.")
 def clear(folder: str | None, only: str | None) -> None:

@@ -13,7 +13,8 @@ import click
 
 from gpu_tomoclass.errors import TomoclassError
 
-# Where an option stands in the help, by the name of its parameter; what is not listed stands first.
+# Where an option stands in the help, by the name of its parameter; what is not listed stands first. A title in
+# ONLY_WITH is one of commands with that parameter: the seed of a simulation is no part of a forest.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Strokes": ("every", "start", "also", "label_axes", "class_names", "skip_bad_rois", "like"),
     "Features": (
@@ -26,12 +27,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "byte_order", "offset", "intensity", "nan", "force",
     ),
     "Where and how to compute": (
-        "device_name", "gpu_id", "workers", "slab_planes", "memory_limit", "dask", "cache", "no_cache",
+        "device_name", "device", "gpu_id", "workers", "slab_planes", "memory_limit", "dask", "cache", "no_cache",
     ),
     "Output": ("output", "probabilities", "uncertainty", "ome_version", "sharded", "portal", "overwrite", "restart",
                "profile", "thumbnail", "sweep", "json_path", "as_json", "quiet", "verbose"),
     "For programs": ("log_json", "result", "syslog"),
 }  # fmt: skip
+ONLY_WITH = {"Strokes": "every", "Forest": "n_trees"}
 PROGRAM = "gpu-tomoclass"
 HELP = {
     "help": ("", "All commands, and the pages of the manual"),
@@ -106,7 +108,7 @@ class Command(click.Command):
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        group_of = {name: title for title, names in GROUPS.items() for name in names}
+        group_of = groups_of(self)
         sections: dict[str, list[tuple[str, str]]] = {"Options": [], **{title: [] for title in GROUPS}}
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
@@ -196,9 +198,22 @@ class Group(click.Group):
         formatter.write_paragraph()
         write_sections(formatter, {"More": HELP})
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with the whole first sentence of each; click would cut it."""
+        rows = [(name, found.get_short_help_str(limit=1000)) for name, found in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_epilog(ctx, formatter)
         _format_page(ctx, formatter)
+
+
+def groups_of(described: click.Command) -> dict[str, str]:
+    """Name of a parameter -> the title under which the help of this command shows it."""
+    names = {parameter.name for parameter in described.params}
+    titles = [title for title in GROUPS if ONLY_WITH.get(title) in {None, *names}]
+    return {name: title for title in titles for name in GROUPS[title]}
 
 
 def write_sections(

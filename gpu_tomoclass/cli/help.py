@@ -53,7 +53,7 @@ def help(context: click.Context, words: tuple[str, ...], want_page: bool) -> Non
         return
     page = find_page(" ".join(words))
     if page is None:
-        raise click.UsageError(_unknown(context, " ".join(words)), context)
+        raise click.UsageError(_unknown(context, words), context)
     _show(_text(page))
 
 
@@ -83,11 +83,15 @@ def _contents(context: click.Context) -> str:
     return formatter.getvalue()
 
 
-def _unknown(context: click.Context, words: str) -> str:
+def _unknown(context: click.Context, given: tuple[str, ...]) -> str:
+    words = " ".join(given)
     names = [*_table(context), *all_pages()]
     close = list(dict.fromkeys(get_close_matches(words, names, n=3)))
     said = f"there is no command and no page {words!r}"
-    if close:
+    if _find_command(context, given) is not None:  # asked for as a page
+        about = _table(context).page_of(given[0])
+        said = f"there is no page {words!r}, but a command: {PROGRAM} help {words}; the page about it: {about}"
+    elif close:
         said += f"; did you mean {' or '.join(close)}?"
     elif about := pages_about(words):
         said += f"; pages about it: {', '.join(about)}"

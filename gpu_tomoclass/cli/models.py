@@ -18,7 +18,7 @@ def model() -> None:
     """Bring classifiers from Fiji, look into model files."""
 
 
-@model.command("import")
+@model.command("import", examples=("model import classifier.model -o materials.tcm",))
 @click.argument("classifier", type=InputPath(), metavar="CLASSIFIER.model")
 @click.option("-o", "--output", type=OutputPath(), required=True, metavar="MODEL.tcm", help="The model file.")
 @click.option("--signed-16-bit", is_flag=True, help="Fiji's image was signed 16 bit, to which ImageJ adds 32768.")
@@ -53,7 +53,7 @@ def import_(
     click.echo(f"model: {output}")
 
 
-@model.command()
+@model.command(examples=("model info materials.tcm",))
 @click.argument("path", type=InputPath(), metavar="MODEL.tcm|CLASSIFIER.model")
 @json_option
 def info(path: str, as_json: bool) -> None:

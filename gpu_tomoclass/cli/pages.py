@@ -78,8 +78,8 @@ def all_pages() -> dict[str, Page]:
 
 
 def find_page(words: str) -> Page | None:
-    """The page of this name; spaces, dashes and underscores are alike."""
-    plain = _plain(words)
+    """The page of this name or file; spaces, dashes and underscores are alike."""
+    plain = _plain(words.removesuffix(".md").rpartition("/")[2])
     return next((page for name, page in all_pages().items() if _plain(name) == plain), None)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from gpu_tomoclass.cli.command import CHECKING, GROUPS, PROGRAM, Command, command
+from gpu_tomoclass.cli.command import CHECKING, PROGRAM, Command, command, groups_of
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.run_record import LOG, RESULT, STATUS
 from gpu_tomoclass.errors import UsageError
@@ -59,7 +59,7 @@ def schema(context: click.Context, names: tuple[str, ...], check: str | None) ->
 
 def parameter_schema(name: str, described: click.Command) -> dict[str, Any]:
     """Arguments and options of a command as a JSON schema; ``x-`` is for forms, see docs/facility.md."""
-    group_of = {option: title for title, options in GROUPS.items() for option in options}
+    group_of = groups_of(described)
     properties, required = {}, []
     for parameter in described.params:
         if parameter.name is None:

@@ -24,7 +24,7 @@ def simulate() -> None:
     """Make a tomogram whose truth is known."""
 
 
-@simulate.command()
+@simulate.command(examples=("simulate phantom -o phantom --noise --wedge",))
 @OUTPUT
 @click.option("--size", type=click.IntRange(16), default=512, show_default=True, help="Pixels per side.")
 @click.option("--planes", type=click.IntRange(1), default=1, show_default=True,
@@ -82,7 +82,7 @@ def phantom(
     click.echo(f"truth: {truth}")
 
 
-@simulate.command()
+@simulate.command(examples=("simulate pillar -o pillar --shape 24,160,136",))
 @OUTPUT
 @click.option("--shape", "voxels", type=Numbers("Z,Y,X", "861,428,317", whole=True, count=3), default="24,160,136",
               show_default=True, help="Voxels; the paper's is 861,428,317.")  # fmt: skip

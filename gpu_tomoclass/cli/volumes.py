@@ -145,7 +145,7 @@ def convert(
     quiet: bool,
     **reading: Any,
 ) -> None:
-    """Write VOLUME in another format: .tif, .ome.zarr or .mrc. Values stay as they are."""
+    """Write VOLUME in another format: .tif, .mrc, .nxs or .ome.zarr. Values stay as they are."""
     from gpu_tomoclass.volumes import convert as run
     from gpu_tomoclass.volumes import open_volume
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,10 +12,16 @@ from contextlib import suppress
 import pytest
 
 from gpu_tomoclass.cli import COMMANDS, EVERYDAY, cli
+from gpu_tomoclass.cli.command import Command
 from gpu_tomoclass.cli.page_text import FENCE, page_text
 from gpu_tomoclass.cli.pages import all_pages
 
 PAGES = all_pages()
+LEAVES = {
+    f"{name} {inner}".strip(): found
+    for name, outer in cli.commands.items()
+    for inner, found in getattr(outer, "commands", {"": outer}).items()
+}
 SCREEN = (24, 80)  # lines and columns of a terminal as it opens
 MARKUP = ("<!--", "-->", "](", ":::", "```", "{doc}", "{toctree}", "{eval-rst}", "**", "\x1b")
 
@@ -135,7 +142,11 @@ command --with <!-- kept --> [a](b.md)
         (["clasify"], "did you mean classify?"),
         (["Slurm"], "pages about it: facility"),
         (["model", "impotr"], "no page 'model impotr'"),
-        (["--page", "classify"], "no page 'classify'"),
+        (["--page", "classify"], "but a command: gpu-tomoclass help classify; the page about it: streaming"),
+        (
+            ["--page", "model", "import"],
+            "but a command: gpu-tomoclass help model import; the page about it: model-file",
+        ),
         (["xyzzy"], "no page 'xyzzy'"),
     ],
 )
@@ -146,9 +157,33 @@ def test_a_word_that_is_neither(words, said, command):
     assert all(name in done.err for name in ("quality", "model-file", "features"))
 
 
-@pytest.mark.parametrize("words", [["something", "is", "wrong"], ["something-is-wrong"], ["Something_Is_Wrong"]])
+@pytest.mark.parametrize(
+    "words",
+    [["something", "is", "wrong"], ["something-is-wrong"], ["Something_Is_Wrong"], ["docs/something_is_wrong.md"]],
+)
 def test_a_page_by_names_that_people_type(words, command):
     assert command("help", *words) == command("help", "something_is_wrong")
+
+
+def test_options_stand_under_titles_that_are_theirs(command):
+    """A title is shown only where the command has what it is about: a seed of a simulation is no part of a forest."""
+    for name, found in LEAVES.items():
+        said = command(*name.split(), "--help").out
+        assert ("\nForest:\n" in said) == ("\n  --trees " in said), name
+        assert ("\nStrokes:\n" in said) == ("\n  --every " in said), name
+        schema = json.loads(command("schema", *name.split()).out) if name not in ("help", "doctor") else {}
+        blocks = {block.partition(":\n")[0]: block for block in said.split("\n\n")}
+        for entry in schema.get("properties", {}).values():
+            if entry["x-group"] != "Inputs":
+                assert re.search(rf"^  (-\w, )?{entry['x-flag']}\b", blocks[entry["x-group"]], re.M), (name, entry)
+        assert "..." not in said.partition("\n\n")[2], f"{name}: a sentence is cut"
+        assert name in ("help", "cache info") or "Examples:\n" in said, name
+        assert isinstance(found, Command)
+
+
+def test_groups_of_commands_say_whole_sentences(command):
+    for name in ("baseline", "cache", "model", "simulate"):
+        assert "..." not in command(name, "--help").out.partition("\n\n")[2]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal")
