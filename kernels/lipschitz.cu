@@ -13,6 +13,9 @@
 // per row. Per pixel and slope: 3 bytes read, 1 + 4 written; per row and sweep about 160 instructions with one pixel a
 // thread.
 //
+// `grey` and `cover` are not __restrict__: NVRTC (13.5) then takes the choice between them for the constant one and reads
+// what the first sweep wrote through the cache that does not see writes (ld.global.nc), wherever PIXELS > 1.
+//
 // Compile-time: THREADS (a multiple of 32), PIXELS.
 #ifndef UNROLL
 #define UNROLL _Pragma("unroll")
@@ -22,8 +25,8 @@
 #define HIGHEST 255
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-lipschitz(const unsigned char* __restrict__ grey, const int* __restrict__ steps, unsigned char* __restrict__ cover,
-          float* __restrict__ result, int ny, int nx) {
+lipschitz(const unsigned char* grey, const int* __restrict__ steps, unsigned char* cover, float* __restrict__ result,
+          int ny, int nx) {
     __shared__ int firsts[2][WARPS], lasts[2][WARPS];  // of the warps, before other warps count; rows in turn
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, x0 = (int)threadIdx.x * PIXELS;
     const int slope = steps[2 * blockIdx.x], diagonal = steps[2 * blockIdx.x + 1];

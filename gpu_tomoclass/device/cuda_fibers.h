@@ -10,7 +10,6 @@
 #else
 #define CUDA_CLUSTER 1
 #endif
-#include <sys/mman.h>
 #if !defined(__x86_64__) || defined(CUDA_ON_CPU_UCONTEXT)
 #define CUDA_ON_CPU_UCONTEXT 1
 #include <ucontext.h>

@@ -8,11 +8,14 @@
 //   fibers   one fiber per thread, switched at barriers and warp functions (cuda_fibers.h)
 // With CUDA_ON_CPU_CHECKED every kernel runs as fibers, in a shuffled order, over poisoned shared memory.
 #pragma once
-#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+#if defined(CUDA_ON_CPU_CHECKED) || defined(CUDA_ON_CPU_FIBERS)
+#include <stdlib.h>
+#include <sys/mman.h>
+#endif
+#include "cuda_math.h"
 
 #define CUDA_ON_CPU 1
 #define __device__ static __attribute__((unused))

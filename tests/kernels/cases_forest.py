@@ -150,9 +150,10 @@ CASES = [
             Size(n_trees=30, n_nodes=201, n_features=252, n_classes=4, n_pixels=301),
             Size(n_trees=3, n_nodes=41, n_features=9, n_classes=17, n_pixels=257, missing=0.3, pure=False),
             Size(n_trees=30, n_nodes=201, n_features=252, n_classes=48, n_pixels=301),
-            Size(n_trees=2, n_nodes=40001, n_features=5, n_classes=3, n_pixels=64, missing=0.001),
+            Size(n_trees=2, n_nodes=40001, n_features=5, n_classes=3, n_pixels=64, missing=0.001, bushy=True),
             Size(n_trees=5, n_nodes=1001, n_features=1500, n_classes=3, n_pixels=64),  # too many columns for bytes
-            Size(n_trees=2, n_nodes=70001, n_features=60, n_classes=2, n_pixels=40),  # too large trees
+            Size(n_trees=2, n_nodes=70001, n_features=60, n_classes=2, n_pixels=40, bushy=True),  # too large trees
+            Size(n_trees=2, n_nodes=3001, n_features=5, n_classes=3, n_pixels=64, missing=0.001),  # deep
             Size(n_trees=3, n_nodes=31, n_features=1, n_classes=2, n_pixels=1),
             Size(n_trees=2, n_nodes=1, n_features=0, n_classes=5, n_pixels=7),
         ),
@@ -198,7 +199,7 @@ CASES = [
         sizes=(
             *SMALL,
             Size(n_trees=3, n_nodes=41, n_features=9, n_classes=17, n_pixels=5001, missing=0.3, pure=False),
-            Size(n_trees=2, n_nodes=40001, n_features=5, n_classes=3, n_pixels=64, missing=0.001),
+            Size(n_trees=2, n_nodes=40001, n_features=5, n_classes=3, n_pixels=64, missing=0.001, bushy=True),
             Size(n_trees=2, n_nodes=31, n_features=3, n_classes=2, n_pixels=70_000, missing=0.001),  # several launches
         ),
         small_sizes=SMALL,

@@ -71,7 +71,7 @@ CASES = [
         sizes=(
             *SMALL,
             Size(1, 1, 1, of(iterations=3)),
-            Size(18, 31, 70, of(noise_area=(20, 15, 8), iterations=20)),
+            Size(18, 31, 70, of(noise_area=(20, 15, 8), iterations=10)),
             Size(
                 30, 23, 41, of(noise_area=(5, 9, 12), iterations=5, time_step=1 / 6, second_eigenvector=1.0), "noise", 7
             ),

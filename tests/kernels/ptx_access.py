@@ -32,12 +32,19 @@ class Cells:
         """Tell the shadow how they are accessed; count the faults that it finds."""
         if self.shadow is None:
             return
+        self.shadow.is_written |= how != "read"
+        if how == "read" and "nc" in c.mods:  # the compiler was told that nobody writes there during the launch
+            self.shadow.is_constant = True
+        if self.shadow.is_constant and self.shadow.is_written:
+            machine.faults[f"an array is written to that is read as constant: {c.text}"] += 1
+        if "nc" in c.mods:
+            return
         size = dtype_of(c.types[-1]).itemsize
-        threads = machine.threads
-        block, warp, cluster = (of[self.threads] for of in (threads.block, threads.warp, threads.cluster))
-        now = Moment(machine.epoch[block], machine.turn[warp], machine.meeting[cluster])
+        of, me = machine.threads, self.threads
+        block, warp, cluster = of.block[me], of.warp[me], of.cluster[me]
+        now = Moment(me, block, warp, cluster, machine.epoch[block], machine.turn[warp], machine.meeting[cluster])
         for cell in self.shadow.cells(self.offset, size):
-            found = getattr(self.shadow, how)(cell, self.threads, now)
+            found = getattr(self.shadow, how)(cell, now)
             for fault, n in found.items():
                 if n:
                     machine.faults[f"{fault}: {c.text}"] += n
@@ -80,14 +87,14 @@ def _count(machine: Machine, what: str, space: str, address: np.ndarray, size: i
 
 def _pieces(
     machine: Machine, space: str, address: np.ndarray, size: int, lanes: np.ndarray
-) -> list[tuple[np.ndarray, Cells]]:
+) -> list[tuple[slice | np.ndarray, Cells]]:
     """(which of the threads, their cells) for every array that is accessed."""
     if space == "global":
         return [
             (which, Cells(buffer.content, buffer.shadow, offset, lanes[which]))
             for buffer, which, offset in machine.memory.locate(address, size)
         ]
-    everybody = np.arange(lanes.size)
+    everybody = slice(None)
     if space == "shared":
         offset = machine.shared.locate(address, size, lanes)
         return [(everybody, Cells(machine.shared.content, machine.shared.shadow, offset, lanes))]

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import ptx_access
 import ptx_warp
 from ptx_arithmetic import LOGIC, OPERATIONS, compare, flush
-from ptx_memory import LOCAL_TAG, RANK_BIT, SHARED_TAG, GlobalMemory, SharedMemory, Threads, distinct
+from ptx_memory import LOCAL_TAG, RANK_BIT, SHARED_TAG, GlobalMemory, SharedMemory, Threads, n_distinct
 from ptx_parse import Instruction, PtxError, PtxKernel, dtype_of, literal, split_operands
 from ptx_warp import UINT32
 
 MAX_STEPS = 5_000_000
 RUNNING, WAITING, DONE, MEETING = 0, 1, 2, 3  # waiting for the block; for the cluster
+BOOL = np.dtype(bool)
+CONTROL = frozenset({"bra", "ret", "exit", "bar", "barrier", "membar", "fence"})  # fences do nothing here
+Reader = Callable[[np.ndarray], np.ndarray]  # of some threads: their values
+Step = Callable[[np.ndarray, np.ndarray], None]
 # Sources whose type is not the instruction's last one.
 SHIFT_AMOUNTS = {"shl": (1,), "shr": (1,), "shf": (2,), "bfe": (1, 2), "bfi": (2, 3)}
 
@@ -80,6 +85,8 @@ class Machine:
         self.turn = np.zeros(int(self.threads.warp[-1]) + 1, dtype=np.int64)  # of warps: __syncwarp so far
         self.parameters = self._parameters(arguments)
         self.registers: dict[str, np.ndarray] = {}
+        self.readers: dict[tuple[str, int], Reader] = {}
+        self.steps: list[Step | None] = [None] * len(kernel.code)  # what was executed before need not be read again
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.counter = np.zeros(self.threads.n, dtype=np.int64)
@@ -122,18 +129,20 @@ class Machine:
                 self._run_block(at, end, lanes)
 
     def _run_block(self, at: int, end: int, lanes: np.ndarray) -> None:
-        n_warps = distinct(self.threads.warp[lanes]).size
-        self.counts["warp instructions"] += (end - at) * n_warps
+        code, steps = self.kernel.code, self.steps
+        self.counts["warp instructions"] += (end - at) * n_distinct(self.threads.warp[lanes])
         self.counts["thread instructions"] += (end - at) * lanes.size
         self.counter[lanes] = end
         for i in range(at, end):
-            c = self.kernel.code[i]
-            active = lanes
-            if c.guard is not None:
-                holds = self.get(c.guard, np.dtype(bool), lanes)
-                active = lanes[~holds if c.guard_negated else holds]
+            c, active = code[i], lanes
             try:
-                self._step(c, active, lanes)
+                if c.guard is not None:
+                    holds = self.get(c.guard, BOOL, lanes)
+                    active = lanes[~holds if c.guard_negated else holds]
+                step = steps[i]
+                if step is None:
+                    step = steps[i] = self._step_of(c)
+                step(active, lanes)
             except PtxError as error:
                 message, *which = error.args
                 if which:
@@ -142,7 +151,19 @@ class Machine:
                     message = f"{message} by thread {inside} of block {block}"
                 raise PtxError(f"{self.kernel.name}: {message}: {c.text}") from None
 
-    def _step(self, c: Instruction, active: np.ndarray, lanes: np.ndarray) -> None:
+    def _step_of(self, c: Instruction) -> Step:
+        """What an instruction does, given the threads that its guard lets through and all that stand there."""
+        if c.op in CONTROL:
+            return partial(self._control, c)
+        execute = self._execution_of(c)
+
+        def step(active: np.ndarray, lanes: np.ndarray) -> None:
+            if active.size:
+                execute(active)
+
+        return step
+
+    def _control(self, c: Instruction, active: np.ndarray, lanes: np.ndarray) -> None:
         if c.op == "bra":
             self.counter[active] = self.kernel.labels[c.operands[0]]
         elif c.op in ("ret", "exit"):
@@ -150,17 +171,12 @@ class Machine:
         elif c.op in ("bar", "barrier"):
             if "warp" in c.mods:
                 ptx_warp.meet(self, c, active)
-                return
-            if "cluster" in c.mods:
+            elif "cluster" in c.mods:
                 self._meet_in_cluster(c, active, lanes)
-                return
-            if active.size != lanes.size:
+            elif active.size != lanes.size:
                 raise PtxError("a barrier that only some threads reach")
-            self.state[active] = WAITING
-        elif c.op in ("membar", "fence"):
-            pass
-        elif active.size:
-            self._execute(c, active)
+            else:
+                self.state[active] = WAITING
 
     def _meet_in_cluster(self, c: Instruction, active: np.ndarray, lanes: np.ndarray) -> None:
         """``barrier.cluster``: arriving and waiting are one, as nothing may stand between them in our kernels."""
@@ -200,20 +216,36 @@ class Machine:
 
     # -- operands ----------------------------------------------------------------------------------------------------
     def get(self, operand: str, dtype: np.dtype, lanes: np.ndarray) -> np.ndarray:
-        """Values of an operand as ``dtype`` for some threads."""
-        negated = operand.startswith("!")
-        operand = operand.lstrip("!")
-        stored = self.registers.get(operand)
-        if stored is None:
-            stored = self.special.get(operand)
-        values = self._immediate(operand, dtype, lanes.size) if stored is None else stored[lanes]
-        if values.dtype != dtype:
-            values = _as_type(values, dtype)
-        return ~values if negated else values
+        """Values of an operand as ``dtype`` for some threads; not to be written to."""
+        return self._reader_of(operand, dtype)(lanes)
 
-    def _immediate(self, operand: str, dtype: np.dtype, n: int) -> np.ndarray:
-        if operand.startswith("%"):
-            raise PtxError(f"read of the register {operand}, which nobody wrote")
+    def _reader_of(self, operand: str, dtype: np.dtype) -> Reader:
+        reader = self.readers.get((operand, dtype.num))
+        if reader is None:
+            reader = self.readers[operand, dtype.num] = self._new_reader(operand, dtype)
+        return reader
+
+    def _new_reader(self, operand: str, dtype: np.dtype) -> Reader:
+        if operand.startswith("!"):
+            plain = self._reader_of(operand[1:], dtype)
+            return lambda lanes: ~plain(lanes)
+        registers, n = self.registers, self.threads.n
+        if not operand.startswith("%") and operand not in self.special:
+            everywhere = np.full(n, self._immediate(operand, dtype))
+            everywhere.flags.writeable = False
+            return lambda lanes: everywhere[: lanes.size]
+        fixed = self.special.get(operand)
+
+        def read(lanes: np.ndarray) -> np.ndarray:
+            stored = registers.get(operand, fixed)
+            if stored is None:
+                raise PtxError(f"read of the register {operand}, which nobody wrote")
+            values = stored if lanes.size == n else stored[lanes]
+            return values if values.dtype == dtype else _as_type(values, dtype)
+
+        return read
+
+    def _immediate(self, operand: str, dtype: np.dtype) -> np.generic:
         number = literal(operand)
         if number is None:
             if operand in self.kernel.shared:
@@ -227,39 +259,41 @@ class Machine:
             else:
                 bits = int(operand.rstrip("U"), 0) & (2 ** (8 * dtype.itemsize) - 1)
                 number = np.array(bits, np.uint64).astype(f"u{dtype.itemsize}").view(dtype)[()]
-        return np.full(n, number)
+        return _as_type(np.full(1, number), dtype)[0] if number.dtype != dtype else number
 
     def put(self, register: str, values: np.ndarray, lanes: np.ndarray) -> None:
         """Write a register of some threads."""
         if register == "_":
             return
-        dtype = dtype_of(self.kernel.register_type(register))
-        if values.dtype != dtype:
-            values = _as_type(values, dtype)
-        if register not in self.registers:
-            self.registers[register] = np.zeros(self.threads.n, dtype)
-        self.registers[register][lanes] = values
+        stored = self.registers.get(register)
+        if stored is None:
+            stored = np.zeros(self.threads.n, dtype_of(self.kernel.register_type(register)))
+            self.registers[register] = stored
+        if values.dtype != stored.dtype:
+            values = _as_type(values, stored.dtype)
+        if lanes.size == stored.size:
+            stored[:] = values
+        else:
+            stored[lanes] = values
 
     # -- instructions ------------------------------------------------------------------------------------------------
-    def _execute(self, c: Instruction, lanes: np.ndarray) -> None:
+    def _execution_of(self, c: Instruction) -> Callable[[np.ndarray], None]:
         special = _SPECIAL.get(c.op)
         if special is not None:
-            special(self, c, lanes)
-            return
+            return partial(special, self, c)
         function = OPERATIONS.get(c.op)
         if function is None:
             raise PtxError("an instruction that the interpreter does not know")
+        to, *operands = c.operands
         if c.types[-1:] == ("pred",):
-            values = [self.get(o, np.dtype(bool), lanes) for o in c.operands[1:]]
-            self.put(c.operands[0], ~values[0] if c.op == "not" else LOGIC[c.op](*values), lanes)
-            return
-        dtype = dtype_of(c.types[-1])
-        amounts = SHIFT_AMOUNTS.get(c.op, ())
-        sources = [self.get(o, self._source_type(c, i, dtype, amounts), lanes) for i, o in enumerate(c.operands[1:])]
+            logic = np.logical_not if c.op == "not" else LOGIC[c.op]
+            bits = [self._reader_of(o, BOOL) for o in operands]
+            return lambda lanes: self.put(to, logic(*(read(lanes) for read in bits)), lanes)
+        dtype, amounts = dtype_of(c.types[-1]), SHIFT_AMOUNTS.get(c.op, ())
+        sources = [self._reader_of(o, self._source_type(c, i, dtype, amounts)) for i, o in enumerate(operands)]
         if "ftz" in c.mods:
-            sources = [flush(s) for s in sources]
-        result = function(c, *sources)
-        self.put(c.operands[0], flush(result) if "ftz" in c.mods else result, lanes)
+            return lambda lanes: self.put(to, flush(function(c, *(flush(read(lanes)) for read in sources))), lanes)
+        return lambda lanes: self.put(to, function(c, *(read(lanes) for read in sources)), lanes)
 
     @staticmethod
     def _source_type(c: Instruction, i: int, dtype: np.dtype, amounts: tuple[int, ...]) -> np.dtype:
@@ -296,7 +330,7 @@ class Machine:
         fails = ~holds
         combine = next((LOGIC[m] for m in c.mods[1:] if m in LOGIC), None)
         if combine is not None:
-            other = self.get(c.operands[3], np.dtype(bool), lanes)
+            other = self.get(c.operands[3], BOOL, lanes)
             holds, fails = combine(holds, other), combine(fails, other)
         first, _, second = c.operands[0].partition("|")
         self.put(first, holds, lanes)
@@ -306,7 +340,7 @@ class Machine:
     def select(self, c: Instruction, lanes: np.ndarray) -> None:
         dtype = dtype_of(c.types[-1])
         a, b = (self.get(o, dtype, lanes) for o in c.operands[1:3])
-        self.put(c.operands[0], np.where(self.get(c.operands[3], np.dtype(bool), lanes), a, b), lanes)
+        self.put(c.operands[0], np.where(self.get(c.operands[3], BOOL, lanes), a, b), lanes)
 
 
 def _special_registers(threads: Threads, grid: Sequence[int], block: Sequence[int]) -> dict[str, np.ndarray]:

@@ -32,9 +32,13 @@ class Threads:
 
 
 class Moment(NamedTuple):
-    """When threads do something: barriers of their block so far, ``__syncwarp`` of their warp, barriers of their
-    cluster."""
+    """Who does something, and when: threads with their blocks, warps and clusters; barriers of the block so far,
+    ``__syncwarp`` of the warp, barriers of the cluster."""
 
+    me: np.ndarray
+    block: np.ndarray
+    warp: np.ndarray
+    cluster: np.ndarray
     epoch: np.ndarray
     turn: np.ndarray
     meeting: np.ndarray
@@ -51,6 +55,7 @@ class Shadow:
     def __init__(self, n_bytes: int, granule: int, threads: Threads) -> None:
         n = -(-n_bytes // granule)
         self.granule, self.threads, self.in_clusters = granule, threads, threads.n_cluster > 1
+        self.is_constant = self.is_written = False  # as some access in this launch has it
         self.writer = np.full(n, NOBODY)
         self.writer_block = np.full(n, NOBODY)
         self.writer_warp = np.full(n, NOBODY)
@@ -70,15 +75,14 @@ class Shadow:
         first = offset // self.granule
         return [first + i for i in range(max(1, size // self.granule))]
 
-    def read(self, cell: np.ndarray, me: np.ndarray, now: Moment) -> dict[str, int]:
+    def read(self, cell: np.ndarray, now: Moment) -> dict[str, int]:
         found = {
-            "read of what another thread writes": self._conflicts(cell, me, now, written=True, is_atomic=False),
+            "read of what another thread writes": self._conflicts(cell, now, written=True, is_atomic=False),
             "read of memory that nobody wrote": int((self.writer[cell] == NOBODY).sum()),
         }
-        block, warp = self.threads.block[me], self.threads.warp[me]
+        me, block, warp, cluster = now.me, now.block, now.warp, now.cluster
         fresh = (self.reader_epoch[cell] != now.epoch) & (self.reader_block[cell] == block)
         fresh |= (self.reader_turn[cell] != now.turn) & (self.reader_warp[cell] == warp)
-        cluster = self.threads.cluster[me]
         if self.in_clusters:
             fresh |= (self.reader_meeting[cell] != now.meeting) & (self.reader_cluster[cell] == cluster)
         fresh |= self.reader[cell] == NOBODY
@@ -106,30 +110,28 @@ class Shadow:
                 self.reader_cluster[cell[first[cluster[first] != cluster[second]]]] = SEVERAL
         return found
 
-    def write(self, cell: np.ndarray, me: np.ndarray, now: Moment) -> dict[str, int]:
+    def write(self, cell: np.ndarray, now: Moment) -> dict[str, int]:
         found = {
-            "write of what another thread writes": self._conflicts(cell, me, now, written=True, is_atomic=False)
-            + cell.size - distinct(cell).size,
-            "write of what another thread reads": self._conflicts(cell, me, now, written=False, is_atomic=False),
+            "write of what another thread writes": self._conflicts(cell, now, written=True, is_atomic=False)
+            + cell.size - n_distinct(cell),
+            "write of what another thread reads": self._conflicts(cell, now, written=False, is_atomic=False),
         }  # fmt: skip
-        self.writer[cell] = me
-        self.writer_block[cell], self.writer_warp[cell] = self.threads.block[me], self.threads.warp[me]
+        self.writer[cell], self.writer_block[cell], self.writer_warp[cell] = now.me, now.block, now.warp
         self.writer_epoch[cell], self.writer_turn[cell] = now.epoch, now.turn
         if self.in_clusters:
-            self.writer_cluster[cell], self.writer_meeting[cell] = self.threads.cluster[me], now.meeting
+            self.writer_cluster[cell], self.writer_meeting[cell] = now.cluster, now.meeting
         return found
 
-    def update(self, cell: np.ndarray, me: np.ndarray, now: Moment) -> dict[str, int]:
+    def update(self, cell: np.ndarray, now: Moment) -> dict[str, int]:
         """An atomic access."""
         found = {
-            "atomic access to what another thread writes": self._conflicts(cell, me, now, written=True, is_atomic=True),
-            "atomic access to what another thread reads": self._conflicts(cell, me, now, written=False, is_atomic=True),
+            "atomic access to what another thread writes": self._conflicts(cell, now, written=True, is_atomic=True),
+            "atomic access to what another thread reads": self._conflicts(cell, now, written=False, is_atomic=True),
             "atomic access to memory that nobody wrote": int((self.writer[cell] == NOBODY).sum()),
         }
-        block, warp = self.threads.block[me], self.threads.warp[me]
+        block, warp, cluster = now.block, now.warp, now.cluster
         is_atomic = self.writer[cell] == ATOMICALLY
         same_epoch = self.writer_epoch[cell] == now.epoch  # an earlier one is past for every warp of the block
-        cluster = self.threads.cluster[me]
         shared = is_atomic & (self.writer_block[cell] != block)
         if self.in_clusters:
             shared &= (self.writer_cluster[cell] != cluster) | (self.writer_meeting[cell] == now.meeting)
@@ -149,26 +151,21 @@ class Shadow:
             self.writer_cluster[cell[order][1:][equal & (cluster[order][1:] != cluster[order][:-1])]] = SEVERAL
         return found
 
-    def _conflicts(self, cell: np.ndarray, me: np.ndarray, now: Moment, *, written: bool, is_atomic: bool) -> int:
-        if written:
-            who, block, warp = self.writer[cell], self.writer_block[cell], self.writer_warp[cell]
-            epoch, turn = self.writer_epoch[cell], self.writer_turn[cell]
-        else:
-            who, block, warp = self.reader[cell], self.reader_block[cell], self.reader_warp[cell]
-            epoch, turn = self.reader_epoch[cell], self.reader_turn[cell]
-        concerned = (who != NOBODY) & (who != HOST) & (who != me)
+    def _conflicts(self, cell: np.ndarray, now: Moment, *, written: bool, is_atomic: bool) -> int:
+        who = (self.writer if written else self.reader)[cell]
+        concerned = (who != NOBODY) & (who != HOST) & (who != now.me)
         if is_atomic:
             concerned &= who != ATOMICALLY
-        met = (warp == self.threads.warp[me]) & (turn != now.turn)  # of one warp, with a __syncwarp between them
+        if not concerned.any():
+            return 0
+        of = "writer" if written else "reader"
+        block, warp, epoch, turn = (getattr(self, f"{of}_{what}")[cell] for what in ("block", "warp", "epoch", "turn"))
+        met = (warp == now.warp) & (turn != now.turn)  # of one warp, with a __syncwarp between them
         concerned &= ~met
-        apart = block != self.threads.block[me]
+        apart = block != now.block
         if self.in_clusters:  # a barrier of the cluster may stand between two blocks
-            cluster, meeting = (
-                (self.writer_cluster[cell], self.writer_meeting[cell])
-                if written
-                else (self.reader_cluster[cell], self.reader_meeting[cell])
-            )
-            concerned &= ~apart | (cluster != self.threads.cluster[me]) | (meeting == now.meeting)
+            cluster, meeting = (getattr(self, f"{of}_{what}")[cell] for what in ("cluster", "meeting"))
+            concerned &= ~apart | (cluster != now.cluster) | (meeting == now.meeting)
         return int((concerned & (apart | (epoch == now.epoch))).sum())
 
 
@@ -201,7 +198,7 @@ class GlobalMemory:
     def address(self, name: str) -> int:
         return next(b.base for b in self.buffers if b.name == name)
 
-    def locate(self, address: np.ndarray, size: int) -> list[tuple[Buffer, np.ndarray, np.ndarray]]:
+    def locate(self, address: np.ndarray, size: int) -> list[tuple[Buffer, slice | np.ndarray, np.ndarray]]:
         """(buffer, which accesses, byte offsets) for each buffer that is accessed.
 
         Raises
@@ -212,22 +209,21 @@ class GlobalMemory:
         if (address % size).any():
             raise PtxError(f"misaligned access of {size} bytes", int(np.flatnonzero(address % size)[0]))
         number = np.searchsorted(self.bases, address, side="right") - 1
-        parts = []
-        for k in distinct(number):
-            which = np.flatnonzero(number == k)
-            if k < 0:
-                raise PtxError(f"access at address {int(address[which[0]])}", int(which[0]))
-            buffer = self.buffers[k]
-            offset = address[which] - buffer.base
-            outside = offset + size > buffer.content.size
-            if outside.any():
-                i = int(np.flatnonzero(outside)[0])
-                raise PtxError(
-                    f"access out of bounds: byte {int(offset[i])} of {buffer.name!r}, which has {buffer.content.size}",
-                    int(which[i]),
-                )
-            parts.append((buffer, which, offset))
-        return parts
+        if (number == number[0]).all():  # nearly always: one instruction, one array
+            return [self._within(int(number[0]), slice(None), address, size)]
+        return [self._within(int(k), np.flatnonzero(number == k), address, size) for k in distinct(number)]
+
+    def _within(
+        self, k: int, which: slice | np.ndarray, address: np.ndarray, size: int
+    ) -> tuple[Buffer, slice | np.ndarray, np.ndarray]:
+        buffer, offset = self.buffers[max(k, 0)], address[which] - self.buffers[max(k, 0)].base
+        wrong = (offset < 0) | (offset + size > buffer.content.size)
+        if wrong.any():
+            i = int(np.flatnonzero(wrong)[0])
+            place = f"byte {int(offset[i])} of {buffer.name!r}, which has {buffer.content.size}"
+            at = f"access out of bounds: {place}" if k >= 0 else f"access at address {int(address[which][i])}"
+            raise PtxError(at, int(np.arange(address.size)[which][i]))
+        return buffer, which, offset
 
 
 class SharedMemory:
@@ -262,14 +258,19 @@ class SharedMemory:
 def distinct(values: np.ndarray) -> np.ndarray:
     """As numpy.unique, which puts values into a table: for few of them sorting is several times as fast."""
     values = np.sort(values)
-    return values[np.concatenate([[True], values[1:] != values[:-1]])]
+    return values[np.append(True, values[1:] != values[:-1])] if values.size else values
+
+
+def n_distinct(values: np.ndarray) -> int:
+    values = np.sort(values)
+    return int(np.count_nonzero(values[1:] != values[:-1])) + (values.size > 0)
 
 
 def count_sectors(counts: Counter[str], kind: str, address: np.ndarray, warp: np.ndarray) -> None:
     """Sectors of device memory per request of a warp, as if there were no cache."""
     sector = address // SECTOR  # aligned accesses of at most 16 bytes: each within one
-    counts[f"{kind} sectors"] += distinct((warp << 43) | sector).size  # addresses have less than 48 bits
-    counts[f"{kind} requests"] += distinct(warp).size
+    counts[f"{kind} sectors"] += n_distinct((warp << 43) | sector)  # addresses have less than 48 bits
+    counts[f"{kind} requests"] += n_distinct(warp)
 
 
 def count_conflicts(counts: Counter[str], offset: np.ndarray, size: int, warp: np.ndarray, lane: np.ndarray) -> None:

@@ -371,8 +371,15 @@ class _Function:
         if module.cupy.run is not None:
             module.cupy.run(module, self.name, grid, block, values)
             return
-        arrays = {f"argument {i}": value for i, value in enumerate(values) if isinstance(value, np.ndarray)}
-        arguments = [f"argument {i}" if isinstance(value, np.ndarray) else value for i, value in enumerate(values)]
+        arrays: dict[str, np.ndarray] = {}
+        arguments, named = [], {}  # an array that is given twice is one array
+        for i, value in enumerate(values):
+            if isinstance(value, np.ndarray):
+                name = named.setdefault((value.ctypes.data, value.nbytes) if value.size else i, f"argument {i}")
+                arrays.setdefault(name, value)
+                arguments.append(name)
+            else:
+                arguments.append(value)
         machine = Machine(
             self.code, grid=grid, block=block, arguments=arguments, arrays=arrays, counted=module.cupy.counted,
             given=given,

@@ -103,6 +103,18 @@ def test_faults(run: Callable[[Device], object], fault: str) -> None:
     assert fault in faults(run)
 
 
+def test_an_array_that_is_read_as_constant_and_written_to() -> None:
+    """``const .. __restrict__`` has it read through a cache that does not see what is written; past the typed launch,
+    which refuses one array in both places."""
+    device, cupy = ptx_device(kernels=SOURCES)
+    values, other = device.array(np.arange(24, dtype=np.float32)), device.zeros(24, np.float32)
+    function = cupy.RawModule(code=kernel_source("scale.cu", folder=SOURCES).text, options=()).get_function("scale")
+    for result, is_fault in ((other, False), (values, True)):
+        function((1,), (32,), (values, result, np.float32(2), np.float64(1), np.int64(24), np.int32(0)))
+        found = "\n".join(cupy.launches[-1].faults)
+        assert ("an array is written to that is read as constant: st.global" in found) == is_fault
+
+
 @pytest.mark.parametrize(
     ("run", "message"),
     [
