@@ -89,8 +89,8 @@ def _unknown(context: click.Context, given: tuple[str, ...]) -> str:
     close = list(dict.fromkeys(get_close_matches(words, names, n=3)))
     said = f"there is no command and no page {words!r}"
     if _find_command(context, given) is not None:  # asked for as a page
-        about = _table(context).page_of(given[0])
-        said = f"there is no page {words!r}, but a command: {PROGRAM} help {words}; the page about it: {about}"
+        page_about = _table(context).page_of(given[0])
+        said = f"there is no page {words!r}, but a command: {PROGRAM} help {words}; the page about it: {page_about}"
     elif close:
         said += f"; did you mean {' or '.join(close)}?"
     elif about := pages_about(words):
