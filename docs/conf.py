@@ -34,6 +34,8 @@ suppress_warnings = ["ref.python"]  # "path" in a list of parameters is a word, 
 html_theme = "pydata_sphinx_theme"
 html_title = f"gpu_tomoclass {release}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": True,

@@ -23,7 +23,7 @@ from gpu_tomoclass.cli.options import (
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.pictures import draw_pictures, picture_options, pictures_beside
 from gpu_tomoclass.cli.record import add_result
-from gpu_tomoclass.cli.terminal import progress, show_notes, table
+from gpu_tomoclass.cli.terminal import plural, progress, show_notes, table
 
 
 def _automatic(ctx: click.Context, param: click.Parameter, value: float) -> float | None:
@@ -113,7 +113,7 @@ def nad(
     show_notes(result.notes, quiet=quiet)
     add_result(slab_planes=result.slab_planes, in_files=result.in_files, device=device.name)
     where = "files beside the output" if result.in_files else "memory"
-    click.echo(f"{result.seconds:.1f} s, {result.slab_planes} planes at once, the volume in {where}")
+    click.echo(f"{result.seconds:.1f} s, {plural(result.slab_planes, 'plane')} at once, the volume in {where}")
     click.echo(f"denoised: {output}")
 
 

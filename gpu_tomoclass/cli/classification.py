@@ -29,7 +29,7 @@ from gpu_tomoclass.cli.options import (
 from gpu_tomoclass.cli.paths import InputPath, OutputPath
 from gpu_tomoclass.cli.pictures import draw_pictures, picture_options, pictures_beside
 from gpu_tomoclass.cli.record import add_result
-from gpu_tomoclass.cli.terminal import progress, show_notes, stop_on_signal, table
+from gpu_tomoclass.cli.terminal import plural, progress, show_notes, stop_on_signal, table
 from gpu_tomoclass.cli.training_options import cache_options, open_cache
 from gpu_tomoclass.errors import UsageError
 
@@ -226,7 +226,7 @@ def classify(
     rows = [("class", "voxels", "share"), *((n, str(v), f"{100 * v / total:.2f} %") for n, v in result.counts.items())]
     click.echo(table(rows))
     rate = (result.n_planes - result.n_resumed) / max(result.seconds, 1e-9)
-    click.echo(f"{result.n_planes - result.n_resumed} planes in {result.seconds:.1f} s ({rate:.2f} planes/s)")
+    click.echo(f"{plural(result.n_planes - result.n_resumed, 'plane')} in {result.seconds:.1f} s ({rate:.2f} planes/s)")
     if profile is not None:
         _write_profile(result, profile, overwrite=options["overwrite"])
     click.echo(f"labels: {result.path}")

@@ -135,7 +135,9 @@ def _parameters(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror})", where=path, do="correct the name") from error
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"is no JSON ({error})", where=path, do="give an object of names and values") from error
     if isinstance(content, dict) and content.get("schema") == RESULT:
         content = content.get("settings")

@@ -345,3 +345,9 @@ def test_a_file_that_is_no_form(text, place, command):
     Path("form.json").write_text(text)
     assert command("schema", "classify", "--check", "form.json").code == 2
     assert command("schema", "log", "--check", "form.json").code == 2
+
+
+def test_a_form_that_is_not_there(place, command):
+    done = command("schema", "classify", "--check", "absent.json")
+    assert done.code == 2
+    assert "absent.json: cannot be read (No such file or directory); correct the name" in done.err
