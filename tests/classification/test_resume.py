@@ -95,8 +95,8 @@ def test_killed_at_random_moments(sample_path, sample_model, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["wrong"] == [], done.stderr
-    assert found["killed"] >= 4  # a dozen, but fewer where the runs take much longer than the first did
-    assert found["resumed"] >= 1
+    assert found["killed"] >= 6  # half of them at a change; the others some time after one, perhaps when all was done
+    assert found["resumed"] >= 4
 
 
 def test_signals_of_a_real_process(sample_path, sample_model, tmp_path):
