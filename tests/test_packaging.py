@@ -34,6 +34,7 @@ def test_wheel_holds_package_and_kernels(tmp_path):
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(tmp_path / done.stdout.split()[-1]) as wheel:
         names = wheel.namelist()
+        (metadata,) = (wheel.read(name).decode() for name in names if name.endswith("/METADATA"))
         wheel.extractall(tmp_path / "site")
     kernels = {p.name for p in (ROOT / "kernels").iterdir()}
     assert {f"gpu_tomoclass/kernels/{name}" for name in kernels} <= set(names)
@@ -46,6 +47,10 @@ def test_wheel_holds_package_and_kernels(tmp_path):
         *(page.path.relative_to(ROOT / "docs").as_posix() for page in all_pages().values()),
         *(f"{section}.md" for section in SECTIONS),
     }
+    links = re.findall(r"\]\(([^)\s]+)\)", metadata)  # PyPI shows the README and holds no other file of the repository
+    assert len(links) == len(re.findall(r"\]\(", (ROOT / "README.md").read_text(encoding="utf-8"))) > 30
+    assert all(link.startswith("https://") for link in links), links
+    assert "](https://raw.githubusercontent.com/gpu-tomoclass/gpu_tomoclass/main/docs/images/overview.png)" in metadata
     dependencies = sysconfig.get_path("purelib")  # -S: an editable install is not found
     code = "from gpu_tomoclass.device.sources import kernels_folder; from gpu_tomoclass.cli.pages import pages_folder; "
     code += "print(kernels_folder(), pages_folder(), sep='\\n')"
@@ -61,6 +66,7 @@ def test_wheel_holds_package_and_kernels(tmp_path):
 def test_containers_are_built_from_all_that_the_wheel_holds(file):
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     folders = {name.strip("/").split("/")[0] for name in (*wheel["include"], *wheel["force-include"])}
+    folders.add(PROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]["path"].split("/")[0])
     text = (ROOT / "packaging" / file).read_text(encoding="utf-8")
     copied = re.findall(r"^(?:COPY|   ) (\w+) /(?:src|opt/gpu_tomoclass)/(\w+)$", text, re.MULTILINE)
     assert {(name, name) for name in folders} <= set(copied)
