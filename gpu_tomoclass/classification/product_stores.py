@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpu_tomoclass.classification.finished_files import checksum
+from gpu_tomoclass.classification.finished_files import FinishedFiles, checksum
 from gpu_tomoclass.classification.plane_file import SUFFIX, PlaneFile
 from gpu_tomoclass.classification.products import Product
 from gpu_tomoclass.classification.slab import Slab
@@ -50,8 +50,11 @@ class ProductStores(dict[str, ZarrStore | PlaneFile]):
         metadata: Mapping[str, Any],
         ome_version: str,
     ) -> None:
-        """Make an empty store for every product; ``shape`` is (nz, ny, nx), ``voxel_size`` (z, y, x) in nm."""
+        """Make an empty store for every product without one; ``shape`` is (nz, ny, nx), ``voxel_size`` (z, y, x) in
+        nm."""
         for product in self._products:
+            if product.name in self:
+                continue
             place = self.place(product)
             if place.suffix == SUFFIX:
                 self[product.name] = PlaneFile.create(
@@ -70,6 +73,12 @@ class ProductStores(dict[str, ZarrStore | PlaneFile]):
                 metadata=metadata,
                 ome_version=ome_version,
             )
+
+    def fill(self, product: Product, done: np.ndarray) -> None:
+        """Put planes that are done, (nz,) bool, into the store again, from the files with the product's final names."""
+        with FinishedFiles(product) as volume:
+            for z in np.flatnonzero(done).tolist():
+                self[product.name].write(z, volume.plane(z)[..., None, :, :])
 
     def open(self) -> None:
         """Open what an interrupted run has left.

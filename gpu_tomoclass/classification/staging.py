@@ -121,6 +121,7 @@ class Staging:
             self.folder, self.products, in_order=any(self._format_options.get(name) for name in ("sharded", "portal"))
         )
         self._written_elsewhere = False
+        self._noted = np.zeros(shape[0], dtype=np.bool_)  # planes that the journal has checksums of
         self._crc = {product.name: np.zeros(shape[0], dtype=np.uint32) for product in products}
         self._ahead: OutputsAhead | None = None
         self._lock = threading.Lock()
@@ -144,6 +145,8 @@ class Staging:
                 self._stores.open()
                 self._read_journal()
                 self._check_finished()
+                if not self.done.all():
+                    self._reopen_finished()
             else:
                 self._check_targets()
                 self._begin()
@@ -377,8 +380,9 @@ class Staging:
                 with FinishedFiles(product) as volume:
                     if volume.shape != self.shape:
                         problem = f"is another volume now, of {volume.shape} voxels"
-                    elif expected.any():
-                        changed = [z for z in range(self.shape[0]) if checksum(volume.plane(z)) != expected[z]]
+                    else:
+                        noted = np.flatnonzero(self._noted).tolist()
+                        changed = [z for z in noted if checksum(volume.plane(z)) != expected[z]]
                         problem = f"holds other planes now, the first is {changed[0]}" if changed else ""
             except TomoclassError as error:
                 problem = f"cannot be used now: {error.what}" if os.path.lexists(product.path) else "is gone now"
@@ -393,22 +397,35 @@ class Staging:
         how: dict[str, Any] = {"inputs": self._inputs, "overwrite": self._overwrite, **self._format_options}
         check_products(self.products, shape=self.shape, **how)
 
+    def _reopen_finished(self) -> None:
+        """Where planes are lost of some products, those that have their final names get stores again: planes are
+        computed for all products together."""
+        finished = [product for product in self.products if product.name not in self._stores]
+        with writing(self.output):
+            self._create_stores()
+            for product in finished:
+                self._stores.fill(product, self.done)
+
     def _begin(self) -> None:
         """Empty stores, and last the file that says that they are whole."""
         with writing(self.output):
             empty_folder(self.folder)
-            self._stores.create(
-                self.shape,
-                voxel_size=self._voxel_size,
-                metadata=self._metadata,
-                ome_version=self._format_options.get("ome_version", "0.4"),
-            )
+            self._create_stores()
             write_run(self.folder, self.run)
+
+    def _create_stores(self) -> None:
+        self._stores.create(
+            self.shape,
+            voxel_size=self._voxel_size,
+            metadata=self._metadata,
+            ome_version=self._format_options.get("ome_version", "0.4"),
+        )
 
     def _read_journal(self) -> None:
         """Believe a line only where what is stored has its checksums."""
         names = [product.name for product in self.products]
         for line in journal_lines(self.folder, products=names, n_planes=self.shape[0]):
+            self._noted[line.start : line.stop] = True
             for name, crc in line.crc.items():
                 self._crc[name][line.start : line.stop] = crc
             for z in range(line.start, line.stop):

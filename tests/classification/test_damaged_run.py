@@ -27,7 +27,7 @@ from gpu_tomoclass.classification.slab import Slab
 from gpu_tomoclass.classification.staging import Staging
 from gpu_tomoclass.device import NumpyDevice
 from gpu_tomoclass.errors import DataError, ResourceError, StoppedError, TomoclassError
-from gpu_tomoclass.outputs import hidden_names
+from gpu_tomoclass.outputs import hidden_names, wait_for_removals
 from gpu_tomoclass.volumes.ome_zarr.store import ZarrStore
 from gpu_tomoclass.volumes.opening import open_volume
 
@@ -206,6 +206,30 @@ def test_a_finished_product_is_deleted(sample_path: Path, sample_model: Any, hal
     kept.rename(half_finished)  # the one way
     assert run(sample_path, sample_model, half_finished).n_resumed == SHAPE[0]
     assert everything(half_finished.parent) == whole[half_finished.name]
+
+
+@pytest.mark.parametrize("lost", ["plane", "lines", "journal"])
+@pytest.mark.parametrize("half_finished", FORMATS, indirect=True)
+def test_planes_lost_after_a_product_was_finished(
+    sample_path: Path, sample_model: Any, half_finished: Path, whole: Any, lost: str
+) -> None:
+    """As by a power cut, which takes what was not synced: they are computed again, for the finished product too."""
+    folder, name = Path(f"{half_finished}.partial"), half_finished.name
+    journal = folder / "done.jsonl"
+    n_lost = {"plane": 1, "lines": 5, "journal": SHAPE[0]}[lost]
+    if lost == "plane":
+        store = folder / "probabilities"
+        if store.is_dir():
+            (store / "0" / "0" / "3" / "0" / "0").unlink()  # of the first class
+        else:
+            remove(store.with_suffix(".planes"))
+    else:
+        lines = [line for line in journal.read_bytes().splitlines(keepends=True) if line.strip()]
+        assert len(lines) == SHAPE[0]
+        journal.write_bytes(b"".join(lines[n_lost:]))
+    assert run(sample_path, sample_model, half_finished).n_resumed == SHAPE[0] - n_lost
+    wait_for_removals()
+    assert everything(half_finished.parent) == whole[name]
 
 
 @pytest.mark.parametrize("half_finished", ["labels.tif", "labels.ome.zarr"], indirect=True)
