@@ -35,7 +35,7 @@ class Instruction:
         return next((m for m in self.mods if m.partition("::")[0] in known), "generic").partition("::")[0]
 
 
-@dataclass
+@dataclass(eq=False)
 class PtxKernel:
     """One entry: its parameters (name to bytes), code, and declared memory (name to offset and bytes)."""
 

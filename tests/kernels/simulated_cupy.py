@@ -21,6 +21,7 @@ from unittest import mock
 
 import numpy as np
 import nvrtc
+from ptx_constant import doubtful_reads
 from ptx_machine import Machine
 from ptx_parse import parse_ptx
 from simulated_streams import CUDARuntimeError, Event, Memory, Schedule, Stream, same, within
@@ -385,6 +386,7 @@ class _Function:
             given=given,
         )  # fmt: skip
         machine.run()
+        machine.faults.update(f"reads as constant where it may write: {text}" for text in doubtful_reads(self.code))
         module.cupy.launches.append(
             LaunchRecord(
                 file=module.file,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import nvrtc
 import pytest
 from kernel_tools import (
     BOX_TOLERANCE,
@@ -21,7 +22,8 @@ from kernel_tools import (
     run_total,
     run_turns,
 )
-from ptx_parse import PtxError
+from ptx_constant import doubtful_reads
+from ptx_parse import PtxError, parse_ptx
 from simulated_cupy import ptx_device
 
 from gpu_tomoclass.device import Device
@@ -113,6 +115,18 @@ def test_an_array_that_is_read_as_constant_and_written_to() -> None:
         function((1,), (32,), (values, result, np.float32(2), np.float64(1), np.int64(24), np.int32(0)))
         found = "\n".join(cupy.launches[-1].faults)
         assert ("an array is written to that is read as constant: st.global" in found) == is_fault
+
+
+@pytest.mark.parametrize("pixels", [1, 3])
+def test_a_choice_between_constant_and_written_memory(pixels: int) -> None:
+    """Lipschitz as it was: with several pixels a thread, NVRTC 13.5 takes the second sweep's pointer for constant."""
+    text = kernel_source("lipschitz.cu").text
+    options = ("-std=c++17", "--fmad=false", f"-DPIXELS={pixels}", "-DTHREADS=352")
+    as_it_was = text.replace("char* grey", "char* __restrict__ grey").replace("char* cover", "char* __restrict__ cover")
+    assert as_it_was.count("__restrict__") == text.count("__restrict__") + 2
+    assert not doubtful_reads(parse_ptx(nvrtc.ptx(text, options, 80))["lipschitz"])
+    found = doubtful_reads(parse_ptx(nvrtc.ptx(as_it_was, options, 80))["lipschitz"])
+    assert nvrtc.version() != "13.5" or len(found) == (6 if pixels == 3 else 0)
 
 
 @pytest.mark.parametrize(
