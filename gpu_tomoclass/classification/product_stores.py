@@ -6,6 +6,7 @@ there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,9 +17,11 @@ import numpy as np
 from gpu_tomoclass.classification.finished_files import FinishedFiles, checksum
 from gpu_tomoclass.classification.plane_file import SUFFIX, PlaneFile
 from gpu_tomoclass.classification.products import Product
+from gpu_tomoclass.classification.run_folder import UNFINISHED
 from gpu_tomoclass.classification.slab import Slab
 from gpu_tomoclass.errors import DataError, TomoclassError
-from gpu_tomoclass.volumes import VoxelSize, ZarrStore
+from gpu_tomoclass.outputs import discard
+from gpu_tomoclass.volumes import ZarrStore
 
 
 class ProductStores(dict[str, ZarrStore | PlaneFile]):
@@ -42,43 +45,48 @@ class ProductStores(dict[str, ZarrStore | PlaneFile]):
         becomes_output = product.is_zarr and not self._in_order
         return self._folder / (product.name if becomes_output else product.name + SUFFIX)
 
-    def create(
-        self,
-        shape: tuple[int, int, int],
-        *,
-        voxel_size: VoxelSize | None,
-        metadata: Mapping[str, Any],
-        ome_version: str,
-    ) -> None:
-        """Make an empty store for every product without one; ``shape`` is (nz, ny, nx), ``voxel_size`` (z, y, x) in
-        nm."""
+    def create(self, shape: tuple[int, int, int], **how: Any) -> None:
+        """Make an empty store for every product.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (nz, ny, nx).
+        **how
+            ``voxel_size`` (z, y, x) in nm, ``metadata`` and ``ome_version``, for :meth:`ZarrStore.create`.
+        """
+        for product in self._products:
+            self[product.name] = self._made(product, self.place(product), shape, **how)
+
+    def restore(self, shape: tuple[int, int, int], *, done: np.ndarray, **how: Any) -> None:
+        """As :meth:`create`, for the products without a store: planes that are ``done``, (nz,) bool, come from the
+        files with the product's final names. Each store appears whole or not at all."""
         for product in self._products:
             if product.name in self:
                 continue
             place = self.place(product)
-            if place.suffix == SUFFIX:
-                self[product.name] = PlaneFile.create(
-                    place, plane=shape[1:], dtype=product.dtype, n_channels=len(product.channels)
-                )
-                continue
-            place.mkdir()
-            self[product.name] = ZarrStore.create(
-                place,
-                name=Path(product.path).name,
-                shape=shape,
-                dtype=product.dtype,
-                voxel_size=voxel_size,
-                classes=product.classes,
-                channels=product.channels,
-                metadata=metadata,
-                ome_version=ome_version,
-            )
+            unfinished = place.with_name(place.name + UNFINISHED)
+            discard(unfinished)
+            store = self._made(product, unfinished, shape, **how)
+            with FinishedFiles(product) as volume:
+                for z in np.flatnonzero(done).tolist():
+                    store.write(z, volume.plane(z)[..., None, :, :])
+            os.rename(unfinished, place)
+            self[product.name] = open_store(self._folder, place.name)
 
-    def fill(self, product: Product, done: np.ndarray) -> None:
-        """Put planes that are done, (nz,) bool, into the store again, from the files with the product's final names."""
-        with FinishedFiles(product) as volume:
-            for z in np.flatnonzero(done).tolist():
-                self[product.name].write(z, volume.plane(z)[..., None, :, :])
+    def _made(self, product: Product, place: Path, shape: tuple[int, int, int], **how: Any) -> ZarrStore | PlaneFile:
+        if self.place(product).suffix == SUFFIX:
+            return PlaneFile.create(place, plane=shape[1:], dtype=product.dtype, n_channels=len(product.channels))
+        place.mkdir()
+        return ZarrStore.create(
+            place,
+            name=Path(product.path).name,
+            shape=shape,
+            dtype=product.dtype,
+            classes=product.classes,
+            channels=product.channels,
+            **how,
+        )
 
     def open(self) -> None:
         """Open what an interrupted run has left.

@@ -21,6 +21,7 @@ from gpu_tomoclass.errors import DataError, ModelError
 from gpu_tomoclass.outputs import discard, leftovers, temporary_name
 
 RUN = "run.json"
+UNFINISHED = ".new"  # ends the name of a store that is being restored
 MODEL = "model.tcm"  # for workers elsewhere, see cluster.py
 
 
@@ -33,7 +34,8 @@ def empty_folder(folder: Path) -> None:
         If other files lie there; nothing is removed then.
     """
     entries = [entry for entry in folder.iterdir() if entry.name != LOCK]
-    endings = ("", SUFFIX, ".assembled", ".finished")  # the last two of earlier versions
+    of_stores = ("", SUFFIX, UNFINISHED, SUFFIX + UNFINISHED)
+    endings = (*of_stores, ".assembled", ".finished")  # the last two of earlier versions
     ours = {
         RUN,
         JOURNAL,

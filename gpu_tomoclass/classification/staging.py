@@ -145,8 +145,9 @@ class Staging:
                 self._stores.open()
                 self._read_journal()
                 self._check_finished()
-                if not self.done.all():
-                    self._reopen_finished()
+                if not self.done.all():  # planes are computed for all products together
+                    with writing(self.output):
+                        self._stores.restore(self.shape, done=self.done, **self._of_stores)
             else:
                 self._check_targets()
                 self._begin()
@@ -397,29 +398,20 @@ class Staging:
         how: dict[str, Any] = {"inputs": self._inputs, "overwrite": self._overwrite, **self._format_options}
         check_products(self.products, shape=self.shape, **how)
 
-    def _reopen_finished(self) -> None:
-        """Where planes are lost of some products, those that have their final names get stores again: planes are
-        computed for all products together."""
-        finished = [product for product in self.products if product.name not in self._stores]
-        with writing(self.output):
-            self._create_stores()
-            for product in finished:
-                self._stores.fill(product, self.done)
-
     def _begin(self) -> None:
         """Empty stores, and last the file that says that they are whole."""
         with writing(self.output):
             empty_folder(self.folder)
-            self._create_stores()
+            self._stores.create(self.shape, **self._of_stores)
             write_run(self.folder, self.run)
 
-    def _create_stores(self) -> None:
-        self._stores.create(
-            self.shape,
-            voxel_size=self._voxel_size,
-            metadata=self._metadata,
-            ome_version=self._format_options.get("ome_version", "0.4"),
-        )
+    @property
+    def _of_stores(self) -> dict[str, Any]:
+        return {
+            "voxel_size": self._voxel_size,
+            "metadata": self._metadata,
+            "ome_version": self._format_options.get("ome_version", "0.4"),
+        }
 
     def _read_journal(self) -> None:
         """Believe a line only where what is stored has its checksums."""

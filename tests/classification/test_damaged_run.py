@@ -232,6 +232,34 @@ def test_planes_lost_after_a_product_was_finished(
     assert everything(half_finished.parent) == whole[name]
 
 
+@pytest.mark.parametrize("again", [{}, {"restart": True, "overwrite": True}])
+@pytest.mark.parametrize("half_finished", ["labels.tif", "labels.ome.zarr"], indirect=True)
+def test_killed_while_a_finished_product_gets_a_store_again(
+    sample_path: Path,
+    sample_model: Any,
+    half_finished: Path,
+    whole: Any,
+    again: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = Path(f"{half_finished}.partial")
+    (folder / "done.jsonl").unlink()
+    made = ProductStores._made
+
+    def fail(*args: Any, **how: Any) -> None:
+        made(*args, **how)
+        raise ResourceError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProductStores, "_made", fail)
+        with pytest.raises(ResourceError, match="killed"):
+            run(sample_path, sample_model, half_finished)
+    assert len(list(folder.glob("labels*.new"))) == 1
+    run(sample_path, sample_model, half_finished, **again)
+    wait_for_removals()
+    assert everything(half_finished.parent) == whole[half_finished.name]
+
+
 @pytest.mark.parametrize("half_finished", ["labels.tif", "labels.ome.zarr"], indirect=True)
 def test_a_finished_product_is_replaced(sample_path: Path, sample_model: Any, half_finished: Path, whole: Any) -> None:
     folder, name = half_finished.parent, half_finished.name
