@@ -73,19 +73,21 @@ def moved(
     voxel_size: Sequence[float] | None,
     spacing: int = 1,
 ) -> dict[str, Any] | None:
-    """The place of the planes from ``first`` on, every ``spacing``-th; None where the volume has no place.
+    """The place of the planes from ``first`` on, every ``spacing``-th.
 
-    Where ``first`` is a voxel (z, y, x), that of the box which begins there.
+    Where ``first`` is a voxel (z, y, x), that of the box which begins there. A volume without a place begins at 0, where
+    viewers put it; None for a part of one that begins there, too.
 
     An origin of 0 with a start that is not 0 stays so, because then the start counts. On a coarser grid a start along z
     that is no multiple of the spacing has no number, and becomes a part of the origin.
     """
+    steps = (first, 0, 0) if isinstance(first, int) else first
     place = read_place(metadata)
-    if place is None:
+    if place is None and not any(steps):
         return None
-    origin, start = list(place["origin_nm"]), list(place["start"])
+    origin, start = (list(place["origin_nm"]), list(place["start"])) if place else ([0.0, 0.0, 0.0], [0, 0, 0])
     by_start = not any(origin) and any(start)
-    for axis, n in enumerate((first,) if isinstance(first, int) else first):
+    for axis, n in enumerate(steps):
         start[axis] += n
         if not by_start and voxel_size is not None:
             origin[axis] += n * float(voxel_size[axis])

@@ -1,5 +1,6 @@
 """A crop or a mask: what is labelled is as without it, the rest is not; planes that nobody asked for are not read."""
 
+import mrcfile
 import numpy as np
 import pytest
 from memory_volume import CountedVolume
@@ -48,6 +49,14 @@ def test_a_crop_is_cut_out_of_what_the_whole_gives(volume, sample_model, tmp_pat
     assert made["settings"]["crop"] == f"2:5,3:{SHAPE[1]},0:11"
     assert made["place"] == {"origin_nm": [12.0, 23.0, 30.0], "start": [2, 3, 0]}, "voxels of 1 nm"
     assert set(volume.planes_read) - {0, SHAPE[0] // 2, SHAPE[0] - 1} == {2, 3, 4}, "beside the fingerprint's"
+
+
+def test_planes_of_a_volume_without_a_place(sample_path, sample_model, tmp_path):
+    with open_volume(sample_path) as volume:
+        assert "place" not in volume.metadata
+        classify(volume, sample_model, output=tmp_path / "o.mrc", planes=(5, 7), device=NumpyDevice(threads=1))
+    with mrcfile.open(tmp_path / "o.mrc") as mrc:
+        assert [float(mrc.header.origin[letter]) for letter in "zyx"] == [50, 0, 0], "angstrom; voxels of 1 nm"
 
 
 def test_voxels_outside_of_a_mask_are_not_labelled_and_planes_without_any_not_read(

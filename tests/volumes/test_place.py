@@ -124,6 +124,17 @@ def test_every_format_that_is_written_states_it(tmp_path, name):
         assert volume.metadata["place"]["origin_nm"] == pytest.approx(ORIGIN)
 
 
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_part_of_a_volume_without_a_place(tmp_path, name):
+    """Viewers put such a volume at 0, so its part begins where the whole has it."""
+    volume = placed(DATA, {})
+    substack(volume, tmp_path / name, every=1, start=2)
+    assert stated(tmp_path / name) == pytest.approx([4, 0, 0])
+    substack(volume, tmp_path / f"s{name}", every=2, start=0)
+    with open_volume(tmp_path / f"s{name}") as whole:
+        assert "place" not in whole.metadata
+
+
 @pytest.mark.parametrize("name", ["b.tif", "b.ome.zarr"])
 def test_a_start_without_an_origin_is_a_position_elsewhere(tmp_path, name):
     """MRC's origin 0 with nstart: on the way back it is a start again."""
