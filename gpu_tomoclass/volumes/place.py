@@ -75,8 +75,8 @@ def moved(
 ) -> dict[str, Any] | None:
     """The place of the planes from ``first`` on, every ``spacing``-th.
 
-    Where ``first`` is a voxel (z, y, x), that of the box which begins there. A volume without a place begins at 0, where
-    viewers put it; None for a part of one that begins there, too.
+    Where ``first`` is a voxel (z, y, x), that of the box which begins there. A volume without a place begins at 0,
+    where viewers put it; None for a part of one that begins there, too.
 
     An origin of 0 with a start that is not 0 stays so, because then the start counts. On a coarser grid a start along z
     that is no multiple of the spacing has no number, and becomes a part of the origin.
