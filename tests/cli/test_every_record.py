@@ -90,7 +90,7 @@ def inputs(tmp_path_factory):
                 *FEATURES.split(), *CPU.split()]) == 0  # fmt: skip
     shutil.copy(next((Path(__file__).parents[1] / "data").rglob("*.model")), folder / "c.model")
     (folder / "job.toml").write_text('model = "m.tcm"\ndevice = "numpy"\nworkers = 1\n[[volumes]]\npath = "v.tif"\n')
-    (folder / "form.json").write_text('{"volume": "v.tif", "model": "m.tcm", "output": "o.tif"}')
+    (folder / "form.json").write_text(json.dumps(FORM))
     return folder
 
 

@@ -216,7 +216,8 @@ class GlobalMemory:
     def _within(
         self, k: int, which: slice | np.ndarray, address: np.ndarray, size: int
     ) -> tuple[Buffer, slice | np.ndarray, np.ndarray]:
-        buffer, offset = self.buffers[max(k, 0)], address[which] - self.buffers[max(k, 0)].base
+        buffer = self.buffers[max(k, 0)]
+        offset = address[which] - buffer.base  # negative below the first buffer, where k is -1
         wrong = (offset < 0) | (offset + size > buffer.content.size)
         if wrong.any():
             i = int(np.flatnonzero(wrong)[0])
